@@ -1,0 +1,193 @@
+"""Specs as text and back, so that the leaf gets exactly what the caller validated.
+
+Plain JSON, as pydantic writes it, is tried first. Where reading it back gives another spec (a dict
+with keys that are not text, a date in a field that also takes text, …) the values are written with
+tags that keep their types. What neither form can carry is an error at allocation, not a wrong
+input of a leaf.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from pydantic import AnyUrl, BaseModel, ValidationError
+
+from scythe.errors import SpecError
+
+_TAGGED = "tagged:"
+_TAG = "$"
+
+SpecT = TypeVar("SpecT", bound=BaseModel)
+
+
+def encode_spec(spec: BaseModel) -> str:
+    """Write a spec as text from which `decode_spec` makes an equal one.
+
+    Raises:
+        ValidationError: The spec does not pass its own validation (it was changed after it was
+            made, or made without validation).
+        SpecError: A field cannot be carried to another process.
+    """
+    text = _plain_json(spec)
+    if text is not None:
+        return text
+    values = {name: _tag(value, name) for name, value in spec.model_dump(warnings=False).items()}
+    tagged = _TAGGED + json.dumps(values)
+    differing = differing_fields(spec, decode_spec(type(spec), tagged))
+    if differing:
+        raise SpecError(
+            f"Field {differing[0]!r} is not the same after it was written and read back: use a "
+            "field type whose value is kept by validation (a validator that changes a valid value "
+            "again is the usual cause)."
+        )
+    return tagged
+
+
+def _plain_json(spec: BaseModel) -> str | None:
+    """Return the spec as JSON, or None where that does not read back as an equal spec."""
+    try:
+        text = spec.model_dump_json(warnings=False)
+        return None if differing_fields(spec, decode_spec(type(spec), text)) else text
+    except Exception:  # noqa: BLE001 - what JSON cannot hold may be held by tags
+        return None
+
+
+def decode_spec(cls: type[SpecT], text: str) -> SpecT:
+    """Make the spec that `encode_spec` wrote."""
+    if text.startswith(_TAGGED):
+        values = json.loads(text[len(_TAGGED) :])
+        return cls.model_validate({name: _untag(value) for name, value in values.items()})
+    return cls.model_validate_json(text)
+
+
+def describe_validation_error(error: ValidationError) -> str:
+    """Say in one line which fields are wrong, and why."""
+    parts = [
+        f"field {'.'.join(str(step) for step in item['loc']) or '(whole spec)'!r}: {item['msg']}"
+        for item in error.errors(include_url=False, include_input=False)
+    ]
+    return "; ".join(parts[:5]) + (f"; and {len(parts) - 5} more" if len(parts) > 5 else "")
+
+
+def differing_fields(one: BaseModel, other: BaseModel) -> list[str]:
+    """Return the names of the fields in which two models of one class differ."""
+    left = {**one.__dict__, **(one.model_extra or {})}
+    right = {**other.__dict__, **(other.model_extra or {})}
+    names = list(dict.fromkeys([*left, *right]))
+    return [
+        name
+        for name in names
+        if (name in left) != (name in right) or not _same(left[name], right[name])
+    ]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, BaseModel):
+        return not differing_fields(one, other)
+    if isinstance(one, dict):
+        return _same_dict(cast(dict[Any, Any], one), other)
+    if isinstance(one, (list, tuple)):
+        pairs = zip(cast(list[Any], one), other, strict=False)
+        return len(one) == len(other) and all(_same(a, b) for a, b in pairs)
+    if isinstance(one, float):
+        return one == other or (one != one and other != other)  # noqa: PLR0124 - NaN
+    if type(one).__eq__ is object.__eq__:
+        return True  # nothing to compare by: its own serialiser and validator are trusted
+    try:
+        return bool(one == other)
+    except (TypeError, ValueError):
+        return _same_array(one, other)
+
+
+def _same_dict(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
+    keys = zip(one, other, strict=False)
+    return len(one) == len(other) and all(
+        _same(a, b) and _same(one[a], other[b]) for a, b in keys
+    )
+
+
+def _same_array(one: Any, other: Any) -> bool:
+    left, right = getattr(one, "tolist", None), getattr(other, "tolist", None)
+    return left is not None and right is not None and _same(left(), right())
+
+
+_WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    datetime: ("datetime", datetime.isoformat),
+    date: ("date", date.isoformat),
+    time: ("time", time.isoformat),
+    timedelta: ("timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
+    Decimal: ("decimal", str),
+    UUID: ("uuid", str),
+    complex: ("complex", lambda value: [value.real, value.imag]),
+    bytes: ("bytes", lambda value: base64.b64encode(value).decode()),
+}
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "timedelta": lambda value: timedelta(*value),
+    "decimal": Decimal,
+    "uuid": UUID,
+    "complex": lambda value: complex(*value),
+    "bytes": base64.b64decode,
+    "path": Path,
+    "tuple": lambda value: tuple(_untag(item) for item in value),
+    "set": lambda value: {_untag(item) for item in value},
+    "frozenset": lambda value: frozenset(_untag(item) for item in value),
+    "map": lambda value: {_untag(key): _untag(item) for key, item in value},
+}
+
+
+def _tag(value: Any, where: str) -> Any:
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, Enum):
+        return _tag(value.value, where)
+    if isinstance(value, dict):
+        return _tag_dict(cast(dict[Any, Any], value), where)
+    for kind in (list, tuple, set, frozenset):
+        if isinstance(value, kind):
+            items = [_tag(item, where) for item in cast(list[Any], value)]
+            return items if kind is list else {_TAG: kind.__name__, "v": items}
+    if type(value) in _WRITERS:
+        name, write = _WRITERS[type(value)]
+        return {_TAG: name, "v": write(value)}
+    if isinstance(value, Path):
+        return {_TAG: "path", "v": str(value)}
+    if isinstance(value, AnyUrl):
+        return str(value)
+    for base in (str, int, float):  # subclasses, such as numpy's float64
+        if isinstance(value, base):
+            return base(value)
+    raise SpecError(
+        f"Field {where!r} has a value of type {type(value).__name__}, which cannot be carried to a "
+        "leaf: give the field a serializer and a validator for JSON."
+    )
+
+
+def _tag_dict(value: dict[Any, Any], where: str) -> Any:
+    if all(type(key) is str and not key.startswith(_TAG) for key in value):
+        return {key: _tag(item, where) for key, item in value.items()}
+    pairs = [[_tag(key, where), _tag(item, where)] for key, item in value.items()]
+    return {_TAG: "map", "v": pairs}
+
+
+def _untag(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_untag(item) for item in cast(list[Any], value)]
+    if isinstance(value, dict):
+        tagged = cast(dict[str, Any], value)
+        if _TAG in tagged:
+            return _READERS[tagged[_TAG]](tagged["v"])
+        return {key: _untag(item) for key, item in tagged.items()}
+    return value

@@ -1,0 +1,65 @@
+"""Where the engine and the bucket are: the user's own variables, or the local stack that runs.
+
+A user with their own Hatchet and S3 sets the usual variables and never meets the local stack.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+TOKEN = "HATCHET_CLIENT_TOKEN"  # noqa: S105 - the name of a variable
+_DOTENV_FILES = (".env", ".env.hatchet", ".env.dev", ".env.local")  # those that the SDK reads
+_AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE")
+_STORE_NAMES = {
+    "AWS_ENDPOINT_URL_S3": "SCYTHE_STORAGE_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID": "SCYTHE_STORAGE_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY": "SCYTHE_STORAGE_SECRET_ACCESS_KEY",
+    "AWS_DEFAULT_REGION": "SCYTHE_STORAGE_REGION",
+}
+
+
+def token_is_given() -> bool:
+    """Return whether the environment, or a dotenv file that Hatchet reads, has a token."""
+    if os.environ.get(TOKEN):
+        return True
+    from dotenv import dotenv_values
+
+    files = [Path(name) for name in _DOTENV_FILES]
+    return any(file.is_file() and dotenv_values(file).get(TOKEN) for file in files)
+
+
+def prepare_environment() -> str | None:
+    """Point this process, and those that it starts, at the local stack if that is what is meant.
+
+    Without a Hatchet token the engine of the running local stack is used, and without a bucket its
+    S3 server. The user's own AWS keys are not replaced. Says so in one line on standard error.
+
+    Returns:
+        The address of the local stack when it is used, else None.
+    """
+    if os.environ.get("SCYTHE_LOCAL_STACK"):
+        return os.environ["SCYTHE_LOCAL_STACK"]
+    if token_is_given():
+        return None
+    from scythe.stack import running
+
+    stack = running()
+    if stack is None:
+        return None
+    own_bucket = bool(os.environ.get("SCYTHE_STORAGE_BUCKET"))
+    own_keys = any(os.environ.get(name) for name in _AWS_KEYS)
+    for name, value in stack.env.items():
+        if name.startswith("HATCHET_"):
+            os.environ[name] = value
+        elif not own_bucket:
+            os.environ[_STORE_NAMES.get(name, name)] = value
+            if name.startswith("AWS_") and not own_keys:
+                os.environ[name] = value
+    os.environ["SCYTHE_LOCAL_STACK"] = stack.api_url
+    print(  # noqa: T201 - the one line that the user is promised
+        f"scythe: no {TOKEN} is set, using the local stack at {stack.api_url} ({stack.home})",
+        file=sys.stderr,
+    )
+    return stack.api_url

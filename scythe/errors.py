@@ -1,0 +1,235 @@
+"""The tree of errors that Scythe raises.
+
+    ScytheError
+    ├── SettingsError             a setting or an environment variable is missing or wrong
+    ├── StackError                a part of the local stack did not start, or died
+    ├── EngineError               Hatchet cannot be reached, or refuses the token
+    ├── StorageError              the bucket cannot be reached, read or written
+    ├── FetchError                an input file cannot be fetched
+    ├── SpecError                 a spec cannot be run as it is (names its index and field)
+    │   ├── ExperimentSpecsMismatchError
+    │   ├── ExperimentIndexNotSerializableError
+    │   ├── ExperimentIndexAdditionalDataDoesNotMatchNRowsError
+    │   └── ExperimentIndexAdditionalDataOverlapsWithSpecError
+    ├── RegistrationError         a function cannot be registered as an experiment
+    │   ├── ExperimentTypeExists
+    │   └── ExperimentTypeNotFound
+    ├── BaseNotFoundError         something was looked up in the bucket and is not there
+    │   ├── ExperimentNotFoundError
+    │   ├── ExperimentVersionNotFoundError
+    │   ├── ExperimentRunNotFoundError
+    │   └── ResultNotFoundError
+    ├── OutputError               what the user's function returned cannot be stored
+    │   ├── ScalarInDataframesError
+    │   └── ResultFileRefsInDataframesError
+    ├── WorkerStartError          a worker cannot start; the sentence says what to do
+    ├── ExecutorError
+    │   ├── LeafFailed            the user's code failed
+    │   └── ExecutorUnavailable   the place where it ran failed
+    └── RunTimeoutError           a run was not over within the time that the caller gave
+
+Each message names the thing, says why, and says what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scythe.outcomes import LeafFailure
+
+
+class ScytheError(Exception):
+    """The root of all errors that Scythe raises."""
+
+
+class SettingsError(ScytheError, ValueError):
+    """A setting or an environment variable is missing or wrong."""
+
+
+class StackError(ScytheError):
+    """A part of the local stack did not start, or died."""
+
+
+class EngineError(ScytheError):
+    """Hatchet cannot be reached, or refuses what it was asked."""
+
+
+class StorageError(ScytheError):
+    """The bucket cannot be reached, read or written."""
+
+
+class FetchError(ScytheError):
+    """An input file cannot be fetched."""
+
+
+class SpecError(ScytheError, ValueError):
+    """A spec cannot be run as it is."""
+
+
+class ExperimentSpecsMismatchError(SpecError):
+    """A spec is not of the type that the experiment takes."""
+
+    def __init__(self, expected_type: type, actual_type: type, index: int | None = None) -> None:
+        self.expected_type = expected_type
+        self.actual_type = actual_type
+        where = "" if index is None else f" for spec {index}"
+        super().__init__(
+            f"Expected type {expected_type.__name__}, got {actual_type.__name__}{where}: "
+            f"build the specs with {expected_type.__name__}(...)."
+        )
+
+
+class ExperimentIndexNotSerializableError(SpecError):
+    """The index of a spec cannot be written as JSON."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+        super().__init__(
+            f"Index data is not serializable as json: {cls.__name__}. "
+            "Return numbers and text from `computed_features`, and pass numbers and text as "
+            "`additional_index_data`."
+        )
+
+
+class ExperimentIndexAdditionalDataDoesNotMatchNRowsError(SpecError):
+    """A list of additional index data has another length than the table."""
+
+    def __init__(
+        self, n_rows: int, additional_index_data: dict[str, Any] | list[dict[str, Any]]
+    ) -> None:
+        self.n_rows = n_rows
+        self.additional_index_data = additional_index_data
+        super().__init__(
+            "Additional index data does not match the number of rows: "
+            f"{n_rows} != {len(additional_index_data)}. Pass one dict for each row."
+        )
+
+
+class ExperimentIndexAdditionalDataOverlapsWithSpecError(SpecError):
+    """Additional index data, or a computed feature, has the name of a field."""
+
+    def __init__(self, overlapping_keys: list[str]) -> None:
+        self.overlapping_keys = overlapping_keys
+        super().__init__(
+            f"Additional index data overlaps with the spec: {overlapping_keys}. Rename these keys."
+        )
+
+
+class RegistrationError(ScytheError, TypeError):
+    """A function cannot be registered as an experiment."""
+
+
+class ExperimentTypeExists(RegistrationError):  # noqa: N818 - the public name of scythe-engine
+    """Two experiments have one name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"Experiment {name} already exists: give one of the two another `name=` in Register()."
+        )
+
+
+class ExperimentTypeNotFound(RegistrationError):  # noqa: N818 - the public name of scythe-engine
+    """No experiment of this name is registered in this process."""
+
+    def __init__(self, name: str, known: list[str] | None = None) -> None:
+        self.name = name
+        listed = ", ".join(sorted(known or [])) or "none"
+        super().__init__(
+            f"Experiment {name} not found (registered here: {listed}). "
+            "Import the module that registers it before you look it up."
+        )
+
+
+class BaseNotFoundError(ScytheError, LookupError):
+    """Something was looked up in the bucket and is not there."""
+
+
+class ExperimentNotFoundError(BaseNotFoundError):
+    """No run of this experiment is in the bucket."""
+
+    def __init__(self, experiment_name: str) -> None:
+        self.experiment_name = experiment_name
+        super().__init__(
+            f"Experiment {experiment_name} not found: nothing was run under this name in this "
+            "bucket and prefix. Call allocate() first, or check SCYTHE_STORAGE_BUCKET, "
+            "SCYTHE_STORAGE_BUCKET_PREFIX and `run_name`."
+        )
+
+
+class ExperimentVersionNotFoundError(BaseNotFoundError):
+    """The experiment has no such version in the bucket."""
+
+    def __init__(self, experiment_name: str, version: object) -> None:
+        self.experiment_name = experiment_name
+        self.version = version
+        super().__init__(
+            f"Experiment {experiment_name}/{version} not found: list_versions() names those there."
+        )
+
+
+class ExperimentRunNotFoundError(BaseNotFoundError):
+    """The version has no such run in the bucket."""
+
+    def __init__(self, experiment_name: str, version: object, run_name: str) -> None:
+        self.experiment_name = experiment_name
+        self.version = version
+        self.run_name = run_name
+        super().__init__(
+            f"Experiment {experiment_name}/{version}/{run_name} not found: "
+            "list_runs() names those that are there."
+        )
+
+
+class ResultNotFoundError(BaseNotFoundError):
+    """The run has no such table (yet)."""
+
+
+class OutputError(ScytheError, ValueError):
+    """What the user's function returned cannot be stored."""
+
+
+class ScalarInDataframesError(OutputError):
+    """A user table is called `scalars`, which is Scythe's own."""
+
+    def __init__(self, scalar: Any) -> None:
+        self.scalar = scalar
+        super().__init__("`scalars` key is already in `dataframes`: give that table another name.")
+
+
+class ResultFileRefsInDataframesError(OutputError):
+    """A user table is called `result_file_refs`, which is Scythe's own."""
+
+    def __init__(self, result_file_refs: Any) -> None:
+        self.result_file_refs = result_file_refs
+        super().__init__(
+            "`result_file_refs` key is already in `dataframes`: give that table another name."
+        )
+
+
+class WorkerStartError(ScytheError):
+    """A worker cannot start; the message says what to do."""
+
+
+class ExecutorError(ScytheError):
+    """A leaf did not end well. `failure` says all that is known of it."""
+
+    def __init__(self, failure: LeafFailure) -> None:
+        self.failure = failure
+        super().__init__(failure.summary)
+
+    def __reduce__(self) -> tuple[type[ExecutorError], tuple[LeafFailure]]:
+        return type(self), (self.failure,)
+
+
+class LeafFailed(ExecutorError):  # noqa: N818 - the name in the contract
+    """The user's code failed: it raised, ran out of time, or ended its process."""
+
+
+class ExecutorUnavailable(ExecutorError):  # noqa: N818 - the name in the contract
+    """The place where the leaf ran failed, not the user's code: a lost process, node or cluster."""
+
+
+class RunTimeoutError(ScytheError, TimeoutError):
+    """A run was not over within the time that the caller gave."""

@@ -1,0 +1,113 @@
+"""The seam between Scythe and the place where leaves run.
+
+An executor is found by the entry-point group `scythe.executors`. The entry point names a function
+`open_executor(request: ExecutorRequest) -> Executor`. It is called once, in the main thread of the
+leaf worker's process, before any event loop runs, and may block (with deadlines). It raises
+`WorkerStartError` with one sentence that says what to do where the executor cannot start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from scythe.errors import WorkerStartError
+from scythe.outcomes import LeafCall, LeafResult
+
+ENTRY_POINT_GROUP = "scythe.executors"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorRequest:
+    """What a worker asks of its executor.
+
+    Attributes:
+        slots: Slots that the user asked for, or None to take what is there.
+        labels: Labels that the worker's flags promise (`has_gpu`: `yes`).
+        shutdown_timeout: Seconds that running leaves get when the worker stops.
+    """
+
+    slots: int | None = None
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    shutdown_timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What an executor offers.
+
+    Attributes:
+        slots: Leaves that may run at one time.
+        source: Where the number comes from, for the banner (`2 CPUs of this machine`).
+        labels: Worker labels that the place backs.
+        place: Where leaves run, for the banner (`Ray 2.60.0 at 10.0.0.1:6379, started here`).
+    """
+
+    slots: int
+    source: str
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    place: str = ""
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Runs leaves, one `run` for each try."""
+
+    @property
+    def capacity(self) -> Capacity:
+        """What the executor offers."""
+        ...
+
+    async def run(self, call: LeafCall) -> LeafResult:
+        """Run one try of one leaf to its end.
+
+        Cancelling the awaiting task ends the leaf's process with all its children, confirmed dead,
+        before `CancelledError` is raised.
+
+        Raises:
+            LeafFailed: The user's code raised, ran out of time or ended its process.
+            ExecutorUnavailable: The place failed, not the user's code.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """End all that the executor started; leaves that still run are ended too."""
+        ...
+
+
+ExecutorFactory = Callable[[ExecutorRequest], Executor]
+
+
+def available_executors() -> dict[str, str]:
+    """Return the names of the installed executors, each with the distribution that brings it."""
+    from importlib.metadata import entry_points
+
+    return {
+        point.name: (point.dist.name if point.dist else "?")
+        for point in entry_points(group=ENTRY_POINT_GROUP)
+    }
+
+
+def load_executor_factory(name: str) -> ExecutorFactory:
+    """Return the function that opens the executor called `name`.
+
+    Raises:
+        WorkerStartError: There is no such executor, or its package is not installed.
+    """
+    from importlib.metadata import entry_points
+
+    points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in points:
+        known = ", ".join(sorted(points)) or "none"
+        raise WorkerStartError(
+            f"Unknown executor {name!r} (installed: {known}): set `executor=` or "
+            "SCYTHE_WORKER_EXECUTOR to one of these."
+        )
+    try:
+        return points[name].load()
+    except ImportError as error:
+        raise WorkerStartError(
+            f"Executor {name!r} cannot be loaded ({error}): run "
+            f"`pip install 'scythe-ray[{name}]'` in this environment."
+        ) from error

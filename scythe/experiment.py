@@ -1,0 +1,190 @@
+"""An experiment: a typed function with what Scythe must know to run it many times."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, Literal, TypeVar, cast, get_type_hints
+
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.durations import parse_duration
+from scythe.errors import RegistrationError
+from scythe.outcomes import LeafResources
+from scythe.settings import TimeoutSettings
+
+TInput = TypeVar("TInput", bound=ExperimentInputSpec)
+TOutput = TypeVar("TOutput", bound=ExperimentOutputSpec)
+
+ExperimentFunction = Callable[..., Any]
+LocalFileLocation = Literal["cache", "copied-to-tempdir"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentOptions:
+    """How the leaves of an experiment are run; see `ExperimentRegistry.Register`."""
+
+    description: str | None = None
+    desired_worker_labels: Mapping[str, Any] | None = None
+    schedule_timeout: timedelta | str | None = None
+    execution_timeout: timedelta | str | None = None
+    retries: int = 1
+    inject_workflow_run_id: bool = True
+    auto_fetch_files: bool = True
+    local_file_location: LocalFileLocation = "cache"
+    resources: LeafResources = field(default_factory=LeafResources)
+    batch_size: int | Literal["auto"] | None = None
+    task_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Experiment(Generic[TInput, TOutput]):
+    """A registered experiment. Calling it calls the plain function; no server is needed for that.
+
+    Attributes:
+        fn: The user's function.
+        name: The name under which Hatchet, and the bucket, know it.
+        options: How its leaves are run.
+        input_validator_type: The class of its input.
+        output_validator_type: The class of its output.
+        takes_tempdir: Whether the function takes a `tempdir`.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., TOutput],
+        name: str | None = None,
+        options: ExperimentOptions | None = None,
+    ) -> None:
+        self.fn = fn
+        self.name = (name or f"scythe_experiment_{fn.__name__}").lower()
+        self.options = options or ExperimentOptions()
+        hints = _type_hints(fn)
+        self._parameter, self.takes_tempdir = _parameters(fn)
+        self.input_validator_type = cast(
+            type[TInput], _model(fn, hints, self._parameter, ExperimentInputSpec)
+        )
+        self.output_validator_type = cast(
+            type[TOutput], _model(fn, hints, "return", ExperimentOutputSpec)
+        )
+        if (
+            self.options.auto_fetch_files
+            and self.options.local_file_location == "copied-to-tempdir"
+            and not self.takes_tempdir
+        ):
+            raise RegistrationError(
+                f"Function {fn.__qualname__} does not accept tempdir, so local_file_location must "
+                "be 'cache': add the parameter `tempdir: Path` or leave local_file_location out."
+            )
+        self.__name__ = fn.__name__
+        self.__qualname__ = fn.__qualname__
+        self.__module__ = fn.__module__
+        self.__doc__ = fn.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> TOutput:
+        """Call the user's function."""
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Experiment({self.name!r})"
+
+    @property
+    def description(self) -> str:
+        """What the experiment does: its description, else the function's docstring."""
+        return self.options.description or inspect.getdoc(self.fn) or ""
+
+    @property
+    def execution_timeout(self) -> timedelta:
+        """How long one try of a leaf may run."""
+        given = self.options.execution_timeout
+        return _timedelta(given) if given else TimeoutSettings().EXPERIMENT_EXECUTION
+
+    @property
+    def schedule_timeout(self) -> timedelta:
+        """How long a leaf may wait for a slot."""
+        given = self.options.schedule_timeout
+        return _timedelta(given) if given else TimeoutSettings().EXPERIMENT_SCHEDULE
+
+    def call(self, spec: TInput, **kwargs: Any) -> TOutput:
+        """Call the function with the spec as its first parameter, whatever that is called."""
+        result: Any = self.fn(**{self._parameter: spec}, **kwargs)
+        if inspect.iscoroutine(result):
+            import asyncio
+
+            result = asyncio.run(result)
+        return result
+
+    def run(self, spec: TInput) -> TOutput:
+        """Run one leaf through Hatchet and wait for its output.
+
+        Raises:
+            LeafFailed: The leaf failed its last try.
+        """
+        from scythe.single import run_single
+
+        return run_single(self, spec)
+
+    async def aio_run(self, spec: TInput) -> TOutput:
+        """Run one leaf through Hatchet and await its output."""
+        from scythe.single import aio_run_single
+
+        return await aio_run_single(self, spec)
+
+    def run_no_wait(self, spec: TInput) -> Any:
+        """Start one leaf in Hatchet and return a reference with `result()` and `aio_result()`."""
+        from scythe.single import start_single
+
+        return start_single(self, spec)
+
+    async def aio_run_no_wait(self, spec: TInput) -> Any:
+        """Start one leaf in Hatchet and return a reference with `result()` and `aio_result()`."""
+        from scythe.single import aio_start_single
+
+        return await aio_start_single(self, spec)
+
+
+def _timedelta(value: timedelta | str) -> timedelta:
+    parsed = parse_duration(value)
+    if not isinstance(parsed, timedelta):
+        raise RegistrationError(
+            f"{value!r} is not a duration: give a timedelta, or text such as '90s', '5m' or '1h30m'."
+        )
+    return parsed
+
+
+def _type_hints(fn: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(fn)
+    except NameError as error:
+        raise RegistrationError(
+            f"The annotations of {fn.__qualname__} cannot be resolved ({error}): define the models "
+            "at module level, or leave out `from __future__ import annotations` in that module."
+        ) from error
+
+
+def _parameters(fn: Callable[..., Any]) -> tuple[str, bool]:
+    parameters = dict(inspect.signature(fn).parameters)
+    takes_tempdir = parameters.pop("tempdir", None) is not None
+    required = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    ]
+    if len(required) != 1:
+        raise RegistrationError(
+            f"{fn.__qualname__} must take one spec (and, if it likes, `tempdir: Path`), but takes "
+            f"{list(parameters) or 'nothing'}: put all inputs into one model."
+        )
+    return required[0], takes_tempdir
+
+
+def _model(fn: Callable[..., Any], hints: dict[str, Any], name: str, base: type) -> type:
+    hint = hints.get(name)
+    if not (isinstance(hint, type) and issubclass(hint, base)):
+        what = "its return value" if name == "return" else f"parameter `{name}`"
+        raise RegistrationError(
+            f"{fn.__qualname__} needs an annotation of {what} with a class that inherits from "
+            f"{base.__name__}, found {hint!r}."
+        )
+    return hint

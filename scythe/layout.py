@@ -1,0 +1,118 @@
+"""Every object key of a run, in one place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from scythe.errors import SpecError
+
+_STEP = re.compile(r"^(?!\.{1,2}$)[^/\x00-\x1f]+$")
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    """The keys of one run.
+
+    Attributes:
+        bucket_prefix: The folder in the bucket that holds all runs.
+        experiment_id: `<name>/<version>/<datetime>`.
+    """
+
+    bucket_prefix: str
+    experiment_id: str
+
+    def __post_init__(self) -> None:
+        check_path("experiment_id", self.experiment_id)
+
+    @property
+    def prefix(self) -> str:
+        """The folder of the run, with a slash at its end."""
+        return f"{self.below_prefix(self.bucket_prefix, self.experiment_id)}/"
+
+    @staticmethod
+    def below_prefix(bucket_prefix: str, path: str) -> str:
+        """Return the key of a path below the bucket's prefix."""
+        check_path("key", path)
+        return f"{bucket_prefix.strip('/')}/{path}".lstrip("/")
+
+    @property
+    def manifest(self) -> str:
+        """The manifest."""
+        return f"{self.prefix}manifest.yml"
+
+    @property
+    def io_spec(self) -> str:
+        """The JSON schema of inputs and outputs."""
+        return f"{self.prefix}experiment_io_spec.yml"
+
+    @property
+    def input_artifacts(self) -> str:
+        """The list of the uploaded input files."""
+        return f"{self.prefix}input_artifacts.yml"
+
+    @property
+    def workflow_spec(self) -> str:
+        """The spec of a run that has just one."""
+        return f"{self.prefix}workflow_spec.yml"
+
+    @property
+    def specs(self) -> str:
+        """All specs."""
+        return f"{self.prefix}specs.pq"
+
+    @property
+    def status(self) -> str:
+        """Counts of the run, while it runs and when it is over."""
+        return f"{self.prefix}status.json"
+
+    @property
+    def claims(self) -> str:
+        """The folder by which an allocation claims the run's folder."""
+        return f"{self.prefix}.claim/"
+
+    @property
+    def artifacts(self) -> str:
+        """The folder of the uploaded input files."""
+        return f"{self.prefix}artifacts/"
+
+    def artifact(self, field: str, file_name: str) -> str:
+        """Return the key of an uploaded input file."""
+        return f"{self.artifacts}{field}/{file_name}"
+
+    @property
+    def final(self) -> str:
+        """The folder of the final tables."""
+        return f"{self.prefix}final/"
+
+    def final_table(self, name: str) -> str:
+        """Return the key of a final table."""
+        check_path("table name", name)
+        return f"{self.final}{name}.pq"
+
+    def node_table(self, node: str, name: str) -> str:
+        """Return the key of a table that a scatter node hands to its parent."""
+        check_path("table name", name)
+        return f"{self.prefix}scatter-gather/output/{node}/{name}.pq"
+
+    def node_status(self, node: str) -> str:
+        """Return the key of the counts of a scatter node."""
+        return f"{self.prefix}scatter-gather/status/{node}.json"
+
+    def leaf_table(self, leaf_id: str, name: str) -> str:
+        """Return the key of a leaf's table that is too large to travel with its result."""
+        check_path("table name", name)
+        return f"{self.prefix}scatter-gather/output/leaves/{leaf_id}/{name}.arrow"
+
+
+def check_path(what: str, path: str) -> None:
+    """Raise unless a path stays below the folder that it is appended to.
+
+    Raises:
+        SpecError: It is absolute, has empty, `.` or `..` steps or control characters.
+    """
+    if not path or not all(_STEP.match(step) for step in path.split("/")):
+        raise SpecError(
+            f"{what} {path!r} is not a plain relative path: use steps of printable characters "
+            "joined by '/', none of them empty, '.' or '..'."
+        )

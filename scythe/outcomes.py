@@ -1,0 +1,185 @@
+"""What a leaf is given and what comes back: plain data that any executor can carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class FailureKind(StrEnum):
+    """Why a leaf did not end well: a closed set."""
+
+    APPLICATION = "application_error"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    OUT_OF_MEMORY = "out_of_memory"
+    WORKER_CRASH = "worker_crash"
+    NODE_LOST = "node_lost"
+    PREEMPTED = "preempted"
+    ENVIRONMENT = "environment_setup"
+    INFEASIBLE = "infeasible"
+    RESULT_LOST = "result_lost"
+    CLUSTER_LOST = "cluster_lost"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether trying again cannot help."""
+        return self in (FailureKind.ENVIRONMENT, FailureKind.INFEASIBLE)
+
+
+@dataclass(frozen=True, slots=True)
+class LeafResources:
+    """What one leaf of an experiment needs.
+
+    Attributes:
+        cpus: CPUs that the leaf uses; it takes as many slots.
+        gpus: GPUs, also fractions such as 0.25.
+        memory: Memory in bytes that the scheduler sets aside (not a limit).
+        custom: Further resources by name, as in `ray start --resources`.
+        fresh_process: Whether each leaf gets a process that ran no other leaf.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 0
+    custom: dict[str, float] = field(default_factory=dict[str, float])
+    fresh_process: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CodeRef:
+    """Where the process that runs a leaf finds the experiment.
+
+    Attributes:
+        experiment: Name of the experiment.
+        module: Module that defines (and mostly registers) the function.
+        qualname: Name of the function in that module, dots included.
+        main_path: File of the script when the module was `__main__` and was run by its path.
+        main_module: Name of the module when it was run as `python -m name`.
+        pickled: The experiment by value (cloudpickle), for a function that no import reaches.
+    """
+
+    experiment: str
+    module: str
+    qualname: str
+    main_path: str | None = None
+    main_module: str | None = None
+    pickled: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Everything that opens the object store from another process.
+
+    The keys are `None` where the process that uses the store has its own (an instance role, a
+    profile).
+    """
+
+    bucket: str
+    prefix: str = "scythe"
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LeafCall:
+    """One try of one leaf.
+
+    Attributes:
+        leaf_id: Unique in its run and stable over its tries; safe as a file name.
+        code: Where the experiment is.
+        spec: The spec as text, see `scythe.codec`; empty where `spec_row` says where it is.
+        spec_row: Key of the stored specs and the number of the row, for a spec that is too large
+            to travel through the engine.
+        experiment_id: `<name>/<version>/<datetime>` of the run.
+        workflow_run_id: Hatchet's id of this leaf, or None where it is not injected.
+        root_workflow_run_id: Hatchet's id of the run, or None outside of one.
+        store: The object store.
+        resources: What the leaf needs.
+        labels: Worker labels that the experiment requires, by name (`has_gpu`: `yes`).
+        timeout: Seconds that the leaf may run, counted from its start in its process.
+        schedule_timeout: Seconds that it may wait for a place to run.
+        attempt: 1 for the first try.
+    """
+
+    leaf_id: str
+    code: CodeRef
+    spec: str
+    experiment_id: str
+    store: StoreConfig
+    spec_row: tuple[str, int] | None = None
+    workflow_run_id: str | None = None
+    root_workflow_run_id: str | None = None
+    resources: LeafResources = field(default_factory=LeafResources)
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    timeout: float = 60.0
+    schedule_timeout: float = 3600.0
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LeafStats:
+    """Where and how long one try of a leaf ran (times in seconds since 1970, UTC)."""
+
+    node: str = ""
+    pid: int = 0
+    started: float = 0.0
+    finished: float = 0.0
+    peak_rss: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long the try ran, in seconds."""
+        return max(0.0, self.finished - self.started)
+
+
+@dataclass(frozen=True, slots=True)
+class LeafResult:
+    """What a leaf that ended well gives back.
+
+    Attributes:
+        scalars: The scalar outputs as a JSON object (NaN and Infinity as in Python's json).
+        files: URI by name of the output's file field.
+        tables: By table name: the bytes of one Arrow IPC stream, or the key of an object in the
+            bucket that holds one.
+        stats: Where and how long it ran.
+        output: The whole output model as JSON, without tables and with files as URIs: what
+            `Experiment.run` gives back.
+    """
+
+    scalars: str
+    files: dict[str, str]
+    tables: dict[str, bytes | str]
+    stats: LeafStats
+    output: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class LeafFailure:
+    """What is known of a try that did not end well.
+
+    Attributes:
+        kind: Why, out of a closed set.
+        type: Name of the exception's class, or what took its place (`Segmentation fault`).
+        message: The exception's message.
+        traceback: The traceback as text, or the stacks that the crashed process left.
+        stats: Where and how long it ran.
+    """
+
+    kind: FailureKind
+    type: str
+    message: str
+    traceback: str = ""
+    stats: LeafStats = field(default_factory=LeafStats)
+
+    @property
+    def summary(self) -> str:
+        """One line that names the kind, the type, the message and the place."""
+        place = f" [node {self.stats.node}, pid {self.stats.pid}]" if self.stats.pid else ""
+        return f"{self.kind.value}: {self.type}: {self.message}{place}"
+
+
+LeafOutcome = LeafResult | LeafFailure

@@ -1,0 +1,170 @@
+"""The object store: the only module that talks to S3."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from scythe.errors import StorageError
+from scythe.outcomes import StoreConfig
+
+_CONNECT_TIMEOUT = 10
+_READ_TIMEOUT = 60
+_ATTEMPTS = 9  # with the SDK's back-off of at most 20 s, a store that is away for a minute is no error
+_MISSING = ("404", "NoSuchKey", "NotFound")
+
+
+class Store:
+    """One bucket.
+
+    Args:
+        config: The bucket and how it is reached.
+        client: A boto3 S3 client to use instead of one of our own.
+        attempts: How often a request is tried.
+    """
+
+    def __init__(self, config: StoreConfig, client: Any = None, attempts: int = _ATTEMPTS) -> None:
+        self.config = config
+        self.bucket = config.bucket
+        self.client: Any = client or _make_client(config, attempts)
+
+    def uri(self, key: str) -> str:
+        """Return the `s3://` URI of a key."""
+        return f"s3://{self.bucket}/{key}"
+
+    def put_bytes(self, key: str, data: bytes) -> str:
+        """Write an object whole and return its URI."""
+        with self._explained("write", key):
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=data)
+        return self.uri(key)
+
+    def put_file(self, key: str, path: Path) -> str:
+        """Upload a file (by parts when it is large) and return its URI."""
+        with self._explained("write", key):
+            self.client.upload_file(Filename=os.fspath(path), Bucket=self.bucket, Key=key)
+        return self.uri(key)
+
+    def get_bytes(self, key: str) -> bytes:
+        """Read an object whole."""
+        with self._explained("read", key):
+            return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def find_bytes(self, key: str) -> bytes | None:
+        """Read an object whole; None when it is not there."""
+        try:
+            return self.get_bytes(key)
+        except StorageError as error:
+            if is_missing(error.__cause__):
+                return None
+            raise
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object to a local file. The file may be incomplete after an error."""
+        with self._explained("read", key):
+            self.client.download_file(Bucket=self.bucket, Key=key, Filename=os.fspath(path))
+
+    def size(self, key: str) -> int:
+        """Return the size of an object in bytes."""
+        with self._explained("read", key):
+            return int(self.client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
+
+    def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is no error."""
+        with self._explained("delete", key):
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+
+    def list_keys(self, prefix: str, *, recursive: bool = True) -> Iterator[str]:
+        """Yield the keys below a prefix, in order."""
+        for page in self._pages(prefix, recursive=recursive):
+            yield from (item["Key"] for item in page.get("Contents", []))
+
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """Yield the names of the folders directly below a prefix, in order."""
+        for page in self._pages(prefix, recursive=False):
+            for item in page.get("CommonPrefixes", []):
+                yield item["Prefix"][len(prefix) :].rstrip("/")
+
+    def check(self) -> None:
+        """Raise `StorageError` unless the bucket is there and the keys open it."""
+        with self._explained("reach", ""):
+            self.client.head_bucket(Bucket=self.bucket)
+
+    def _pages(self, prefix: str, *, recursive: bool) -> Iterator[dict[str, Any]]:
+        options = {} if recursive else {"Delimiter": "/"}
+        with self._explained("list", prefix):
+            paginator = self.client.get_paginator("list_objects_v2")
+            yield from paginator.paginate(Bucket=self.bucket, Prefix=prefix, **options)
+
+    @contextmanager
+    def _explained(self, verb: str, key: str) -> Iterator[None]:
+        from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError, S3UploadFailedError) as error:
+            cause = error.__cause__ if isinstance(error, S3UploadFailedError) else error
+            raise StorageError(self._explain(verb, key, cause or error)) from (cause or error)
+
+    def _explain(self, verb: str, key: str, error: BaseException) -> str:
+        where = self.config.endpoint_url or "AWS"
+        code = _code(error)
+        hint = "check the address and the network"
+        if code in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
+            hint = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do"
+        elif type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+            hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        elif code in _MISSING or code == "NoSuchBucket":
+            hint = (
+                "check the key"
+                if key and code != "NoSuchBucket"
+                else "create the bucket or correct SCYTHE_STORAGE_BUCKET"
+            )
+        elif "Endpoint" in type(error).__name__ or "Connect" in type(error).__name__:
+            hint = "check AWS_ENDPOINT_URL_S3, and that the S3 server runs"
+        return f"Cannot {verb} {self.uri(key)} at {where} ({error}): {hint}."
+
+
+def is_missing(error: BaseException | None) -> bool:
+    """Return whether an error of the store says that the object is not there."""
+    return error is not None and _code(error) in _MISSING
+
+
+def _code(error: BaseException) -> str:
+    response: Any = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def _make_client(config: StoreConfig, attempts: int) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    session = boto3.session.Session()
+    return session.client(
+        "s3",
+        endpoint_url=config.endpoint_url,
+        region_name=config.region,
+        aws_access_key_id=config.access_key_id,
+        aws_secret_access_key=config.secret_access_key,
+        aws_session_token=config.session_token,
+        config=Config(
+            connect_timeout=_CONNECT_TIMEOUT,
+            read_timeout=_READ_TIMEOUT,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            max_pool_connections=32,
+            s3={"addressing_style": "path"} if config.endpoint_url else None,
+            # Servers other than AWS often refuse the newer default check sums.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+@lru_cache(maxsize=16)
+def open_store(config: StoreConfig) -> Store:
+    """Return the store for `config`; one client for each process and store."""
+    return Store(config)

@@ -1,0 +1,8 @@
+"""File references under the path that scythe-engine gave them."""
+
+from __future__ import annotations
+
+from scythe.fetch import fetch_uri
+from scythe.files import FileReference, FileReferenceMixin, OptionalFileReference, S3Url
+
+__all__ = ["FileReference", "FileReferenceMixin", "OptionalFileReference", "S3Url", "fetch_uri"]
