@@ -57,7 +57,7 @@ class Experiment(Generic[TInput, TOutput]):
         options: ExperimentOptions | None = None,
     ) -> None:
         self.fn = fn
-        self.name = (name or f"scythe_experiment_{fn.__name__}").lower()
+        self.name = name or f"scythe_experiment_{fn.__name__}"
         self.options = options or ExperimentOptions()
         hints = _type_hints(fn)
         self._parameter, self.takes_tempdir = _parameters(fn)

@@ -23,6 +23,14 @@ from scythe.outcomes import StoreConfig
 from scythe.settings import FetchSettings, cache_folder, store_config
 from scythe.store import Store, open_store
 
+_default_store: StoreConfig | None = None
+
+
+def set_default_store(store: StoreConfig | None) -> None:
+    """Say which store `s3` URIs are read from in this process, where none is named."""
+    global _default_store
+    _default_store = store
+
 
 def cached_path(uri: AnyUrl | str, scope: str = "") -> Path:
     """Return where the download of `uri` is cached.
@@ -36,7 +44,8 @@ def cached_path(uri: AnyUrl | str, scope: str = "") -> Path:
     Raises:
         FetchError: The URI has no path.
     """
-    path = unquote(urlsplit(str(uri)).path)
+    text = str(uri)
+    path = split_s3_uri(text)[1] if text.startswith("s3:") else unquote(urlsplit(text).path)
     name = path.rstrip("/").rpartition("/")[2]
     if not name or name in (".", ".."):
         raise FetchError(f"URI:NO_PATH:{uri}: the URI names no file, give one with a path.")
@@ -124,7 +133,7 @@ def _fetch_s3(uri: str, part: Path, s3: Any, config: StoreConfig | None) -> None
     bucket, key = split_s3_uri(uri)
     if not bucket or not key:
         raise FetchError(f"S3URI:NO_PATH:{uri}: use s3://<bucket>/<key>.")
-    config = config or store_config()
+    config = config or _default_store or store_config()
     if s3 is not None:
         store = Store(StoreConfig(bucket=bucket), client=s3)
     elif bucket == config.bucket:

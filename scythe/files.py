@@ -6,6 +6,7 @@ import types
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self, Union, get_args, get_origin
+from urllib.parse import unquote
 
 from pydantic import AnyUrl, BaseModel, FilePath, FileUrl, HttpUrl, UrlConstraints
 
@@ -21,9 +22,14 @@ OptionalFileReference = S3Url | HttpUrl | FileUrl | Path | FilePath | None
 
 
 def split_s3_uri(uri: str) -> tuple[str, str]:
-    """Split `s3://bucket/key` into bucket and key. The key is taken as it is, not unquoted."""
+    """Split `s3://bucket/key` into bucket and key; `%20` and alike in the key are resolved."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key
+    return bucket, unquote(key)
+
+
+def join_s3_uri(bucket: str, key: str) -> str:
+    """Return the URI of a key, such that `split_s3_uri` gives the key back."""
+    return f"s3://{bucket}/{key.replace('%', '%25')}"
 
 
 def _members(annotation: Any) -> set[Any]:

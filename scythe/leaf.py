@@ -28,6 +28,7 @@ from scythe.errors import (
     ScalarInDataframesError,
 )
 from scythe.experiment import Experiment
+from scythe.fetch import set_default_store
 from scythe.layout import RunLayout
 from scythe.locate import CodeNotFoundError, find_experiment
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome, LeafResult, LeafStats
@@ -40,16 +41,21 @@ _MESSAGE_CHARS = 5_000
 _OWN_FOLDER = str(Path(__file__).parent)
 
 
-def run_leaf(call: LeafCall) -> LeafOutcome:
+def run_leaf(call: LeafCall, parent_folder: str | None = None) -> LeafOutcome:
     """Run one try of a leaf to its end. Never raises: what goes wrong is the outcome.
 
     The working directory and the environment of the process are as before when it returns.
+
+    Args:
+        call: The try.
+        parent_folder: Where the leaf's `tempdir` is made: a folder that somebody else removes, as
+            a process that is killed cannot. By default the system's folder for such files.
     """
     started = time.time()
     _reset_peak_rss()
     try:
         with _process_state_kept(), tempfile.TemporaryDirectory(
-            prefix="scythe-leaf-", ignore_cleanup_errors=True
+            prefix="scythe-leaf-", dir=parent_folder, ignore_cleanup_errors=True
         ) as folder:
             return _run(call, Path(folder), started)
     except BaseException as error:
@@ -57,10 +63,12 @@ def run_leaf(call: LeafCall) -> LeafOutcome:
 
 
 def _run(call: LeafCall, tempdir: Path, started: float) -> LeafResult:
+    set_default_store(call.store)
     experiment = find_experiment(call.code)
     spec = _spec_of(call, experiment)
     arguments: dict[str, Any] = {"tempdir": tempdir} if experiment.takes_tempdir else {}
-    output = experiment.call(_with_files(spec, experiment, tempdir), **arguments)
+    with _forks_kept_out():
+        output = experiment.call(_with_files(spec, experiment, tempdir), **arguments)
     if not isinstance(output, ExperimentOutputSpec):
         raise OutputError(
             f"{experiment.fn.__qualname__} returned {type(output).__name__}, not "
@@ -74,7 +82,6 @@ def _run(call: LeafCall, tempdir: Path, started: float) -> LeafResult:
         files={name: str(uri) for name, uri in stored.remote_artifact_file_paths.items()} | files,
         tables=tables,
         stats=_stats(started),
-        output=stored.model_dump_json(exclude={"dataframes"}, warnings=False),
     )
 
 
@@ -217,6 +224,20 @@ def _reset_peak_rss() -> None:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         pass  # not Linux: the peak is that of the process
+
+
+@contextmanager
+def _forks_kept_out() -> Iterator[None]:
+    """End a fork of the user's that comes back: it must not send a second result."""
+    own, failed = os.getpid(), True
+    try:
+        yield
+        failed = False
+    finally:
+        if os.getpid() != own:
+            if failed:
+                traceback.print_exc()
+            os._exit(int(failed))
 
 
 @contextmanager

@@ -146,15 +146,12 @@ class LeafResult:
         tables: By table name: the bytes of one Arrow IPC stream, or the key of an object in the
             bucket that holds one.
         stats: Where and how long it ran.
-        output: The whole output model as JSON, without tables and with files as URIs: what
-            `Experiment.run` gives back.
     """
 
     scalars: str
     files: dict[str, str]
     tables: dict[str, bytes | str]
     stats: LeafStats
-    output: str = "{}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scythe.fetch import cached_path, fetch_uri
+from scythe.files import join_s3_uri
 from scythe.outcomes import StoreConfig
 from scythe.tables import SORT_INDEX, table_from_rows
 
@@ -66,7 +67,7 @@ def sort_indices(specs: pa.Table) -> list[int]:
 
 
 def _local_copy(store: StoreConfig, key: str) -> Path:
-    uri = f"s3://{store.bucket}/{key}"
+    uri = join_s3_uri(store.bucket, key)
     return fetch_uri(uri, cached_path(uri, store.endpoint_url or ""), store=store)
 
 

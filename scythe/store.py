@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scythe.errors import StorageError
+from scythe.files import join_s3_uri
 from scythe.outcomes import StoreConfig
 
 _CONNECT_TIMEOUT = 10
@@ -34,7 +35,7 @@ class Store:
 
     def uri(self, key: str) -> str:
         """Return the `s3://` URI of a key."""
-        return f"s3://{self.bucket}/{key}"
+        return join_s3_uri(self.bucket, key)
 
     def put_bytes(self, key: str, data: bytes) -> str:
         """Write an object whole and return its URI."""

@@ -1,0 +1,455 @@
+"""Experiments, their versions and their runs in the bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Generic, Self, overload
+
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+
+from scythe.errors import (
+    BaseNotFoundError,
+    ExperimentNotFoundError,
+    ExperimentRunNotFoundError,
+    ExperimentSpecsMismatchError,
+    ExperimentVersionNotFoundError,
+    RegistrationError,
+    ResultNotFoundError,
+)
+from scythe.experiment import TInput, TOutput
+from scythe.files import S3Url
+from scythe.layout import RunLayout, check_path
+from scythe.manifest import ExperimentRunManifest, InputArtifactLocations, from_yaml
+from scythe.references import RunRef
+from scythe.registry import ExperimentRegistry
+from scythe.scatter_gather import RecursionMap, ScatterGatherResult
+from scythe.semver import SemVer, VersioningStrategy
+from scythe.settings import ScytheStorageSettings, default_storage_settings, store_config
+from scythe.status import RunStatus
+from scythe.store import Store, open_store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "BaseExperiment",
+    "BaseNotFoundError",
+    "DatetimeFormat",
+    "ExperimentNotFoundError",
+    "ExperimentRun",
+    "ExperimentRunManifest",
+    "ExperimentRunNotFoundError",
+    "ExperimentSpecsMismatchError",
+    "ExperimentVersionNotFoundError",
+    "InputArtifactLocations",
+    "SemVer",
+    "SerializableRunnable",
+    "VersionedExperiment",
+    "VersioningStrategy",
+]
+
+DatetimeFormat = "%Y-%m-%d_%H-%M-%S"
+
+
+class SerializableRunnable(BaseModel, Generic[TInput, TOutput]):
+    """Something that can be run, written as its name."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    runnable: Any
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        copy = self.model_copy()
+        if memo is not None:
+            memo[id(self)] = copy
+        return copy
+
+    @field_validator("runnable", mode="before")
+    @classmethod
+    def _find_runnable(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return ExperimentRegistry.get_runnable(value)
+        if not (hasattr(value, "name") and hasattr(value, "run")):
+            raise RegistrationError(
+                f"runnable={value!r} is not an experiment: decorate the function with "
+                "@ExperimentRegistry.Register(), or pass the name of a registered one."
+            )
+        return value
+
+    @field_serializer("runnable")
+    def _serialize_runnable(self, value: Any) -> str:
+        return str(value.name)
+
+
+class BaseExperiment(SerializableRunnable[TInput, TOutput]):
+    """An experiment in the bucket, with all its versions.
+
+    Attributes:
+        runnable: The experiment, or its name.
+        run_name: The folder in the bucket; the experiment's name by default.
+        storage_settings: The bucket.
+    """
+
+    run_name: str | None = None
+    storage_settings: ScytheStorageSettings = Field(default_factory=default_storage_settings)
+
+    @field_validator("run_name")
+    @classmethod
+    def _check_run_name(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_path("run_name", value)
+        return value
+
+    @property
+    def base_id(self) -> str:
+        """The folder of the experiment below the bucket's prefix."""
+        return self.run_name or str(self.runnable.name)
+
+    @property
+    def prefix(self) -> str:
+        """The key below which all versions are, with a slash at its end."""
+        return f"{RunLayout.below_prefix(self.storage_settings.BUCKET_PREFIX, self.base_id)}/"
+
+    def store(self, s3_client: Any = None) -> Store:
+        """Return the store of this experiment.
+
+        Args:
+            s3_client: A boto3 client to use instead of Scythe's own.
+        """
+        config = store_config(self.storage_settings)
+        return Store(config, s3_client) if s3_client is not None else open_store(config)
+
+    def list_versions(self, s3_client: Any = None) -> list[VersionedExperiment[TInput, TOutput]]:
+        """Return all versions of the experiment that the bucket has.
+
+        Folders that are not named like a version are passed over.
+        """
+        versions: list[VersionedExperiment[TInput, TOutput]] = []
+        for name in self.store(s3_client).list_folders(self.prefix):
+            try:
+                version = SemVer.FromString(name)
+            except ValueError:
+                continue
+            versions.append(VersionedExperiment(base_experiment=self, version=version))
+        return versions
+
+    def latest_version(
+        self, s3_client: Any = None, from_cache: bool = True
+    ) -> VersionedExperiment[TInput, TOutput] | None:
+        """Return the highest version, or None when there is none.
+
+        Args:
+            s3_client: A boto3 client to use instead of Scythe's own.
+            from_cache: Kept for scythe-engine; the bucket is always asked.
+        """
+        return max(self.list_versions(s3_client), key=lambda item: item.version, default=None)
+
+    @property
+    def latest_run(self) -> ExperimentRun[TInput, TOutput]:
+        """The latest run of the highest version."""
+        return self._latest_version_or_raise().latest_run
+
+    @property
+    def latest_results(self) -> dict[str, str]:
+        """The keys of the final tables of the latest run of the highest version, by name."""
+        return self._latest_version_or_raise().latest_run_results
+
+    def latest_results_for_version(self, version: SemVer) -> dict[str, str]:
+        """Return the keys of the final tables of the latest run of a version, by name."""
+        return VersionedExperiment(base_experiment=self, version=version).latest_run_results
+
+    def resolve_next_version(
+        self, version: SemVer | VersioningStrategy, s3_client: Any = None
+    ) -> SemVer:
+        """Return the version that a strategy leads to; `v1.0.0` when there is none yet."""
+        if isinstance(version, SemVer):
+            return version
+        if version not in ("bumpmajor", "bumpminor", "bumppatch", "keep"):
+            msg = (
+                f"version={version!r} is unknown: use 'bumpmajor', 'bumpminor', 'bumppatch', "
+                "'keep' or a SemVer"
+            )
+            raise ValueError(msg)
+        latest = self.latest_version(s3_client)
+        if latest is None:
+            return SemVer(major=1)
+        bumps = {
+            "bumpmajor": latest.version.next_major_version,
+            "bumpminor": latest.version.next_minor_version,
+            "bumppatch": latest.version.next_patch_version,
+        }
+        return bumps[version]() if version in bumps else latest.version
+
+    def check_spec_type(self, spec: Any, index: int | None = None) -> None:
+        """Raise unless a spec is of the type that the experiment takes."""
+        expected = self.runnable.input_validator_type
+        if not isinstance(spec, expected):
+            raise ExperimentSpecsMismatchError(expected, type(spec), index)
+
+    def check_spec_types(self, specs: Iterable[Any]) -> None:
+        """Raise unless all specs are of the type that the experiment takes."""
+        for index, spec in enumerate(specs):
+            self.check_spec_type(spec, index)
+
+    @overload
+    def allocate(
+        self,
+        specs: TInput,
+        version: SemVer | VersioningStrategy = "bumpmajor",
+        overwrite_sort_index: bool = True,
+        overwrite_experiment_id: bool = True,
+        recursion_map: RecursionMap | None = None,
+        s3_client: Any = None,
+    ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[Any]]: ...
+
+    @overload
+    def allocate(
+        self,
+        specs: Iterable[TInput],
+        version: SemVer | VersioningStrategy = "bumpmajor",
+        overwrite_sort_index: bool = True,
+        overwrite_experiment_id: bool = True,
+        recursion_map: RecursionMap | None = None,
+        s3_client: Any = None,
+    ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[ScatterGatherResult]]: ...
+
+    def allocate(
+        self,
+        specs: Any,
+        version: SemVer | VersioningStrategy = "bumpmajor",
+        overwrite_sort_index: bool = True,
+        overwrite_experiment_id: bool = True,
+        recursion_map: RecursionMap | None = None,
+        s3_client: Any = None,
+    ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[Any]]:
+        """Start a run of these specs.
+
+        All specs are checked before anything is uploaded; all that the run needs is stored before
+        anything is started. The specs themselves are not changed.
+
+        Args:
+            specs: The specs, or one spec.
+            version: The version of the run, or how to get it from the latest one.
+            overwrite_sort_index: Whether specs are numbered in the order given.
+            overwrite_experiment_id: Whether specs get the id of the run.
+            recursion_map: The tree in which the specs are run; by default one whose nodes have at
+                most about 1,000 children.
+            s3_client: A boto3 client to use instead of Scythe's own.
+
+        Returns:
+            The run, and a reference with `result()` and `aio_result()`.
+
+        Raises:
+            SpecError: A spec is wrong: the message names its index and field.
+        """
+        from scythe.allocate import Allocation
+
+        allocation = Allocation(self, self.store(s3_client))
+        return allocation.start(
+            specs,
+            version,
+            overwrite_sort_index=overwrite_sort_index,
+            overwrite_experiment_id=overwrite_experiment_id,
+            recursion_map=recursion_map,
+        )
+
+    def _latest_version_or_raise(self) -> VersionedExperiment[TInput, TOutput]:
+        latest = self.latest_version()
+        if latest is None:
+            raise ExperimentNotFoundError(self.base_id)
+        return latest
+
+
+class VersionedExperiment(BaseModel, Generic[TInput, TOutput]):
+    """One version of an experiment."""
+
+    base_experiment: BaseExperiment[TInput, TOutput]
+    version: SemVer
+
+    @property
+    def base_id(self) -> str:
+        """The folder of the version below the bucket's prefix."""
+        return f"{self.base_experiment.base_id}/{self.version}"
+
+    @property
+    def prefix(self) -> str:
+        """The key below which all runs are, with a slash at its end."""
+        return f"{self.base_experiment.prefix}{self.version}/"
+
+    def list_runs(self, s3_client: Any = None) -> list[ExperimentRun[TInput, TOutput]]:
+        """Return all runs of the version that the bucket has."""
+        runs: list[ExperimentRun[TInput, TOutput]] = []
+        for name in self.base_experiment.store(s3_client).list_folders(self.prefix):
+            try:
+                timestamp = datetime.strptime(name, DatetimeFormat)  # noqa: DTZ007 - UTC, as written
+            except ValueError:
+                continue
+            runs.append(ExperimentRun(versioned_experiment=self, timestamp=timestamp))
+        return runs
+
+    @property
+    def latest_run(self) -> ExperimentRun[TInput, TOutput]:
+        """The latest run of the version."""
+        runs = self.list_runs()
+        if not runs:
+            raise ExperimentVersionNotFoundError(self.base_experiment.base_id, self.version)
+        return max(runs, key=lambda run: run.timestamp)
+
+    @property
+    def latest_run_results(self) -> dict[str, str]:
+        """The keys of the final tables of the latest run, by name."""
+        return self.latest_run.list_results_files()
+
+
+class ExperimentRun(BaseModel, Generic[TInput, TOutput]):
+    """One run of a version of an experiment.
+
+    Attributes:
+        versioned_experiment: The version.
+        timestamp: When it was allocated, in UTC, by which its folder is named.
+    """
+
+    versioned_experiment: VersionedExperiment[TInput, TOutput]
+    timestamp: datetime
+
+    @property
+    def storage_settings(self) -> ScytheStorageSettings:
+        """The bucket of the run."""
+        return self.versioned_experiment.base_experiment.storage_settings
+
+    @property
+    def dt_str(self) -> str:
+        """The timestamp, as it names the folder of the run."""
+        return self.timestamp.strftime(DatetimeFormat)
+
+    @property
+    def experiment_id(self) -> str:
+        """The folder of the run below the bucket's prefix: `<name>/<version>/<datetime>`."""
+        return f"{self.versioned_experiment.base_id}/{self.dt_str}"
+
+    @property
+    def layout(self) -> RunLayout:
+        """The keys of the run."""
+        return RunLayout(self.storage_settings.BUCKET_PREFIX, self.experiment_id)
+
+    @property
+    def prefix(self) -> str:
+        """The key below which everything of the run is, with a slash at its end."""
+        return self.layout.prefix
+
+    @property
+    def artifact_prefix(self) -> str:
+        """The key below which the input files are, with a slash at its end."""
+        return self.layout.artifacts
+
+    def construct_artifact_key(self, field_name: str, file_name: str) -> str:
+        """Return the key of an input file."""
+        return self.layout.artifact(field_name, file_name)
+
+    @property
+    def specs_filekey(self) -> str:
+        """The key of the specs."""
+        return self.layout.specs
+
+    @property
+    def manifest_filekey(self) -> str:
+        """The key of the manifest."""
+        return self.layout.manifest
+
+    @property
+    def io_spec_filekey(self) -> str:
+        """The key of the schema of inputs and outputs."""
+        return self.layout.io_spec
+
+    @property
+    def input_artifacts_filekey(self) -> str:
+        """The key of the list of input files."""
+        return self.layout.input_artifacts
+
+    @property
+    def workflow_spec_filekey(self) -> str:
+        """The key of the spec of a run that has just one."""
+        return self.layout.workflow_spec
+
+    @property
+    def final_results_dirkey(self) -> str:
+        """The key below which the final tables are, with a slash at its end."""
+        return self.layout.final
+
+    @property
+    def scalars_filekey(self) -> str:
+        """The key of the table of scalar outputs."""
+        return self.layout.final_table("scalars")
+
+    def as_uri(self, key: str) -> S3Url:
+        """Return the URI of a key in the run's bucket."""
+        return S3Url(self._store().uri(key))
+
+    def manifest(self) -> ExperimentRunManifest:
+        """Read the manifest of the run."""
+        data = self._store().find_bytes(self.manifest_filekey)
+        if data is None:
+            version = self.versioned_experiment
+            raise ExperimentRunNotFoundError(
+                version.base_experiment.base_id, version.version, self.dt_str
+            )
+        return ExperimentRunManifest.model_validate(from_yaml(data))
+
+    def list_results_files(self, s3_client: Any = None) -> dict[str, str]:
+        """Return the keys of the final tables of the run, by name."""
+        keys = self._store(s3_client).list_keys(self.final_results_dirkey, recursive=False)
+        return {PurePosixPath(key).stem: key for key in keys if not key.endswith("/")}
+
+    def status(self) -> RunStatus:
+        """Return how far the run is."""
+        from scythe.reading import read_status
+
+        return read_status(self._store(), self.layout)
+
+    def wait(self, progress: bool = False, timeout: float | None = None) -> RunStatus:
+        """Wait until the run is over.
+
+        Args:
+            progress: Whether to show done, failed, running, rate and time left meanwhile: as a bar
+                on a terminal, else as plain lines.
+            timeout: Seconds to wait at most; None to wait as long as it takes.
+
+        Returns:
+            The last status: a run with failed leaves says so.
+
+        Raises:
+            RunTimeoutError: The run was not over in time. It goes on.
+        """
+        from scythe.reading import wait_for_run
+
+        return wait_for_run(self._store(), self.layout, progress=progress, timeout=timeout)
+
+    def results(self, name: str = "scalars") -> pa.Table:
+        """Read a final table; `.to_pandas()` gives it the MultiIndex of the specs.
+
+        Args:
+            name: `scalars`, `result_file_refs`, `errors`, `leaves`, or a table of the user's.
+
+        Raises:
+            ResultNotFoundError: The run has no such table: the message names those it has.
+        """
+        from scythe.reading import read_table
+
+        key = self.layout.final_table(name)
+        table = read_table(self._store(), key)
+        if table is None:
+            known = ", ".join(sorted(self.list_results_files())) or "none yet"
+            raise ResultNotFoundError(
+                f"Run {self.experiment_id} has no table {name!r} (it has: {known}). "
+                "wait() waits until a run is over."
+            )
+        return table
+
+    def errors(self) -> pa.Table:
+        """Read the failed leaves: one row for each, with kind, type, message and traceback."""
+        return self.results("errors")
+
+    def _store(self, s3_client: Any = None) -> Store:
+        return self.versioned_experiment.base_experiment.store(s3_client)

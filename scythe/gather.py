@@ -1,0 +1,189 @@
+"""From the outcomes of a node's leaves to its tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from scythe.errors import SpecError
+from scythe.messages import LeafRecord
+from scythe.outcomes import LeafFailure, LeafResult
+from scythe.store import Store
+from scythe.tables import (
+    SORT_INDEX,
+    concat,
+    from_ipc,
+    table_from_rows,
+    with_pandas_index,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ORDER = "__order__"  # the leaf's row in the specs: tables are merged by it, then it is dropped
+SCALARS, FILES, ERRORS, LEAVES = "scalars", "result_file_refs", "errors", "leaves"
+
+
+@dataclass(slots=True)
+class LeafSlice:
+    """The leaves of a node.
+
+    Attributes:
+        rows: The row of each leaf in the specs of the run.
+        index: The index columns of these leaves, n rows.
+        records: The outcome of each leaf.
+        queued: When each leaf was handed to Hatchet, in seconds since 1970.
+        root_workflow_run_id: Hatchet's id of the run.
+    """
+
+    rows: Sequence[int]
+    index: pa.Table
+    records: Sequence[LeafRecord]
+    queued: float
+    root_workflow_run_id: str | None = None
+
+
+def node_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
+    """Make the tables of a node from the outcomes of its leaves.
+
+    Returns:
+        By name: `scalars`, `result_file_refs` and the user's tables where there are any, `errors`
+        and `leaves` always. Each has the column `__order__`, by which it is sorted.
+    """
+    good = [i for i, record in enumerate(leaves.records) if _result(record)]
+    bad = [i for i, record in enumerate(leaves.records) if not _result(record)]
+    results = [_result(leaves.records[i]) for i in good]
+    index = _with_run_ids(leaves)
+    tables: dict[str, pa.Table] = {}
+    scalars = [json.loads(result.scalars) for result in results if result]
+    if any(scalars) or not good:
+        tables[SCALARS] = _beside_index(index, leaves.rows, good, scalars)
+    files = [(i, result.files) for i, result in zip(good, results, strict=True) if result]
+    with_files = [(i, uris) for i, uris in files if uris]
+    if with_files:
+        numbers, uris = zip(*with_files, strict=True)
+        tables[FILES] = _beside_index(index, leaves.rows, numbers, uris)
+    user_tables = _user_tables(leaves, store)
+    errors = [_error_row(leaves.records[i]) for i in bad]
+    tables[ERRORS] = _beside_index(index, leaves.rows, bad, errors, _error_schema())
+    tables[LEAVES] = _leaves_table(leaves, index)
+    # A user's table may have the name of one of ours: it is kept under another one.
+    return tables | {
+        (f"user_{name}" if name in tables else name): table for name, table in user_tables.items()
+    }
+
+
+def _result(record: LeafRecord) -> LeafResult | None:
+    return record.outcome if isinstance(record.outcome, LeafResult) else None
+
+
+def _with_run_ids(leaves: LeafSlice) -> pa.Table:
+    """Fill in Hatchet's ids, which are not known when the specs are written."""
+    import pyarrow as pa
+
+    index = leaves.index
+    ids = {
+        "workflow_run_id": [record.workflow_run_id for record in leaves.records],
+        "root_workflow_run_id": [leaves.root_workflow_run_id] * len(leaves.records),
+    }
+    for name, values in ids.items():
+        if name in index.column_names:
+            given = index.column(name).to_pylist()
+            filled = [value or known for value, known in zip(values, given, strict=True)]
+            place = index.column_names.index(name)
+            index = index.set_column(place, name, pa.array(filled, pa.string()))
+    return index
+
+
+def _beside_index(
+    index: pa.Table,
+    rows: Sequence[int],
+    numbers: Sequence[int],
+    values: Sequence[Mapping[str, Any]],
+    schema: pa.Schema | None = None,
+) -> pa.Table:
+    """Put values beside the index of the leaves that they belong to."""
+    import pyarrow as pa
+
+    data = table_from_rows(values)
+    if schema is not None:
+        data = pa.Table.from_pylist([dict(row) for row in values], schema=schema)
+    levels = index.take(pa.array(list(numbers), pa.int64()))
+    names = {name: f"index.{name}" for name in levels.column_names if name in data.column_names}
+    fields = [names.get(name, name) for name in levels.column_names]
+    table = levels.rename_columns(fields)
+    for position, name in enumerate(data.column_names):
+        table = table.append_column(data.schema.field(position), data.column(name))
+    table = with_pandas_index(table, list(zip(fields, levels.column_names, strict=True)))
+    return _with_order(table, [rows[i] for i in numbers])
+
+
+def _with_order(table: pa.Table, order: Sequence[int]) -> pa.Table:
+    import pyarrow as pa
+
+    return table.append_column(ORDER, pa.array(list(order), pa.int64()))
+
+
+def _user_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
+    collected: dict[str, list[pa.Table]] = {}
+    for row, record in zip(leaves.rows, leaves.records, strict=True):
+        result = _result(record)
+        for name, data in (result.tables if result else {}).items():
+            table = from_ipc(data if isinstance(data, bytes) else store.get_bytes(data))
+            collected.setdefault(name, []).append(_with_order(table, [row] * table.num_rows))
+    return {name: concat(tables) for name, tables in collected.items()}
+
+
+def _error_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    texts = [(name, pa.string()) for name in ("kind", "type", "message", "traceback")]
+    return pa.schema([*texts, ("attempts", pa.int64()), ("node", pa.string()), ("pid", pa.int64())])
+
+
+def _error_row(record: LeafRecord) -> dict[str, Any]:
+    failure = record.outcome
+    if not isinstance(failure, LeafFailure):
+        msg = "only a failed leaf has an error"
+        raise SpecError(msg)
+    return {
+        "kind": failure.kind.value,
+        "type": failure.type,
+        "message": failure.message,
+        "traceback": failure.traceback,
+        "attempts": record.attempts,
+        "node": failure.stats.node,
+        "pid": failure.stats.pid,
+    }
+
+
+def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
+    import pyarrow as pa
+
+    stats = [record.outcome.stats for record in leaves.records]
+    count = len(leaves.records)
+    levels = [n for n in ("experiment_id", SORT_INDEX, "workflow_run_id") if n in index.column_names]
+    columns = {name: index.column(name) for name in levels}
+    columns |= {
+        "state": pa.array(["done" if _result(r) else "failed" for r in leaves.records], pa.string()),
+        "attempts": pa.array([record.attempts for record in leaves.records], pa.int64()),
+        "queued": _times([leaves.queued] * count),
+        "started": _times([item.started for item in stats]),
+        "finished": _times([item.finished for item in stats]),
+        "seconds": pa.array([item.seconds for item in stats], pa.float64()),
+        "peak_rss": pa.array([item.peak_rss for item in stats], pa.int64()),
+        "node": pa.array([item.node for item in stats], pa.string()),
+        "pid": pa.array([item.pid for item in stats], pa.int64()),
+    }
+    return _with_order(with_pandas_index(pa.table(columns), levels), leaves.rows)
+
+
+def _times(seconds: Sequence[float]) -> pa.Array:
+    import pyarrow as pa
+
+    micros = [int(second * 1e6) if second else None for second in seconds]
+    return pa.array(micros, pa.timestamp("us", tz="UTC"))
+
+

@@ -1,0 +1,218 @@
+"""What runs in a process of the local pool: take a call, run the leaf, send what came of it.
+
+Only the main thread exists, and it runs the leaves: user code may fork, and a signal reaches it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+from dataclasses import dataclass, field
+from multiprocessing import process as mp_process
+from multiprocessing import spawn
+from pathlib import Path
+from typing import IO, Any
+
+from scythe.leaf import format_traceback, run_leaf
+from scythe.leaf_state import ProcessState
+from scythe.locate import CodeNotFoundError, find_experiment
+from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
+
+HEADER = struct.Struct("!Q")
+_PR_SET_CHILD_SUBREAPER = 36
+_TRACKER = "multiprocessing.resource_tracker"  # ends with this process, and serves the next leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a process needs to know before its first leaf.
+
+    Attributes:
+        preparation: For `multiprocessing.spawn.prepare`: the main script, arguments and folders.
+        folder: Private folder of this process, for the folders of its leaves.
+        crash_file: Where `faulthandler` writes the stacks of a process that crashes.
+    """
+
+    preparation: dict[str, Any]
+    folder: str
+    crash_file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The main script is imported: the process waits for a leaf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The leaf's code is imported: its time runs from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The leaf is over.
+
+    Attributes:
+        outcome: What came of it.
+        left: What it left running, by name; the process must not be used again.
+    """
+
+    outcome: LeafOutcome
+    left: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """The main script could not be imported."""
+
+    failure: LeafFailure
+
+
+class LeafInterrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, no error of the leaf's
+    """Raised in a leaf that must end now, so that its `finally` blocks run."""
+
+
+class _Interrupt:
+    """The handler of SIGTERM: interrupts the leaf once, ends the process at the second time."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        self.asked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise LeafInterrupted
+
+    def die(self) -> None:
+        """End this process as the signal would have."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(1)  # SIGTERM is blocked
+
+
+def main(descriptor: int) -> None:
+    """Serve leaves over a socket until the worker closes it; never returns."""
+    connection = socket.socket(fileno=descriptor)
+    stream = connection.makefile("rb")
+    interrupt = _Interrupt()
+    try:
+        frame = _receive(stream)
+        if frame is not None:
+            _serve(pickle.loads(frame), connection, stream, interrupt)  # noqa: S301 - from the worker
+    except LeafInterrupted:
+        interrupt.die()
+    except OSError:
+        pass  # the worker is gone
+    os._exit(0)
+
+
+def _serve(
+    setup: Setup, connection: socket.socket, stream: IO[bytes], interrupt: _Interrupt
+) -> None:
+    crash = Path(setup.crash_file).open("ab", buffering=0)  # noqa: SIM115 - open as long as the process
+    faulthandler.enable(crash)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker
+    _adopt_orphans()
+    failure = _prepare(setup)
+    if failure is not None:
+        _send(connection, NotStarted(failure))
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    state = ProcessState(crash)
+    _send(connection, Ready())
+    while (frame := _receive(stream)) is not None:
+        call: LeafCall = pickle.loads(frame)  # noqa: S301 - from the worker
+        _send(connection, _run(call, connection, setup.folder, interrupt))
+        state.restore()
+
+
+def _run(
+    call: LeafCall, connection: socket.socket, folder: str, interrupt: _Interrupt
+) -> Finished:
+    with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
+        find_experiment(call.code)
+    if sys.modules.get("__mp_main__") is not None:
+        # What multiprocessing, used by the leaf, takes for the main script.
+        sys.modules["__main__"] = sys.modules["__mp_main__"]
+    if interrupt.asked:
+        interrupt.die()
+    _send(connection, Started())
+    outcome = run_leaf(call, folder)
+    if interrupt.asked:
+        interrupt.die()
+    return Finished(outcome, _children_left())
+
+
+def _prepare(setup: Setup) -> LeafFailure | None:
+    """Import the main script as multiprocessing does, under the name `__mp_main__`."""
+    current: Any = mp_process.current_process()
+    current._inheriting = True  # noqa: SLF001 - multiprocessing then refuses to start processes
+    try:
+        spawn.prepare(setup.preparation)
+    except BaseException as error:
+        return LeafFailure(
+            kind=FailureKind.ENVIRONMENT,
+            type=type(error).__qualname__,
+            message=(
+                f"The worker's script cannot be imported in the process that runs its leaves "
+                f"({error}): a script must start its worker below `if __name__ == '__main__':`."
+            ),
+            traceback=format_traceback(error),
+        )
+    finally:
+        del current._inheriting
+    return None
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what a leaf's processes leave behind, so that it can be found."""
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _children_left() -> list[str]:
+    """Return the names of the processes that the leaf left running, and forget the ended ones."""
+    if hasattr(os, "waitid"):
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return []  # by far the most usual case, in one system call
+    import multiprocessing
+
+    import psutil
+
+    multiprocessing.active_children()  # lets it forget those that have ended
+    left: list[str] = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error, ChildProcessError):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                os.waitpid(child.pid, os.WNOHANG)
+            elif _TRACKER not in " ".join(child.cmdline()):
+                left.append(f"{child.name()} ({child.pid})")
+    return left
+
+
+def _receive(stream: IO[bytes]) -> bytes | None:
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    return stream.read(HEADER.unpack(header)[0])
+
+
+def _send(connection: socket.socket, message: Any) -> None:
+    connection.sendall(frame_of(message))
+
+
+def frame_of(message: Any) -> bytes:
+    """Return a message as the bytes that are sent: its length, then the message."""
+    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    return HEADER.pack(len(body)) + body

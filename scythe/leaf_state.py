@@ -1,0 +1,97 @@
+"""What user code may have changed in its process and the next leaf needs as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+from typing import IO, Any, TextIO
+
+DUMP_SIGNAL = signal.SIGUSR2  # makes the process write the stacks of its threads
+_WATCHED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGABRT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGPIPE,
+    signal.SIGALRM,
+    signal.SIGTERM,
+    signal.SIGCHLD,
+)
+
+
+class ProcessState:
+    """Signal handlers, timers, standard streams and crash reports, as they are now.
+
+    Args:
+        crash: Where `faulthandler` writes; emptied for each leaf.
+    """
+
+    def __init__(self, crash: IO[bytes]) -> None:
+        self._crash = crash
+        faulthandler.register(DUMP_SIGNAL, crash, all_threads=True, chain=False)
+        handlers = {number: signal.getsignal(number) for number in _WATCHED}
+        # None is a handler that Python did not install and cannot install again.
+        self._handlers = {name: one for name, one in handlers.items() if one is not None}
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._streams = [
+            _Stream(name, number) for name, number in (("stdout", 1), ("stderr", 2))
+        ]
+
+    def restore(self) -> None:
+        """Make it as it was."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+                if number == DUMP_SIGNAL:
+                    faulthandler.unregister(number)
+                    faulthandler.register(number, self._crash, all_threads=True, chain=False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        faulthandler.enable(self._crash)
+        os.ftruncate(self._crash.fileno(), 0)
+        for stream in self._streams:
+            stream.restore()
+
+
+class _Stream:
+    """A standard stream: its descriptor and the object in `sys`."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self._name, self._number = name, number
+        self._object: Any = getattr(sys, name)
+        self._kept: int | None = None
+        with contextlib.suppress(OSError):
+            self._kept = os.dup(number)
+            self._identity = _identity(number)
+        if hasattr(self._object, "reconfigure"):
+            self._object.reconfigure(line_buffering=True)  # nothing is lost in a crash
+
+    def restore(self) -> None:
+        if self._kept is None or self._object is None:
+            return  # there was none
+        try:
+            changed = _identity(self._number) != self._identity
+        except OSError:
+            changed = True
+        if changed:
+            os.dup2(self._kept, self._number)
+        if self._object.closed:
+            self._object = self._reopened()
+        with contextlib.suppress(OSError, ValueError):
+            self._object.flush()
+        setattr(sys, self._name, self._object)
+
+    def _reopened(self) -> TextIO:
+        return open(  # noqa: PTH123, SIM115 - by its descriptor, for as long as the process lives
+            self._number, "w", buffering=1, errors="backslashreplace", closefd=False
+        )
+
+
+def _identity(number: int) -> tuple[int, int]:
+    found = os.fstat(number)
+    return found.st_dev, found.st_ino

@@ -1,0 +1,113 @@
+"""Merge sorted tables, as large as they may be, into one Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scythe.gather import ORDER
+from scythe.tables import concat, conform, unify_schemas
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH_ROWS = 16_384
+
+
+def write_merged(tables: Sequence[pa.Table], target: Path, *, final: bool) -> int:
+    """Write tables that are in memory, each sorted by `__order__`, as one sorted file.
+
+    Args:
+        tables: The tables; their columns may differ.
+        target: The Parquet file.
+        final: Whether `__order__` is dropped.
+
+    Returns:
+        The number of rows.
+    """
+    import pyarrow.parquet as pq
+
+    table = concat(tables).sort_by(ORDER)
+    if final:
+        table = table.drop_columns([ORDER])
+    pq.write_table(table, target, compression="zstd")
+    return table.num_rows
+
+
+def merge_files(files: Sequence[Path], target: Path, *, final: bool) -> int:
+    """Merge Parquet files, each sorted by `__order__`, into one sorted file.
+
+    Memory holds one batch of rows of each file, not the files.
+
+    Args:
+        files: The files; their columns may differ.
+        target: The Parquet file.
+        final: Whether `__order__` is dropped.
+
+    Returns:
+        The number of rows.
+    """
+    import pyarrow.parquet as pq
+
+    schema = unify_schemas([pq.read_schema(file) for file in files])
+    written = schema.remove(schema.get_field_index(ORDER)) if final else schema
+    rows = 0
+    with pq.ParquetWriter(target, written, compression="zstd") as writer:
+        for window in _windows([_Source(file, schema) for file in files]):
+            table = window.drop_columns([ORDER]) if final else window
+            writer.write_table(table)
+            rows += table.num_rows
+    return rows
+
+
+class _Source:
+    """One sorted file, read batch by batch."""
+
+    def __init__(self, file: Path, schema: pa.Schema) -> None:
+        self._batches = _batches(file, schema)
+        self.head: pa.Table | None = next(self._batches, None)
+
+    @property
+    def last(self) -> int:
+        """The largest order that is known to be complete in `head`."""
+        return -1 if self.head is None else self.head.column(ORDER)[-1].as_py()
+
+    def take(self, bound: int) -> list[pa.Table]:
+        """Take all rows up to `bound` (those of later batches with the same order too)."""
+        import pyarrow.compute as pc
+
+        taken: list[pa.Table] = []
+        while self.head is not None:
+            count = int(pc.sum(pc.less_equal(self.head.column(ORDER), bound)).as_py() or 0)
+            if count:
+                taken.append(self.head.slice(0, count))
+            if count < self.head.num_rows:
+                self.head = self.head.slice(count)
+                break
+            self.head = next(self._batches, None)
+        return taken
+
+
+def _batches(file: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as parquet:
+        own = parquet.schema_arrow
+        for batch in parquet.iter_batches(_BATCH_ROWS):
+            table = pa.Table.from_batches([batch], own)
+            if table.num_rows:
+                yield conform(table, schema)
+
+
+def _windows(sources: list[_Source]) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    while True:
+        live = [source for source in sources if source.head is not None]
+        if not live:
+            return
+        bound = min(source.last for source in live)
+        parts = [part for source in live for part in source.take(bound)]
+        yield pa.concat_tables(parts).sort_by(ORDER)

@@ -1,0 +1,161 @@
+"""What travels through Hatchet: the input of a leaf, its result, and its failure.
+
+Specs and results travel as JSON inside a string. So NaN, infinities and `\\u0000`, which the
+engine's database refuses, arrive as they were.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from pydantic import BaseModel, model_validator
+
+from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats
+from scythe.settings import ScytheStorageSettings
+
+SENTINEL = "scythe_leaf"
+_FAILURE_MARK = "scythe-failure: "
+_TRACEBACK_CHARS = 8_000
+
+
+class LeafInput(BaseModel):
+    """The input of a leaf task.
+
+    A plain spec, as somebody may type it into Hatchet's dashboard, is taken as well.
+
+    Attributes:
+        spec: The spec as text, see `scythe.codec`.
+        spec_row: Number of the spec's row in the stored specs, when `spec` is empty.
+        experiment_id: The run, or the id that a single spec names.
+        sort_index: The leaf's place in its run.
+        root_workflow_run_id: Hatchet's id of the run, None for a single leaf.
+        storage_settings: The bucket of the run, None to use the worker's.
+    """
+
+    spec: str = ""
+    spec_row: int | None = None
+    experiment_id: str
+    sort_index: int = 0
+    root_workflow_run_id: str | None = None
+    storage_settings: ScytheStorageSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_plain_spec(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "spec" in value or "spec_row" in value:
+            return cast(Any, value)
+        plain = cast(dict[str, Any], value)
+        return {
+            "spec": json.dumps(plain),
+            "experiment_id": plain.get("experiment_id", ""),
+            "sort_index": plain.get("sort_index", 0),
+            "storage_settings": plain.get("storage_settings"),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LeafRecord:
+    """The outcome of a leaf's last try.
+
+    Attributes:
+        outcome: What the leaf gave back, or why it failed.
+        attempts: How often it was tried.
+        workflow_run_id: Hatchet's id of the leaf, where it is known.
+    """
+
+    outcome: LeafResult | LeafFailure
+    attempts: int
+    workflow_run_id: str | None
+
+
+def encode_result(result: LeafResult, attempts: int, workflow_run_id: str) -> dict[str, Any]:
+    """Make the output of a leaf task that ended well."""
+    tables = {
+        name: {"b64": base64.b64encode(data).decode()} if isinstance(data, bytes) else {"key": data}
+        for name, data in result.tables.items()
+    }
+    record = {
+        "scalars": result.scalars,
+        "files": result.files,
+        "tables": tables,
+        "stats": asdict(result.stats),
+        "attempts": attempts,
+        "workflow_run_id": workflow_run_id,
+    }
+    return {SENTINEL: "done", "record": json.dumps(record)}
+
+
+def find_payload(output: dict[str, Any]) -> dict[str, Any]:
+    """Return the output of the task itself from what Hatchet gives for a run of one task."""
+    if SENTINEL in output or len(output) != 1:
+        return output
+    inner = next(iter(output.values()))
+    return cast(dict[str, Any], inner) if isinstance(inner, dict) else output
+
+
+def decode_result(payload: dict[str, Any]) -> LeafRecord:
+    """Read what `encode_result` made."""
+    record = json.loads(payload["record"])
+    tables = {
+        name: base64.b64decode(data["b64"]) if "b64" in data else data["key"]
+        for name, data in record["tables"].items()
+    }
+    result = LeafResult(
+        scalars=record["scalars"],
+        files=record["files"],
+        tables=tables,
+        stats=LeafStats(**record["stats"]),
+    )
+    return LeafRecord(result, record["attempts"], record["workflow_run_id"])
+
+
+def encode_failure(failure: LeafFailure, attempts: int, workflow_run_id: str) -> str:
+    """Make the message of the exception with which a leaf task fails.
+
+    It reads well in Hatchet's dashboard; its last line holds the same for `decode_failure`.
+    """
+    record = {
+        "kind": failure.kind.value,
+        "type": failure.type,
+        "message": failure.message,
+        "traceback": failure.traceback[-_TRACEBACK_CHARS:],
+        "stats": asdict(failure.stats),
+        "attempts": attempts,
+        "workflow_run_id": workflow_run_id,
+    }
+    # Hatchet's database refuses NUL characters, and its SDK cuts the text at line ends.
+    data = base64.b64encode(json.dumps(record).encode()).decode()
+    text = f"{failure.summary}\n{failure.traceback[-_TRACEBACK_CHARS:]}".replace("\x00", "\\x00")
+    return f"{text}\n{_FAILURE_MARK}{data}"
+
+
+def decode_failure(text: str) -> LeafRecord:
+    """Read the failure out of the error text that Hatchet gives for a leaf.
+
+    A text without one of ours was written by the engine, which timed the leaf out or cancelled it,
+    or by a task that is not an experiment of Scythe.
+    """
+    _, mark, rest = text.partition(_FAILURE_MARK)
+    if mark:
+        record = json.loads(base64.b64decode(rest.split()[0].rstrip("\\")))
+        failure = LeafFailure(
+            kind=FailureKind(record["kind"]),
+            type=record["type"],
+            message=record["message"],
+            traceback=record["traceback"],
+            stats=LeafStats(**record["stats"]),
+        )
+        return LeafRecord(failure, record["attempts"], record["workflow_run_id"])
+    first, _, trace = text.partition("\n")
+    kind = FailureKind.TIMEOUT if "exceeded timeout" in text else FailureKind.APPLICATION
+    name, separator, message = first.partition(": ")
+    failure = LeafFailure(
+        kind=kind,
+        type=name if separator else "HatchetError",
+        message=message or first,
+        traceback=trace,
+    )
+    return LeafRecord(failure, 0, None)

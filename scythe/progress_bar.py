@@ -1,0 +1,108 @@
+"""Show how far a run is: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from scythe.status import RunStatus
+
+_LINE_PAUSE = 5.0  # seconds between two plain lines
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Return a duration such as `1:05:09` or `0:42`, and `?` when it is not known."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def describe(status: RunStatus) -> str:
+    """Return the counts of a run as one plain line."""
+    ended = status.done + status.failed
+    share = f" ({100 * ended / status.total:.0f} %)" if status.total else ""
+    text = (
+        f"{ended}/{status.total} leaves{share}: {status.done} done, {status.failed} failed, "
+        f"{status.running} running, {status.rate:.1f}/s"
+    )
+    if not status.is_over:
+        text += f", {format_seconds(status.seconds_left)} left"
+    if status.state == "failed":
+        text += f" - the run failed: {status.message}"
+    return text
+
+
+class ProgressView:
+    """Shows the status of one run as it changes.
+
+    Args:
+        enabled: Whether anything is shown.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled
+        self._bar: Any = None
+        self._task: Any = None
+        self._last_line = ""
+        self._last_time = 0.0
+
+    def __enter__(self) -> Self:
+        if self._enabled and sys.stderr.isatty():
+            self._bar = _make_bar()
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None, done="", failed="", running="", rate="", left="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, status: RunStatus) -> None:
+        """Show a status."""
+        if not self._enabled:
+            return
+        if self._bar is not None:
+            self._update_bar(status)
+        else:
+            self._print_line(status)
+
+    def _update_bar(self, status: RunStatus) -> None:
+        self._bar.update(
+            self._task,
+            description=status.experiment_id.rsplit("/", 2)[0],
+            total=status.total or None,
+            completed=status.done + status.failed,
+            done=f"{status.done} done",
+            failed=f"[red]{status.failed} failed[/]" if status.failed else "0 failed",
+            running=f"{status.running} running",
+            rate=f"{status.rate:.1f}/s",
+            left="" if status.is_over else f"{format_seconds(status.seconds_left)} left",
+        )
+
+    def _print_line(self, status: RunStatus) -> None:
+        line, now = describe(status), time.monotonic()
+        due = status.is_over or now - self._last_time >= _LINE_PAUSE
+        if due and line != self._last_line:
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - asked for with progress=True
+            self._last_line, self._last_time = line, now
+
+
+def _make_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    texts = ("{task.fields[done]}", "{task.fields[failed]}", "{task.fields[running]}")
+    rates = ("{task.fields[rate]}", "{task.fields[left]}")
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:.0f}/{task.total}"),
+        *[TextColumn(text) for text in (*texts, *rates)],
+        console=Console(stderr=True),
+    )

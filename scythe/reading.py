@@ -1,0 +1,91 @@
+"""Read a run in the bucket: its tables, its status, and wait for its end."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import TYPE_CHECKING
+
+from scythe.errors import RunTimeoutError, ScytheError
+from scythe.layout import RunLayout
+from scythe.manifest import from_yaml
+from scythe.progress_bar import ProgressView
+from scythe.status import RunStatus
+from scythe.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PAUSE = 0.5  # seconds between two looks at the status
+_ENGINE_PAUSE = 5.0  # seconds without news after which Hatchet is asked whether the run still lives
+
+
+def read_table(store: Store, key: str) -> pa.Table | None:
+    """Read a Parquet file whole; None when it is not there."""
+    import pyarrow.parquet as pq
+
+    data = store.find_bytes(key)
+    return None if data is None else pq.read_table(io.BytesIO(data))
+
+
+def read_status(store: Store, layout: RunLayout) -> RunStatus:
+    """Read the counts of a run. A run whose root is gone from the engine is `failed`."""
+    status = _stored_status(store, layout)
+    if status.is_over or time.time() - status.updated < _ENGINE_PAUSE:
+        return status
+    return _checked_with_engine(store, layout, status)
+
+
+def wait_for_run(
+    store: Store, layout: RunLayout, *, progress: bool, timeout: float | None
+) -> RunStatus:
+    """Wait until a run is over; see `ExperimentRun.wait`."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with ProgressView(enabled=progress) as view:
+        while True:
+            status = read_status(store, layout)
+            view.show(status)
+            if status.is_over:
+                return status
+            if deadline is not None and time.monotonic() >= deadline:
+                raise RunTimeoutError(
+                    f"{status} after {timeout:g} s: the run goes on; wait longer, or check that a "
+                    "worker runs that serves this experiment."
+                )
+            time.sleep(_PAUSE)
+
+
+def _stored_status(store: Store, layout: RunLayout) -> RunStatus:
+    data = store.find_bytes(layout.status)
+    if data is not None:
+        return RunStatus.model_validate_json(data)
+    manifest = store.find_bytes(layout.manifest)
+    fields = from_yaml(manifest) if manifest else {}
+    return RunStatus(
+        experiment_id=layout.experiment_id,
+        workflow_run_id=fields.get("workflow_run_id"),
+        total=fields.get("n_specs") or 0,
+        updated=0.0,
+    )
+
+
+def _checked_with_engine(store: Store, layout: RunLayout, status: RunStatus) -> RunStatus:
+    """Ask the engine whether a run without news still lives."""
+    if status.workflow_run_id is None:
+        return status
+    from scythe.engine import run_state
+
+    try:
+        state = run_state(status.workflow_run_id)
+    except ScytheError:
+        raise
+    except Exception:  # noqa: BLE001 - the engine may be away for a moment; the bucket tells enough
+        return status
+    if state in ("QUEUED", "RUNNING"):
+        return status
+    latest = _stored_status(store, layout)  # it may have ended between the two looks
+    if latest.is_over:
+        return latest
+    message = f"the run is {state.lower()} in Hatchet and wrote no final tables"
+    done = state == "COMPLETED" and latest.total == 1
+    return latest.model_copy(update={"state": "done" if done else "failed", "message": message})

@@ -1,0 +1,60 @@
+"""Semantic versions of experiments."""
+
+from __future__ import annotations
+
+from functools import total_ordering
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+VersioningStrategy = Literal["bumpmajor", "bumpminor", "bumppatch", "keep"]
+
+
+@total_ordering
+class SemVer(BaseModel):
+    """A version, written as `v1.2.3`."""
+
+    major: int = Field(..., ge=0)
+    minor: int = Field(default=0, ge=0)
+    patch: int = Field(default=0, ge=0)
+
+    @classmethod
+    def FromString(cls, version: str) -> SemVer:
+        """Parse `v1.2.3`, `v1.2`, `v1` or `v1-2-3`.
+
+        Raises:
+            ValueError: It is not a version.
+        """
+        text = version.removeprefix("v")
+        parts = text.split("." if "." in text else "-")
+        if not version.startswith("v") or len(parts) > 3 or not all(p.isdecimal() for p in parts):
+            msg = f"{version!r} is not a version: write it as 'v1.2.3' (it must start with 'v')"
+            raise ValueError(msg)
+        numbers = [int(part) for part in parts] + [0, 0]
+        return cls(major=numbers[0], minor=numbers[1], patch=numbers[2])
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """The three numbers, by which versions are ordered."""
+        return self.major, self.minor, self.patch
+
+    def __lt__(self, other: SemVer) -> bool:
+        return self.numbers < other.numbers
+
+    def __hash__(self) -> int:
+        return hash(self.numbers)
+
+    def __str__(self) -> str:
+        return f"v{self.major}.{self.minor}.{self.patch}"
+
+    def next_major_version(self) -> SemVer:
+        """Return the next major version."""
+        return SemVer(major=self.major + 1)
+
+    def next_minor_version(self) -> SemVer:
+        """Return the next minor version."""
+        return SemVer(major=self.major, minor=self.minor + 1)
+
+    def next_patch_version(self) -> SemVer:
+        """Return the next patch version."""
+        return SemVer(major=self.major, minor=self.minor, patch=self.patch + 1)

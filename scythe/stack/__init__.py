@@ -1,0 +1,33 @@
+"""The local stack: PostgreSQL, the Hatchet engine and an S3 server on this machine's loopback.
+
+`running()` is what the rest of Scythe asks; it is cheap and starts nothing. The names that start
+and stop things are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scythe.stack.connection import StackConnection, running
+
+if TYPE_CHECKING:
+    from scythe.stack.control import reset, stop, up
+    from scythe.stack.status import StackStatus, status
+
+__all__ = ["StackConnection", "StackStatus", "reset", "running", "status", "stop", "up"]
+
+_HOMES = {
+    "status": "scythe.stack.status",
+    "reset": "scythe.stack.control",
+    "stop": "scythe.stack.control",
+    "up": "scythe.stack.control",
+    "StackStatus": "scythe.stack.status",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,268 @@
+"""The command `scythe dev`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scythe.errors import StackError
+from scythe.stack.paths import HOME_VARIABLE, PARTS, default_home
+
+if TYPE_CHECKING:
+    from scythe.stack.control import Start
+    from scythe.stack.status import StackStatus
+
+_STOPPED = 3  # exit code
+_FAILED = 1
+_WATCH = 1.0  # seconds
+_DESCRIPTION = """
+Everything that a run needs, on this machine and on loopback only: PostgreSQL, the Hatchet engine
+and an S3 server with a bucket. Without a word after `dev`, the stack is started in the background;
+it outlives this command and the terminal. Workers and scripts find it by themselves when
+HATCHET_CLIENT_TOKEN is not set.
+"""
+
+
+def add_commands(commands: Any) -> None:
+    """Add `dev` to the commands of `scythe`.
+
+    Args:
+        commands: What `ArgumentParser.add_subparsers` returned.
+    """
+    dev: argparse.ArgumentParser = commands.add_parser(
+        "dev", help="start, show and stop the local stack", description=_DESCRIPTION
+    )
+    _add_up_options(dev, default_home())
+    dev.set_defaults(run=_up)
+    words = dev.add_subparsers(metavar="WORD")
+
+    up = words.add_parser("up", help="start what does not run, and wait until all answers")
+    # No default here: it would undo an option that stands before the word.
+    _add_up_options(up, argparse.SUPPRESS)
+    up.set_defaults(run=_up)
+
+    def word(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
+        parser = words.add_parser(name, help=text, description=text)
+        _add_home(parser, argparse.SUPPRESS)
+        parser.set_defaults(run=run)
+        return parser
+
+    shown = word(
+        "status",
+        _status,
+        "show the parts; exit code 0 when all run, 3 when stopped, 1 when something is wrong",
+    )
+    shown.add_argument("--json", action="store_true", help="print JSON")
+    word("stop", _stop, "end all processes of the stack; its data stay")
+    removed = word("reset", _reset, "stop the stack and delete its data, keys and logs")
+    removed.add_argument("--yes", action="store_true", help="do not ask")
+    word(
+        "env",
+        _env,
+        "print `export NAME='value'` lines for a shell. They hold secrets on purpose: do not send "
+        "them to a log",
+    )
+
+
+def _add_up_options(parser: argparse.ArgumentParser, home: Any) -> None:
+    _add_home(parser, home)
+    parser.add_argument(
+        "--foreground",
+        action="store_true",
+        default=False if home is not argparse.SUPPRESS else argparse.SUPPRESS,
+        help="stay; Ctrl-C stops everything that this command started",
+    )
+
+
+def _add_home(parser: argparse.ArgumentParser, default: Any) -> None:
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=default,
+        metavar="FOLDER",
+        help=f"the data folder (else {HOME_VARIABLE}, else {default_home()})",
+    )
+
+
+def _out(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _progress(line: str) -> None:
+    sys.stderr.write(f"scythe dev: {line}\n")
+    sys.stderr.flush()
+
+
+def _up(options: argparse.Namespace) -> int:
+    from scythe.stack.control import start
+    from scythe.stack.status import status
+
+    began = time.monotonic()
+    interrupted = _on_interrupt()
+    begun = start(options.home, _progress)
+    if begun.parts:
+        _progress(f"ready after {time.monotonic() - began:.1f} s")
+    for line in table(status(options.home)):
+        _out(line)
+    if options.foreground:
+        return _stay(options.home, begun, interrupted)
+    _out("Show it: scythe dev status. Stop it: scythe dev stop.")
+    return 0
+
+
+def _on_interrupt() -> threading.Event:
+    """Make the end of the terminal, and a polite kill, mean the same as Ctrl-C."""
+    came = threading.Event()
+
+    def interrupt(_number: int, _frame: object) -> None:
+        came.set()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    return came
+
+
+def _stay(home: Path, begun: Start, interrupted: threading.Event) -> int:
+    from scythe.stack.control import stop
+
+    if not begun.parts:
+        _out("It ran before: Ctrl-C ends this command and leaves the stack running.")
+    else:
+        _out(f"Ctrl-C stops {', '.join(begun.parts)}.")
+    code = 0
+    try:
+        code = _watch(home, interrupted)
+    except KeyboardInterrupt:
+        _progress("interrupted")
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        if begun.parts:
+            stop(home, _progress, begun.parts)
+    return code
+
+
+def _watch(home: Path, interrupted: threading.Event) -> int:
+    """Wait until a part dies, or somebody stops the stack."""
+    from scythe.stack.status import Health, status
+
+    while not interrupted.wait(_WATCH):
+        found = status(home)
+        if found.health is Health.STOPPED:
+            _progress("the stack was stopped")
+            return 0
+        if any(part.health is Health.DIED for part in found.parts):
+            for line in table(found):
+                _out(line)
+            return _FAILED
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from scythe.stack.status import Health, status
+
+    found = status(options.home)
+    if options.json:
+        _out(json.dumps(asdict(found), default=str, indent=2))
+    else:
+        for line in table(found):
+            _out(line)
+    return {Health.RUNNING: 0, Health.STOPPED: _STOPPED}.get(found.health, _FAILED)
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from scythe.stack.control import stop
+
+    ran = stop(options.home, _progress, PARTS)
+    _out("The local stack is stopped." if ran else "The local stack was not running.")
+    return 0
+
+
+def _reset(options: argparse.Namespace) -> int:
+    from scythe.stack.control import reset
+
+    if not options.home.exists():
+        _out(f"There is nothing to remove in {options.home}.")
+        return 0
+    if not options.yes and not _agreed(options.home):
+        _out("Nothing was removed.")
+        return _FAILED
+    reset(options.home, _progress)
+    _out("The local stack and its data are removed.")
+    return 0
+
+
+def _agreed(home: Path) -> bool:
+    if not sys.stdin.isatty():
+        raise StackError(f"`scythe dev reset` deletes all runs in {home}: add --yes to do it.")
+    sys.stdout.write(f"Delete the local stack in {home} with all runs and results in it? [y/N] ")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _env(options: argparse.Namespace) -> int:
+    from scythe.stack.connection import running
+
+    found = running(options.home)
+    if found is None:
+        _progress(f"the local stack in {options.home} does not run; start it with `scythe dev`")
+        return _STOPPED
+    for name, value in found.env.items():
+        _out(f"export {name}='{quoted(value)}'")
+    return 0
+
+
+def quoted(value: str) -> str:
+    """Return a text as it must stand between single quotes in a shell.
+
+    Args:
+        value: The text.
+    """
+    return value.replace("'", "'\"'\"'")
+
+
+def table(found: StackStatus) -> list[str]:
+    """Return the lines that show a stack: no secrets in them.
+
+    Args:
+        found: The stack.
+    """
+    rows = [("PART", "STATE", "PID", "VERSION", "ADDRESS")]
+    rows += [
+        (
+            part.name,
+            part.health.value,
+            str(part.pid or "-"),
+            part.version or "-",
+            part.address or "-",
+        )
+        for part in found.parts
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines += ["", f"data    {found.home}"]
+    if found.health.value != "stopped":
+        lines += [
+            f"api     {found.api_url}",
+            f"grpc    {found.grpc}",
+            f"s3      {found.s3_url}",
+            f"bucket  {found.bucket}",
+        ]
+    for part in found.parts:
+        if part.log_end:
+            lines += ["", f"{part.name}: {part.health}. The end of {part.log}:", part.log_end]
+    return lines

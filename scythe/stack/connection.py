@@ -1,0 +1,91 @@
+"""What a client needs to use the local stack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scythe.errors import StackError
+from scythe.stack.paths import HOST, Layout, layout_of
+from scythe.stack.state import Secrets, State, read_secrets, read_state
+
+BUCKET = "scythe"
+REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class StackConnection:
+    """A running local stack.
+
+    Attributes:
+        env: The environment variables that clients read. They hold secrets.
+        home: The data folder.
+        api_url: Address of the engine's REST API.
+    """
+
+    env: dict[str, str] = field(repr=False)
+    home: Path
+    api_url: str
+
+
+def running(home: Path | None = None) -> StackConnection | None:
+    """Return the local stack if it runs, else None. Starts nothing and takes milliseconds.
+
+    Args:
+        home: The data folder; by default `SCYTHE_DEV_HOME`, else the user's own.
+    """
+    try:
+        layout = layout_of(home)
+        state = read_state(layout)
+        keys = read_secrets(layout) if state is not None and state.runs() else None
+    except StackError:
+        # Whoever asks has other ways to go on; `scythe dev status` says what is wrong.
+        return None
+    if state is None or keys is None or keys.token_for != token_addresses(state.ports):
+        return None
+    return connect(layout, state, keys)
+
+
+def connect(layout: Layout, state: State, keys: Secrets) -> StackConnection:
+    """Return the connection to a stack that has been started.
+
+    Args:
+        layout: Its files.
+        state: Its state, with ports.
+        keys: Its keys, with a token.
+    """
+    return StackConnection(
+        env={
+            "HATCHET_CLIENT_TOKEN": keys.token or "",
+            "HATCHET_CLIENT_TLS_STRATEGY": "none",
+            "HATCHET_CLIENT_HOST_PORT": grpc_address(state.ports),
+            "HATCHET_CLIENT_SERVER_URL": api_url(state.ports),
+            "AWS_ENDPOINT_URL_S3": s3_url(state.ports),
+            "AWS_ACCESS_KEY_ID": keys.access_key,
+            "AWS_SECRET_ACCESS_KEY": keys.secret_key,
+            "AWS_DEFAULT_REGION": REGION,
+            "SCYTHE_STORAGE_BUCKET": BUCKET,
+        },
+        home=layout.home,
+        api_url=api_url(state.ports),
+    )
+
+
+def api_url(ports: dict[str, int]) -> str:
+    """Return the address of the engine's REST API."""
+    return f"http://{HOST}:{ports['api']}"
+
+
+def grpc_address(ports: dict[str, int]) -> str:
+    """Return the address that Hatchet's clients and workers connect to."""
+    return f"{HOST}:{ports['grpc']}"
+
+
+def s3_url(ports: dict[str, int]) -> str:
+    """Return the address of the S3 server."""
+    return f"http://{HOST}:{ports['s3']}"
+
+
+def token_addresses(ports: dict[str, int]) -> str:
+    """Return the addresses that a client token holds: with others it is of no use."""
+    return f"{api_url(ports)} {grpc_address(ports)}"

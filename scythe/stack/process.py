@@ -1,0 +1,216 @@
+"""Start and end the processes of the stack."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scythe.errors import StackError
+from scythe.stack.account import Account
+from scythe.stack.identity import ProcessRecord, birth_of
+
+_POLL = 0.02  # seconds
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What to run, and how.
+
+    Attributes:
+        argv: The program and its arguments; no secrets (the list of processes is public).
+        env: The whole environment.
+        cwd: The working directory.
+        log: The file that takes its output.
+        account: Who runs it, if not this user.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: Path
+    log: Path
+    account: Account | None = None
+
+
+def spawn(launch: Launch) -> subprocess.Popen[bytes]:
+    """Start a process that outlives this one, its terminal and the terminal's Ctrl-C.
+
+    Raises:
+        StackError: The program cannot be started.
+    """
+    account = launch.account
+    try:
+        with launch.log.open("ab") as log:
+            return subprocess.Popen(
+                list(launch.argv),
+                env=dict(launch.env),
+                cwd=launch.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                umask=0o077,
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=[] if account else None,
+            )
+    except OSError as err:
+        raise StackError(f"{launch.argv[0]} cannot be started: {err.strerror or err}.") from err
+
+
+def run(launch: Launch, *, timeout: float, output: bool = False) -> str:
+    """Run a helper program to its end.
+
+    Args:
+        launch: What to run.
+        timeout: Seconds until it is killed.
+        output: Return what it prints instead of logging that.
+
+    Returns:
+        Its standard output if `output`, else an empty text.
+
+    Raises:
+        StackError: It failed or took too long.
+    """
+    account = launch.account
+    name = " ".join([Path(launch.argv[0]).name, *launch.argv[1:2]])
+    try:
+        with launch.log.open("ab") as log:
+            done = subprocess.run(
+                list(launch.argv),
+                env=dict(launch.env),
+                cwd=launch.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if output else log,
+                stderr=log,
+                start_new_session=True,
+                umask=0o077,
+                timeout=timeout,
+                check=False,
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=[] if account else None,
+            )
+    except subprocess.TimeoutExpired as err:
+        raise StackError(f"`{name}` was not done after {timeout:.0f} s and was ended.") from err
+    except OSError as err:
+        raise StackError(f"`{name}` cannot be started: {err.strerror or err}.") from err
+    if done.returncode:
+        raise StackError(f"`{name}` failed: {describe_exit(done.returncode)}.")
+    return done.stdout.decode() if output else ""
+
+
+def describe_exit(code: int) -> str:
+    """Say how a process ended.
+
+    Args:
+        code: Its return code as `subprocess` gives it.
+    """
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    try:
+        return f"it was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"it was ended by signal {-code}"
+
+
+def release(process: subprocess.Popen[bytes]) -> None:
+    """Let a started process live on without this one."""
+    # Popen warns of a child that still runs when the object goes; here that is the purpose.
+    if process.poll() is None:
+        process.returncode = 0
+
+
+def end(record: ProcessRecord, ask: signal.Signals, grace: float) -> bool:
+    """End a process and all its children, and see them dead.
+
+    Args:
+        record: The process.
+        ask: The signal that asks it to end.
+        grace: Seconds until it is killed.
+
+    Returns:
+        Whether it ended by itself, without SIGKILL.
+
+    Raises:
+        StackError: It could not be ended.
+    """
+    family = [record, *_descendants(record.pid)] if record.is_alive() else []
+    if not family:
+        return True
+    _signal(record, ask)
+    willing = _wait_for_end([record], grace)
+    for member in family if willing else [record, *_descendants(record.pid), *family]:
+        _signal(member, signal.SIGKILL)
+    if not _wait_for_end(family, 10):
+        left = ", ".join(str(member.pid) for member in family if member.is_alive())
+        raise StackError(f"Process {left} does not end, not even with SIGKILL. Try again later.")
+    return willing
+
+
+def end_all_in(folder: Path, grace: float) -> None:
+    """See all processes dead whose working directory is a folder, killing them after a while.
+
+    The children of a PostgreSQL server that was killed live on for a moment, and a new server
+    cannot start before they are gone.
+
+    Args:
+        folder: The working directory.
+        grace: Seconds until they are killed.
+    """
+    members = _processes_in(folder)
+    if members and not _wait_for_end(members, grace):
+        for member in members:
+            _signal(member, signal.SIGKILL)
+        _wait_for_end(members, 10)
+
+
+def _processes_in(folder: Path) -> list[ProcessRecord]:
+    import psutil
+
+    found: list[ProcessRecord] = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()) == folder and (birth := birth_of(process.pid)):
+                found.append(ProcessRecord(process.pid, birth))
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def _descendants(pid: int) -> list[ProcessRecord]:
+    import psutil
+
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+    births = {child.pid: birth_of(child.pid) for child in children}
+    return [ProcessRecord(number, birth) for number, birth in births.items() if birth]
+
+
+def _signal(record: ProcessRecord, number: signal.Signals) -> None:
+    if not record.is_alive():
+        return
+    try:
+        os.kill(record.pid, number)
+    except OSError as err:
+        if err.errno == errno.EPERM:
+            raise StackError(
+                f"Process {record.pid} belongs to another user. Stop the stack as the user who "
+                "started it."
+            ) from err
+
+
+def _wait_for_end(records: Sequence[ProcessRecord], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(record.is_alive() for record in records):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL)
+    return True

@@ -1,0 +1,152 @@
+"""What runs, where, and what has died."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from scythe.stack.connection import BUCKET, api_url, grpc_address, s3_url
+from scythe.stack.files import tail
+from scythe.stack.locks import is_locked
+from scythe.stack.paths import PARTS, Layout, layout_of
+from scythe.stack.ports import answers
+from scythe.stack.state import Secrets, State, read_secrets, read_state
+
+_MAIN_PORTS = {"engine": ("api", "grpc"), "s3": ("s3",)}
+
+
+class Health(StrEnum):
+    """How a part, or the whole stack, is."""
+
+    RUNNING = "running"
+    STARTING = "starting"
+    SILENT = "not answering"
+    DIED = "died"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """One part of the stack.
+
+    Attributes:
+        name: `postgres`, `engine` or `s3`.
+        health: How it is.
+        pid: Its process, if it runs.
+        address: Where it listens.
+        started: When it was started, in seconds since the epoch.
+        version: What runs, or ran, there.
+        log: Its log file.
+        log_end: The last lines of that file, if something is wrong.
+    """
+
+    name: str
+    health: Health
+    pid: int | None
+    address: str | None
+    started: float | None
+    version: str | None
+    log: Path
+    log_end: str = ""
+
+
+@dataclass(frozen=True)
+class StackStatus:
+    """The whole stack.
+
+    Attributes:
+        home: The data folder.
+        health: The worst of the parts.
+        parts: The parts.
+        api_url: Address of the engine's REST API, once ports are chosen.
+        grpc: Address for Hatchet's clients and workers.
+        s3_url: Address of the S3 server.
+        bucket: The bucket.
+    """
+
+    home: Path
+    health: Health
+    parts: tuple[PartStatus, ...]
+    api_url: str | None
+    grpc: str | None
+    s3_url: str | None
+    bucket: str
+
+
+def status(home: Path | None = None) -> StackStatus:
+    """Say what of the local stack runs.
+
+    Args:
+        home: The data folder; by default `SCYTHE_DEV_HOME`, else the user's own.
+
+    Raises:
+        StackError: The state file is damaged.
+    """
+    layout = layout_of(home)
+    state = read_state(layout) or State()
+    keys = read_secrets(layout)
+    busy = is_locked(layout.lock_file)
+    parts = tuple(_part(layout, state, keys, name, busy) for name in PARTS)
+    ports = state.ports
+    return StackStatus(
+        home=layout.home,
+        health=_overall(parts, busy),
+        parts=parts,
+        api_url=api_url(ports) if "api" in ports else None,
+        grpc=grpc_address(ports) if "grpc" in ports else None,
+        s3_url=s3_url(ports) if "s3" in ports else None,
+        bucket=BUCKET,
+    )
+
+
+def _part(layout: Layout, state: State, keys: Secrets | None, name: str, busy: bool) -> PartStatus:
+    record = state.parts.get(name)
+    if record is None:
+        return PartStatus(name, Health.STOPPED, None, None, None, None, layout.log(name))
+    health = _health(state, name, busy)
+    alive = health is not Health.DIED
+    end = ""
+    if health in {Health.DIED, Health.SILENT}:
+        hide = keys.all() if keys else ()
+        end = tail(layout.log(name), start=record.log_start, hide=hide)
+    return PartStatus(
+        name=name,
+        health=health,
+        pid=record.process.pid if alive else None,
+        address=_address(layout, state, name),
+        started=record.started,
+        version=record.version,
+        log=layout.log(name),
+        log_end=end,
+    )
+
+
+def _health(state: State, name: str, busy: bool) -> Health:
+    if not state.alive(name):
+        return Health.DIED
+    if all(answers(state.ports[port]) for port in _MAIN_PORTS.get(name, ())):
+        return Health.RUNNING
+    return Health.STARTING if busy and not state.ready else Health.SILENT
+
+
+def _address(layout: Layout, state: State, name: str) -> str:
+    if name == "postgres":
+        return str(layout.sockets)
+    return ", ".join(
+        f"127.0.0.1:{state.ports[port]} ({port})" for port in _MAIN_PORTS.get(name, ())
+    )
+
+
+def _overall(parts: tuple[PartStatus, ...], busy: bool) -> Health:
+    found = {part.health for part in parts}
+    if Health.DIED in found:
+        return Health.DIED
+    if Health.SILENT in found:
+        return Health.SILENT
+    if found == {Health.RUNNING}:
+        return Health.RUNNING
+    if busy:
+        return Health.STARTING
+    # Some run, others were never started: an `up` that was killed.
+    return Health.STOPPED if found == {Health.STOPPED} else Health.DIED

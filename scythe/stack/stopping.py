@@ -1,0 +1,77 @@
+"""End the processes of a stack, in the order in which they need each other."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from scythe.stack.paths import ENGINE, POSTGRES, S3, Layout
+from scythe.stack.postgres import clean_up_postgres, data_folder
+from scythe.stack.process import end, end_all_in
+from scythe.stack.s3 import clean_up_s3
+from scythe.stack.state import State
+
+_GRACE = 15.0  # seconds
+# SIGINT is PostgreSQL's fast shutdown; at SIGTERM it would wait for its clients to go.
+_SIGNALS = {POSTGRES: signal.SIGINT}
+# Each line in its order; the lines side by side.
+_LINES = ((ENGINE, POSTGRES), (S3,))
+
+
+def stop_parts(
+    layout: Layout, state: State, parts: Sequence[str], report: Callable[[str], None]
+) -> bool:
+    """End parts, see them dead, and remove what they leave behind.
+
+    Args:
+        layout: The files of the stack.
+        state: Its state; the caller writes the new one.
+        parts: The parts to end; those that do not run are cleaned up after.
+        report: Called with lines that say what is being done.
+
+    Returns:
+        Whether any of them ran.
+
+    Raises:
+        StackError: A process could not be ended.
+    """
+    lines = [[part for part in line if part in parts] for line in _LINES]
+
+    def stop_line(line: list[str]) -> bool:
+        ran = [_stop_part(layout, state, part, report) for part in line]
+        return any(ran)
+
+    with ThreadPoolExecutor(len(lines), "scythe-dev-stop") as pool:
+        return any(list(pool.map(stop_line, lines)))
+
+
+def _stop_part(layout: Layout, state: State, part: str, report: Callable[[str], None]) -> bool:
+    alive = state.alive(part)
+    if alive:
+        report(f"stopping {part}")
+        willing = end(state.parts[part].process, _SIGNALS.get(part, signal.SIGTERM), _GRACE)
+        if not willing:
+            report(f"{part} did not end within {_GRACE:.0f} s and was killed")
+    _clean_up(layout, state, part)
+    return alive
+
+
+def end_strays(layout: Layout) -> None:
+    """End whatever works in the folders of a stack, for a stack whose state is lost.
+
+    Args:
+        layout: The files of the stack.
+    """
+    for folder in (layout.engine, layout.s3, data_folder(layout)):
+        end_all_in(folder, grace=0)
+
+
+def _clean_up(layout: Layout, state: State, part: str) -> None:
+    if part == S3:
+        clean_up_s3(layout, state.ports)
+    elif part == POSTGRES:
+        clean_up_postgres(layout)
+    with suppress(OSError):  # the last one finds it empty
+        layout.sockets.rmdir()

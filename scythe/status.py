@@ -1,0 +1,81 @@
+"""The counts of a run, as they are stored in `status.json`."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+RunState = Literal["queued", "running", "done", "failed"]
+
+
+class RunStatus(BaseModel):
+    """How far a run is.
+
+    Attributes:
+        experiment_id: `<name>/<version>/<datetime>`.
+        workflow_run_id: Hatchet's id of the run, None before it was started.
+        state: `queued` before the first node runs; `done` when the final tables are there (also
+            when leaves failed); `failed` when the run as a whole did not get there.
+        total: Number of leaves.
+        done: Leaves that ended well.
+        failed: Leaves that failed their last try.
+        running: Leaves that run now.
+        started: When the first node began, in seconds since 1970; 0 before.
+        updated: When these counts were taken, in seconds since 1970.
+        message: Why the run as a whole failed.
+    """
+
+    experiment_id: str
+    workflow_run_id: str | None = None
+    state: RunState = "queued"
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    running: int = 0
+    started: float = 0.0
+    updated: float = Field(default_factory=time.time)
+    message: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.state in ("done", "failed")
+
+    @property
+    def waiting(self) -> int:
+        """Leaves that have not begun."""
+        return max(0, self.total - self.done - self.failed - self.running)
+
+    @property
+    def rate(self) -> float:
+        """Leaves that ended in a second, on average since the run began."""
+        seconds = self.updated - self.started
+        return (self.done + self.failed) / seconds if self.started and seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until all leaves have ended at this rate; None when that is not known."""
+        left = self.total - self.done - self.failed
+        return left / self.rate if self.rate > 0 else None
+
+    def __str__(self) -> str:
+        counts = f"{self.done} done, {self.failed} failed, {self.running} running"
+        return f"{self.experiment_id}: {self.state}, {counts} of {self.total} leaves"
+
+
+class NodeCounts(BaseModel):
+    """The counts below one scatter node, for its parent."""
+
+    done: int = 0
+    failed: int = 0
+    running: int = 0
+
+    def plus(self, other: NodeCounts) -> NodeCounts:
+        """Return the sum of two counts."""
+        return NodeCounts(
+            done=self.done + other.done,
+            failed=self.failed + other.failed,
+            running=self.running + other.running,
+        )

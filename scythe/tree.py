@@ -1,0 +1,91 @@
+"""The tree of scatter nodes: which specs each node has, and when a node runs leaves."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+MAX_CHILDREN = 1000  # more cost the engine's database a growing price for each child
+_MAX_DEPTH = 10
+
+
+class RecursionSpec(BaseModel):
+    """One step down the tree: every `factor`-th spec of the parent, from `offset` on."""
+
+    factor: int = Field(..., description="The factor to use in recursive calls", ge=1)
+    offset: int | None = Field(
+        default=None, description="The offset to use in recursive calls", ge=0
+    )
+
+    @model_validator(mode="after")
+    def _check_offset(self) -> RecursionSpec:
+        if self.offset is not None and self.offset >= self.factor:
+            msg = f"OFFSET:{self.offset}>=FACTOR:{self.factor}: the offset must be below the factor"
+            raise ValueError(msg)
+        return self
+
+
+class RecursionMap(BaseModel):
+    """Where a node is in the tree, and how the tree goes on below it."""
+
+    path: list[RecursionSpec] | None = Field(
+        default=None, description="The path of recursion specs to use"
+    )
+    factor: int = Field(..., description="The factor to use in recursive calls", ge=1)
+    max_depth: int = Field(
+        default=10, description="The maximum depth of the recursion", ge=0, le=_MAX_DEPTH
+    )
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _check_path(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(value) < 1:
+            msg = "PATH:LENGTH:GE:1: leave the path out for the root"
+            raise ValueError(msg)
+        return value
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is the root of the tree."""
+        return not self.path
+
+    @property
+    def depth(self) -> int:
+        """The number of steps from the root."""
+        return len(self.path or [])
+
+    @property
+    def node(self) -> str:
+        """The name of the node in the run: `root`, or the offsets on the way to it (`3-0`)."""
+        return "-".join(str(step.offset or 0) for step in self.path or []) or "root"
+
+    def rows(self, n_specs: int) -> range:
+        """Return the rows of this node: each level takes every `factor`-th row of its parent."""
+        start, stride = 0, 1
+        for step in self.path or []:
+            start += (step.offset or 0) * stride
+            stride *= step.factor
+        return range(start, n_specs, stride)
+
+    def is_base_case(self, n_specs: int) -> bool:
+        """Whether a node with this many specs runs them, rather than split them further."""
+        return n_specs <= self.factor or self.depth >= self.max_depth
+
+    def child(self, offset: int) -> RecursionMap:
+        """Return the map of the node `offset` below this one."""
+        step = RecursionSpec(factor=self.factor, offset=offset)
+        return self.model_copy(update={"path": [*(self.path or []), step]})
+
+
+def plan_tree(n_specs: int) -> RecursionMap:
+    """Return a tree for this many specs in which no node has more than about 1,000 children."""
+    if n_specs <= MAX_CHILDREN:
+        return RecursionMap(factor=10, max_depth=0)
+    depth = 1
+    while math.ceil(n_specs / MAX_CHILDREN) > MAX_CHILDREN**depth:
+        depth += 1
+    leaves = math.ceil(n_specs / MAX_CHILDREN)
+    factor = max(2, math.ceil(leaves ** (1 / depth) - 1e-9))
+    return RecursionMap(factor=factor, max_depth=depth)

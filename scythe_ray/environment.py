@@ -1,0 +1,81 @@
+"""The variables that Ray reads from the environment, set for as long as the executor is open.
+
+Most are read by Ray's C++ part when it first needs them, some when `ray` is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+_ALWAYS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # With `uv run`, Ray would zip the working directory and start its workers by `uv run` as well.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_DEDUP_LOGS": "0",
+    # A leaf that was cancelled has a result that nobody awaits: no reason for an error message.
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    # A partition between driver and node is felt within seconds instead of seven minutes.
+    "RAY_grpc_client_keepalive_time_ms": "5000",
+    "RAY_grpc_client_keepalive_timeout_ms": "5000",
+}
+_OWN_CLUSTER = {
+    "RAY_worker_niceness": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    # This makes 127.0.0.1 the node's address, on Linux too, and everything listens there only.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+_FOREIGN_CLUSTER = {
+    # Without it Ray ends this process, with no exception, 60 s after it lost the head.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "86400",
+}
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+AUTH_MODE = "RAY_AUTH_MODE"
+
+
+class RayEnvironment:
+    """Changes of this process's environment that can be taken back. The user's own values stay."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, str | None] = {}
+
+    def for_own_cluster(self, token_path: str, mark: Mapping[str, str]) -> None:
+        """Set what a cluster of this process's own needs, token authentication included.
+
+        Args:
+            token_path: The file that holds the token.
+            mark: Variables by which all processes of the cluster are found.
+        """
+        self.set({**_ALWAYS, **_OWN_CLUSTER}, keep=True)
+        # The cluster is private: neither the user's token nor their mode is meant for it.
+        self.remove("RAY_AUTH_TOKEN")
+        self.set({AUTH_MODE: "token", "RAY_AUTH_TOKEN_PATH": token_path, **mark})
+        self.set({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
+
+    def for_foreign_cluster(self) -> None:
+        """Set what attaching to a cluster needs."""
+        self.set({**_ALWAYS, **_FOREIGN_CLUSTER}, keep=True)
+
+    def set(self, values: Mapping[str, str], *, keep: bool = False) -> None:
+        """Set variables; with `keep`, only those that are not set."""
+        for name, value in values.items():
+            if not (keep and name in os.environ):
+                self._remember(name)
+                os.environ[name] = value
+
+    def remove(self, name: str) -> None:
+        """Unset a variable."""
+        self._remember(name)
+        os.environ.pop(name, None)
+
+    def restore(self) -> None:
+        """Take all changes back."""
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        self._before.clear()
+
+    def _remember(self, name: str) -> None:
+        self._before.setdefault(name, os.environ.get(name))

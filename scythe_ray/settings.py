@@ -1,0 +1,76 @@
+"""Settings of the executor `ray`, from `SCYTHE_RAY_*`. They are read when constructed."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from scythe.durations import Duration
+from scythe.errors import SettingsError
+
+
+class RaySettings(BaseSettings):
+    """Where the Ray cluster is, and what of it this worker uses."""
+
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_RAY_")
+
+    ADDRESS: str | None = Field(
+        default=None,
+        description="`host:port` of the cluster's head, `auto` for the Ray that runs on this node, "
+        "`local` for a cluster of this worker's own; unset: this node's, else a cluster of its own.",
+    )
+    CONNECT_TIMEOUT: Duration = Field(
+        default=timedelta(seconds=30), description="How long attaching to a cluster may take."
+    )
+    SCOPE: Literal["node", "cluster"] = Field(
+        default="node",
+        description="Whether this worker's slots are the CPUs of its node or of all nodes.",
+    )
+    PREFETCH: int = Field(
+        default=0, ge=0, description="Slots beyond the CPUs, so that Ray has the next leaf at hand."
+    )
+    RESOURCES: dict[str, float] = Field(
+        default_factory=dict[str, float],
+        description="Custom resources of a cluster that the worker starts, as JSON.",
+    )
+    NUM_GPUS: float | None = Field(
+        default=None, ge=0, description="GPUs of a cluster that the worker starts (else detected)."
+    )
+    SYSTEM_RETRIES: int = Field(
+        default=3, ge=0, description="How often a leaf is sent again when its place was lost."
+    )
+
+    @property
+    def address(self) -> str | None:
+        """`SCYTHE_RAY_ADDRESS`, else Ray's own `RAY_ADDRESS`, else None."""
+        return self.ADDRESS or os.environ.get("RAY_ADDRESS") or None
+
+    @property
+    def address_source(self) -> str:
+        """The variable that `address` comes from."""
+        return "SCYTHE_RAY_ADDRESS" if self.ADDRESS else "RAY_ADDRESS"
+
+
+def ray_settings() -> RaySettings:
+    """Return the settings of the environment.
+
+    Raises:
+        SettingsError: A variable has a value that it cannot have.
+    """
+    try:
+        return RaySettings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"SCYTHE_RAY_{'.'.join(str(step) for step in item['loc'])}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise SettingsError(f"{wrong}. Correct it, or unset it for its default.") from error
+    except ValueError as error:  # pydantic-settings raises it for text that is not JSON
+        raise SettingsError(
+            f"{error} (SCYTHE_RAY_RESOURCES is a JSON object such as "
+            "'{\"high_memory\": 4}'). Correct it, or unset it."
+        ) from error

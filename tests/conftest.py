@@ -1,0 +1,40 @@
+"""Fixtures for all tests. Real services start once for the whole session, on free ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_GIVEN = "SCYTHE_TEST_STACK_HOME"
+
+
+@pytest.fixture(scope="session")
+def stack_env() -> Iterator[dict[str, str]]:
+    """The environment of a running local stack: PostgreSQL, engine, S3, bucket, token.
+
+    A stack that runs already (`SCYTHE_TEST_STACK_HOME`) is used and left running; else one is
+    started in a folder of its own, and removed afterwards.
+    """
+    from scythe.stack import reset, up
+
+    given = os.environ.get(_GIVEN)
+    home = Path(given) if given else Path(tempfile.mkdtemp(prefix="scythe-test-", dir="/tmp"))
+    try:
+        yield dict(up(home, report=print).env)
+    finally:
+        if not given:
+            reset(home)
+            shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def stack(stack_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The running stack, with this process (and its children) pointed at it."""
+    for name, value in stack_env.items():
+        monkeypatch.setenv(name, value)
+    return stack_env
