@@ -7,9 +7,8 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,19 +25,42 @@ from scythe.manifest import (
     io_schema,
     to_yaml,
 )
+from scythe.node_models import RecursionMap, ScatterGatherInput
 from scythe.references import RunRef, start_root, workflow_reference
-from scythe.scatter_gather import RecursionMap, ScatterGatherInput
-from scythe.semver import SemVer, VersioningStrategy
+from scythe.settings import ScytheStorageSettings
 from scythe.specs_file import specs_table
 from scythe.store import Store
 from scythe.tree import plan_tree
 
-if TYPE_CHECKING:
-    from scythe.experiments import BaseExperiment, ExperimentRun
-
 logger = logging.getLogger(__name__)
 
 _CLAIM_TRIES = 60
+
+
+class RunFolder(Protocol):
+    """The folder of a run that is about to start."""
+
+    @property
+    def experiment_id(self) -> str:
+        """`<name>/<version>/<datetime>`."""
+        ...
+
+    @property
+    def layout(self) -> RunLayout:
+        """The keys of the run."""
+        ...
+
+    @property
+    def storage_settings(self) -> ScytheStorageSettings:
+        """The bucket of the run."""
+        ...
+
+    def a_second_later(self) -> Self:
+        """Return the folder of a run that is allocated one second later."""
+        ...
+
+
+FolderT = TypeVar("FolderT", bound=RunFolder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,49 +72,67 @@ class _Prepared:
     artifacts: InputArtifacts
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedSpecs:
+    """Specs of the right type.
+
+    Attributes:
+        specs: The specs, in the order given.
+        single: Whether one spec was given, not a list.
+    """
+
+    specs: list[ExperimentInputSpec]
+    single: bool
+
+
 class Allocation:
     """Starts one run of an experiment.
 
     Args:
-        experiment: The experiment.
+        runnable: The experiment, or the Hatchet task or workflow.
         store: Its bucket.
     """
 
-    def __init__(self, experiment: BaseExperiment[Any, Any], store: Store) -> None:
-        self._experiment, self._store = experiment, store
-        self._runnable = experiment.runnable
-        self._plain = not isinstance(self._runnable, Experiment)
+    def __init__(self, runnable: Any, store: Store) -> None:
+        self._runnable, self._store = runnable, store
+        self._plain = not isinstance(runnable, Experiment)
+
+    def check(self, specs: Any) -> CheckedSpecs:
+        """Check that specs are of the type that the experiment takes.
+
+        Raises:
+            SpecError: There are none, or one is of another type, or does not validate.
+            RegistrationError: The runnable takes one spec at a time.
+        """
+        single = isinstance(specs, (BaseModel, Mapping))
+        given = cast("list[Any]", [specs] if single else list(cast("Iterable[Any]", specs)))
+        self._check_kind(given, single=single)
+        return CheckedSpecs([self._as_spec(i, spec) for i, spec in enumerate(given)], single)
 
     def start(
         self,
-        specs: Any,
-        version: SemVer | VersioningStrategy,
+        specs: CheckedSpecs,
+        run: FolderT,
         *,
         overwrite_sort_index: bool,
         overwrite_experiment_id: bool,
         recursion_map: RecursionMap | None,
-    ) -> tuple[ExperimentRun[Any, Any], RunRef[Any]]:
-        """Check, store and start; see `BaseExperiment.allocate`."""
-        single = isinstance(specs, (BaseModel, Mapping))
-        given = cast(list[Any], [specs] if single else list(cast(Iterable[Any], specs)))
-        self._check_kind(given, single=single)
-        given = [self._as_spec(index, spec) for index, spec in enumerate(given)]
-        resolved = self._experiment.resolve_next_version(version, self._store.client)
-        run = self._new_run(resolved)
+    ) -> tuple[FolderT, RunRef[Any]]:
+        """Store and start a run, in the folder given or that of one of the next seconds."""
         while True:
             prepared = self._prepare(
-                given,
+                specs.specs,
                 run.layout,
                 overwrite_sort_index=overwrite_sort_index,
                 overwrite_experiment_id=overwrite_experiment_id,
             )
             claimed = self._claim(run)
-            if claimed.timestamp == run.timestamp:
+            if claimed.experiment_id == run.experiment_id:
                 break
             run = claimed
-        logger.info("allocating %d spec(s) as %s", len(given), run.experiment_id)
-        tree = recursion_map or plan_tree(len(given))
-        manifest = self._store_run(run, prepared, tree, single=single)
+        logger.info("allocating %d spec(s) as %s", len(specs.specs), run.experiment_id)
+        tree = recursion_map or plan_tree(len(specs.specs))
+        manifest = self._store_run(run, prepared, tree, single=specs.single)
         return run, self._start_root(run, prepared, tree, manifest)
 
     def _check_kind(self, specs: list[Any], *, single: bool) -> None:
@@ -117,14 +157,7 @@ class Allocation:
                 raise SpecError(f"Spec {index}: {describe_validation_error(error)}.") from error
         if not isinstance(spec, expected):
             raise ExperimentSpecsMismatchError(expected, type(spec), index)
-        return cast(ExperimentInputSpec, spec)
-
-    def _new_run(self, version: SemVer) -> ExperimentRun[Any, Any]:
-        from scythe.experiments import ExperimentRun, VersionedExperiment
-
-        now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
-        versioned = VersionedExperiment(base_experiment=self._experiment, version=version)
-        return ExperimentRun(versioned_experiment=versioned, timestamp=now)
+        return cast("ExperimentInputSpec", spec)
 
     def _prepare(
         self,
@@ -160,7 +193,7 @@ class Allocation:
             reason = str(error).rstrip(".")
         raise SpecError(f"Spec {index}: {reason}. Nothing was uploaded or started.")
 
-    def _claim(self, run: ExperimentRun[Any, Any]) -> ExperimentRun[Any, Any]:
+    def _claim(self, run: FolderT) -> FolderT:
         """Take the run's folder for this allocation, or that of a later second.
 
         Whoever sees anything but its own claim in the folder goes on to the next second: of two
@@ -174,14 +207,14 @@ class Allocation:
                 if list(self._store.list_keys(layout.prefix)) == [claim]:
                     return run
                 self._store.delete(claim)
-            run = run.model_copy(update={"timestamp": run.timestamp + timedelta(seconds=1)})
+            run = run.a_second_later()
         raise StorageError(
-            f"No free folder for a run below {run.versioned_experiment.prefix} within "
+            f"No free folder for the run {run.experiment_id} within the next "
             f"{_CLAIM_TRIES} s: allocate again in a minute."
         )
 
     def _store_run(
-        self, run: ExperimentRun[Any, Any], prepared: _Prepared, tree: RecursionMap, *, single: bool
+        self, run: RunFolder, prepared: _Prepared, tree: RecursionMap, *, single: bool
     ) -> ExperimentRunManifest:
         """Store input files, specs, schema and manifest, in this order."""
         import pyarrow.parquet as pq
@@ -207,9 +240,9 @@ class Allocation:
             workflow_run_id=None,
             experiment_id=run.experiment_id,
             experiment_name=self._runnable.name,
-            specs_uri=run.as_uri(layout.specs),
-            io_spec=run.as_uri(layout.io_spec),
-            input_artifacts=run.as_uri(layout.input_artifacts) if uris else None,
+            specs_uri=self._uri(layout.specs),
+            io_spec=self._uri(layout.io_spec),
+            input_artifacts=self._uri(layout.input_artifacts) if uris else None,
             n_specs=len(prepared.specs),
             recursion_map=tree.model_dump(exclude_none=True),
         )
@@ -218,7 +251,7 @@ class Allocation:
 
     def _start_root(
         self,
-        run: ExperimentRun[Any, Any],
+        run: RunFolder,
         prepared: _Prepared,
         tree: RecursionMap,
         manifest: ExperimentRunManifest,
@@ -243,17 +276,20 @@ class Allocation:
         logger.info("started %s as %s", run.experiment_id, reference.workflow_run_id)
         return reference
 
-    def _root_input(self, run: ExperimentRun[Any, Any], tree: RecursionMap) -> ScatterGatherInput:
+    def _root_input(self, run: RunFolder, tree: RecursionMap) -> ScatterGatherInput:
         from scythe.engine import task_name_of
 
         return ScatterGatherInput(
             experiment_id=run.experiment_id,
             task_name=task_name_of(self._runnable) if self._plain else self._runnable.name,
-            specs_uri=run.as_uri(run.layout.specs),
+            specs_uri=self._uri(run.layout.specs),
             storage_settings=run.storage_settings,
             recursion_map=tree,
             leaf_format="plain" if self._plain else "scythe",
         )
+
+    def _uri(self, key: str) -> S3Url:
+        return S3Url(self._store.uri(key))
 
     def _is_workflow(self) -> bool:
         from scythe.engine import is_hatchet_workflow

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scythe.errors import SpecError
-from scythe.files import S3Url
 from scythe.layout import RunLayout
 from scythe.store import Store
 
@@ -66,12 +65,8 @@ class InputArtifacts:
         return {name: sorted(uris) for name, uris in found.items()}
 
 
-
 def _check_readable(field_name: str, path: Path, absolute: Path, spec: int) -> None:
     try:
-        if not absolute.is_file():
-            reason = "is a folder" if absolute.is_dir() else "does not exist"
-            raise OSError(reason)
         with absolute.open("rb") as file:
             file.read(1)
     except OSError as error:

@@ -127,7 +127,7 @@ class ExperimentInputSpec(BaseSpec):
     def with_local_files(self, files: dict[str, Path]) -> Self:
         """Return a copy whose file fields are local paths; its index keeps the URIs."""
         copy = self.replace_files(files)
-        copy._original_spec = self.original_spec
+        copy._original_spec = self.original_spec  # noqa: SLF001 - of the same class
         return copy
 
     def index_data(self, additional_excludes: frozenset[str] = frozenset()) -> dict[str, Any]:

@@ -89,15 +89,15 @@ def differing_fields(one: BaseModel, other: BaseModel) -> list[str]:
     ]
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: Any, other: Any) -> bool:  # noqa: PLR0911 - one line for each kind of value
     if type(one) is not type(other):
         return False
     if isinstance(one, BaseModel):
         return not differing_fields(one, other)
     if isinstance(one, dict):
-        return _same_dict(cast(dict[Any, Any], one), other)
+        return _same_dict(cast("dict[Any, Any]", one), other)
     if isinstance(one, (list, tuple)):
-        pairs = zip(cast(list[Any], one), other, strict=False)
+        pairs = zip(cast("list[Any]", one), other, strict=False)
         return len(one) == len(other) and all(_same(a, b) for a, b in pairs)
     if isinstance(one, float):
         return one == other or (one != one and other != other)  # noqa: PLR0124 - NaN
@@ -111,9 +111,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def _same_dict(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     keys = zip(one, other, strict=False)
-    return len(one) == len(other) and all(
-        _same(a, b) and _same(one[a], other[b]) for a, b in keys
-    )
+    return len(one) == len(other) and all(_same(a, b) and _same(one[a], other[b]) for a, b in keys)
 
 
 def _same_array(one: Any, other: Any) -> bool:
@@ -148,16 +146,16 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _tag(value: Any, where: str) -> Any:
+def _tag(value: Any, where: str) -> Any:  # noqa: PLR0911 - one line for each kind of value
     if value is None or type(value) in (str, int, float, bool):
         return value
     if isinstance(value, Enum):
         return _tag(value.value, where)
     if isinstance(value, dict):
-        return _tag_dict(cast(dict[Any, Any], value), where)
+        return _tag_dict(cast("dict[Any, Any]", value), where)
     for kind in (list, tuple, set, frozenset):
         if isinstance(value, kind):
-            items = [_tag(item, where) for item in cast(list[Any], value)]
+            items = [_tag(item, where) for item in cast("list[Any]", value)]
             return items if kind is list else {_TAG: kind.__name__, "v": items}
     if type(value) in _WRITERS:
         name, write = _WRITERS[type(value)]
@@ -166,6 +164,10 @@ def _tag(value: Any, where: str) -> Any:
         return {_TAG: "path", "v": str(value)}
     if isinstance(value, AnyUrl):
         return str(value)
+    return _plain_number_or_text(value, where)
+
+
+def _plain_number_or_text(value: Any, where: str) -> Any:
     for base in (str, int, float):  # subclasses, such as numpy's float64
         if isinstance(value, base):
             return base(value)
@@ -184,9 +186,9 @@ def _tag_dict(value: dict[Any, Any], where: str) -> Any:
 
 def _untag(value: Any) -> Any:
     if isinstance(value, list):
-        return [_untag(item) for item in cast(list[Any], value)]
+        return [_untag(item) for item in cast("list[Any]", value)]
     if isinstance(value, dict):
-        tagged = cast(dict[str, Any], value)
+        tagged = cast("dict[str, Any]", value)
         if _TAG in tagged:
             return _READERS[tagged[_TAG]](tagged["v"])
         return {key: _untag(item) for key, item in tagged.items()}

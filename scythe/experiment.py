@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Generic, Literal, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_type_hints
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.durations import parse_duration
 from scythe.errors import RegistrationError
 from scythe.outcomes import LeafResources
 from scythe.settings import TimeoutSettings
+
+if TYPE_CHECKING:
+    from scythe.references import RunRef
 
 TInput = TypeVar("TInput", bound=ExperimentInputSpec)
 TOutput = TypeVar("TOutput", bound=ExperimentOutputSpec)
@@ -62,10 +66,10 @@ class Experiment(Generic[TInput, TOutput]):
         hints = _type_hints(fn)
         self._parameter, self.takes_tempdir = _parameters(fn)
         self.input_validator_type = cast(
-            type[TInput], _model(fn, hints, self._parameter, ExperimentInputSpec)
+            "type[TInput]", _model(fn, hints, self._parameter, ExperimentInputSpec)
         )
         self.output_validator_type = cast(
-            type[TOutput], _model(fn, hints, "return", ExperimentOutputSpec)
+            "type[TOutput]", _model(fn, hints, "return", ExperimentOutputSpec)
         )
         if (
             self.options.auto_fetch_files
@@ -109,8 +113,6 @@ class Experiment(Generic[TInput, TOutput]):
         """Call the function with the spec as its first parameter, whatever that is called."""
         result: Any = self.fn(**{self._parameter: spec}, **kwargs)
         if inspect.iscoroutine(result):
-            import asyncio
-
             result = asyncio.run(result)
         return result
 
@@ -120,34 +122,29 @@ class Experiment(Generic[TInput, TOutput]):
         Raises:
             LeafFailed: The leaf failed its last try.
         """
-        from scythe.single import run_single
-
-        return run_single(self, spec)
+        return self.run_no_wait(spec).result()
 
     async def aio_run(self, spec: TInput) -> TOutput:
         """Run one leaf through Hatchet and await its output."""
-        from scythe.single import aio_run_single
+        reference = await self.aio_run_no_wait(spec)
+        return await reference.aio_result()
 
-        return await aio_run_single(self, spec)
-
-    def run_no_wait(self, spec: TInput) -> Any:
+    def run_no_wait(self, spec: TInput) -> RunRef[TOutput]:
         """Start one leaf in Hatchet and return a reference with `result()` and `aio_result()`."""
         from scythe.single import start_single
 
-        return start_single(self, spec)
+        return start_single(self.name, self.output_validator_type, spec)
 
-    async def aio_run_no_wait(self, spec: TInput) -> Any:
+    async def aio_run_no_wait(self, spec: TInput) -> RunRef[TOutput]:
         """Start one leaf in Hatchet and return a reference with `result()` and `aio_result()`."""
-        from scythe.single import aio_start_single
-
-        return await aio_start_single(self, spec)
+        return await asyncio.to_thread(self.run_no_wait, spec)
 
 
 def _timedelta(value: timedelta | str) -> timedelta:
     parsed = parse_duration(value)
     if not isinstance(parsed, timedelta):
         raise RegistrationError(
-            f"{value!r} is not a duration: give a timedelta, or text such as '90s', '5m' or '1h30m'."
+            f"{value!r} is not a duration: give a timedelta, or text such as '90s' or '1h30m'."
         )
     return parsed
 

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Generic, Self, overload
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, Self, overload
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import BaseModel, Field, field_validator
 
+from scythe.allocate import Allocation
 from scythe.errors import (
     BaseNotFoundError,
     ExperimentNotFoundError,
     ExperimentRunNotFoundError,
     ExperimentSpecsMismatchError,
     ExperimentVersionNotFoundError,
-    RegistrationError,
-    ResultNotFoundError,
 )
 from scythe.experiment import TInput, TOutput
 from scythe.files import S3Url
 from scythe.layout import RunLayout, check_path
 from scythe.manifest import ExperimentRunManifest, InputArtifactLocations, from_yaml
+from scythe.reading import RunReader
 from scythe.references import RunRef
-from scythe.registry import ExperimentRegistry
+from scythe.run_keys import RunKeys
+from scythe.runnable import SerializableRunnable
 from scythe.scatter_gather import RecursionMap, ScatterGatherResult
 from scythe.semver import SemVer, VersioningStrategy
 from scythe.settings import ScytheStorageSettings, default_storage_settings, store_config
-from scythe.status import RunStatus
 from scythe.store import Store, open_store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 __all__ = [
     "BaseExperiment",
@@ -51,36 +47,6 @@ __all__ = [
 ]
 
 DatetimeFormat = "%Y-%m-%d_%H-%M-%S"
-
-
-class SerializableRunnable(BaseModel, Generic[TInput, TOutput]):
-    """Something that can be run, written as its name."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    runnable: Any
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        copy = self.model_copy()
-        if memo is not None:
-            memo[id(self)] = copy
-        return copy
-
-    @field_validator("runnable", mode="before")
-    @classmethod
-    def _find_runnable(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return ExperimentRegistry.get_runnable(value)
-        if not (hasattr(value, "name") and hasattr(value, "run")):
-            raise RegistrationError(
-                f"runnable={value!r} is not an experiment: decorate the function with "
-                "@ExperimentRegistry.Register(), or pass the name of a registered one."
-            )
-        return value
-
-    @field_serializer("runnable")
-    def _serialize_runnable(self, value: Any) -> str:
-        return str(value.name)
 
 
 class BaseExperiment(SerializableRunnable[TInput, TOutput]):
@@ -136,7 +102,9 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         return versions
 
     def latest_version(
-        self, s3_client: Any = None, from_cache: bool = True
+        self,
+        s3_client: Any = None,
+        from_cache: bool = True,  # noqa: ARG002 - kept for scythe-engine
     ) -> VersionedExperiment[TInput, TOutput] | None:
         """Return the highest version, or None when there is none.
 
@@ -244,16 +212,20 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         Raises:
             SpecError: A spec is wrong: the message names its index and field.
         """
-        from scythe.allocate import Allocation
-
-        allocation = Allocation(self, self.store(s3_client))
+        allocation = Allocation(self.runnable, self.store(s3_client))
+        checked = allocation.check(specs)
         return allocation.start(
-            specs,
-            version,
+            checked,
+            self._new_run(self.resolve_next_version(version, s3_client)),
             overwrite_sort_index=overwrite_sort_index,
             overwrite_experiment_id=overwrite_experiment_id,
             recursion_map=recursion_map,
         )
+
+    def _new_run(self, version: SemVer) -> ExperimentRun[TInput, TOutput]:
+        now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+        versioned = VersionedExperiment(base_experiment=self, version=version)
+        return ExperimentRun(versioned_experiment=versioned, timestamp=now)
 
     def _latest_version_or_raise(self) -> VersionedExperiment[TInput, TOutput]:
         latest = self.latest_version()
@@ -283,7 +255,7 @@ class VersionedExperiment(BaseModel, Generic[TInput, TOutput]):
         runs: list[ExperimentRun[TInput, TOutput]] = []
         for name in self.base_experiment.store(s3_client).list_folders(self.prefix):
             try:
-                timestamp = datetime.strptime(name, DatetimeFormat)  # noqa: DTZ007 - UTC, as written
+                timestamp = datetime.strptime(name, DatetimeFormat)
             except ValueError:
                 continue
             runs.append(ExperimentRun(versioned_experiment=self, timestamp=timestamp))
@@ -303,7 +275,7 @@ class VersionedExperiment(BaseModel, Generic[TInput, TOutput]):
         return self.latest_run.list_results_files()
 
 
-class ExperimentRun(BaseModel, Generic[TInput, TOutput]):
+class ExperimentRun(RunReader, RunKeys, BaseModel, Generic[TInput, TOutput]):
     """One run of a version of an experiment.
 
     Attributes:
@@ -334,62 +306,17 @@ class ExperimentRun(BaseModel, Generic[TInput, TOutput]):
         """The keys of the run."""
         return RunLayout(self.storage_settings.BUCKET_PREFIX, self.experiment_id)
 
-    @property
-    def prefix(self) -> str:
-        """The key below which everything of the run is, with a slash at its end."""
-        return self.layout.prefix
-
-    @property
-    def artifact_prefix(self) -> str:
-        """The key below which the input files are, with a slash at its end."""
-        return self.layout.artifacts
-
-    def construct_artifact_key(self, field_name: str, file_name: str) -> str:
-        """Return the key of an input file."""
-        return self.layout.artifact(field_name, file_name)
-
-    @property
-    def specs_filekey(self) -> str:
-        """The key of the specs."""
-        return self.layout.specs
-
-    @property
-    def manifest_filekey(self) -> str:
-        """The key of the manifest."""
-        return self.layout.manifest
-
-    @property
-    def io_spec_filekey(self) -> str:
-        """The key of the schema of inputs and outputs."""
-        return self.layout.io_spec
-
-    @property
-    def input_artifacts_filekey(self) -> str:
-        """The key of the list of input files."""
-        return self.layout.input_artifacts
-
-    @property
-    def workflow_spec_filekey(self) -> str:
-        """The key of the spec of a run that has just one."""
-        return self.layout.workflow_spec
-
-    @property
-    def final_results_dirkey(self) -> str:
-        """The key below which the final tables are, with a slash at its end."""
-        return self.layout.final
-
-    @property
-    def scalars_filekey(self) -> str:
-        """The key of the table of scalar outputs."""
-        return self.layout.final_table("scalars")
+    def a_second_later(self) -> Self:
+        """Return the run that would be allocated one second later."""
+        return self.model_copy(update={"timestamp": self.timestamp + timedelta(seconds=1)})
 
     def as_uri(self, key: str) -> S3Url:
         """Return the URI of a key in the run's bucket."""
-        return S3Url(self._store().uri(key))
+        return S3Url(self.store().uri(key))
 
     def manifest(self) -> ExperimentRunManifest:
         """Read the manifest of the run."""
-        data = self._store().find_bytes(self.manifest_filekey)
+        data = self.store().find_bytes(self.manifest_filekey)
         if data is None:
             version = self.versioned_experiment
             raise ExperimentRunNotFoundError(
@@ -397,59 +324,6 @@ class ExperimentRun(BaseModel, Generic[TInput, TOutput]):
             )
         return ExperimentRunManifest.model_validate(from_yaml(data))
 
-    def list_results_files(self, s3_client: Any = None) -> dict[str, str]:
-        """Return the keys of the final tables of the run, by name."""
-        keys = self._store(s3_client).list_keys(self.final_results_dirkey, recursive=False)
-        return {PurePosixPath(key).stem: key for key in keys if not key.endswith("/")}
-
-    def status(self) -> RunStatus:
-        """Return how far the run is."""
-        from scythe.reading import read_status
-
-        return read_status(self._store(), self.layout)
-
-    def wait(self, progress: bool = False, timeout: float | None = None) -> RunStatus:
-        """Wait until the run is over.
-
-        Args:
-            progress: Whether to show done, failed, running, rate and time left meanwhile: as a bar
-                on a terminal, else as plain lines.
-            timeout: Seconds to wait at most; None to wait as long as it takes.
-
-        Returns:
-            The last status: a run with failed leaves says so.
-
-        Raises:
-            RunTimeoutError: The run was not over in time. It goes on.
-        """
-        from scythe.reading import wait_for_run
-
-        return wait_for_run(self._store(), self.layout, progress=progress, timeout=timeout)
-
-    def results(self, name: str = "scalars") -> pa.Table:
-        """Read a final table; `.to_pandas()` gives it the MultiIndex of the specs.
-
-        Args:
-            name: `scalars`, `result_file_refs`, `errors`, `leaves`, or a table of the user's.
-
-        Raises:
-            ResultNotFoundError: The run has no such table: the message names those it has.
-        """
-        from scythe.reading import read_table
-
-        key = self.layout.final_table(name)
-        table = read_table(self._store(), key)
-        if table is None:
-            known = ", ".join(sorted(self.list_results_files())) or "none yet"
-            raise ResultNotFoundError(
-                f"Run {self.experiment_id} has no table {name!r} (it has: {known}). "
-                "wait() waits until a run is over."
-            )
-        return table
-
-    def errors(self) -> pa.Table:
-        """Read the failed leaves: one row for each, with kind, type, message and traceback."""
-        return self.results("errors")
-
-    def _store(self, s3_client: Any = None) -> Store:
+    def store(self, s3_client: Any = None) -> Store:
+        """Return the store of the run."""
         return self.versioned_experiment.base_experiment.store(s3_client)

@@ -112,7 +112,7 @@ def _beside_index(
         data = pa.Table.from_pylist([dict(row) for row in values], schema=schema)
     levels = index.take(pa.array(list(numbers), pa.int64()))
     names = {name: f"index.{name}" for name in levels.column_names if name in data.column_names}
-    fields = [names.get(name, name) for name in levels.column_names]
+    fields: list[str] = [names.get(name, name) for name in levels.column_names]
     table = levels.rename_columns(fields)
     for position, name in enumerate(data.column_names):
         table = table.append_column(data.schema.field(position), data.column(name))
@@ -164,10 +164,14 @@ def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
 
     stats = [record.outcome.stats for record in leaves.records]
     count = len(leaves.records)
-    levels = [n for n in ("experiment_id", SORT_INDEX, "workflow_run_id") if n in index.column_names]
+    levels = [
+        n for n in ("experiment_id", SORT_INDEX, "workflow_run_id") if n in index.column_names
+    ]
     columns = {name: index.column(name) for name in levels}
     columns |= {
-        "state": pa.array(["done" if _result(r) else "failed" for r in leaves.records], pa.string()),
+        "state": pa.array(
+            ["done" if _result(r) else "failed" for r in leaves.records], pa.string()
+        ),
         "attempts": pa.array([record.attempts for record in leaves.records], pa.int64()),
         "queued": _times([leaves.queued] * count),
         "started": _times([item.started for item in stats]),
@@ -185,5 +189,3 @@ def _times(seconds: Sequence[float]) -> pa.Array:
 
     micros = [int(second * 1e6) if second else None for second in seconds]
     return pa.array(micros, pa.timestamp("us", tz="UTC"))
-
-

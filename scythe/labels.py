@@ -32,7 +32,7 @@ class ScytheWorkerLabel(StrEnum):
     """The labels that Scythe's workers have.
 
     Pass one as `desired_worker_labels=ScytheWorkerLabel.HAS_GPU.worker_label`, or several by
-    unpacking: `{**ScytheWorkerLabel.HAS_GPU.worker_label, **ScytheWorkerLabel.HIGH_CPU.worker_label}`.
+    unpacking: `{**ScytheWorkerLabel.HAS_GPU.worker_label, **other.worker_label}`.
     """
 
     HIGH_MEMORY = "high_memory"

@@ -14,8 +14,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,14 @@ def run_leaf(call: LeafCall, parent_folder: str | None = None) -> LeafOutcome:
     started = time.time()
     _reset_peak_rss()
     try:
-        with _process_state_kept(), tempfile.TemporaryDirectory(
-            prefix="scythe-leaf-", dir=parent_folder, ignore_cleanup_errors=True
-        ) as folder:
+        with (
+            _process_state_kept(),
+            tempfile.TemporaryDirectory(
+                prefix="scythe-leaf-", dir=parent_folder, ignore_cleanup_errors=True
+            ) as folder,
+        ):
             return _run(call, Path(folder), started)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - sys.exit and the like are outcomes too
         return _failure(error, started)
 
 
@@ -220,14 +223,12 @@ def peak_rss() -> int:
 
 
 def _reset_peak_rss() -> None:
-    try:
+    with suppress(OSError):  # not Linux: the peak is that of the process
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # not Linux: the peak is that of the process
 
 
 @contextmanager
-def _forks_kept_out() -> Iterator[None]:
+def _forks_kept_out() -> Generator[None]:
     """End a fork of the user's that comes back: it must not send a second result."""
     own, failed = os.getpid(), True
     try:
@@ -241,7 +242,7 @@ def _forks_kept_out() -> Iterator[None]:
 
 
 @contextmanager
-def _process_state_kept() -> Iterator[None]:
+def _process_state_kept() -> Generator[None]:
     """Give the next leaf of this process the working directory and environment of this one."""
     folder, environment = Path.cwd(), dict(os.environ)
     try:

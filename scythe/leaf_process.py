@@ -132,9 +132,7 @@ def _serve(
         state.restore()
 
 
-def _run(
-    call: LeafCall, connection: socket.socket, folder: str, interrupt: _Interrupt
-) -> Finished:
+def _run(call: LeafCall, connection: socket.socket, folder: str, interrupt: _Interrupt) -> Finished:
     with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
         find_experiment(call.code)
     if sys.modules.get("__mp_main__") is not None:

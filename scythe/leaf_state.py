@@ -38,9 +38,7 @@ class ProcessState:
         # None is a handler that Python did not install and cannot install again.
         self._handlers = {name: one for name, one in handlers.items() if one is not None}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._streams = [
-            _Stream(name, number) for name, number in (("stdout", 1), ("stderr", 2))
-        ]
+        self._streams = [_Stream(name, number) for name, number in (("stdout", 1), ("stderr", 2))]
 
     def restore(self) -> None:
         """Make it as it was."""
@@ -87,7 +85,7 @@ class _Stream:
         setattr(sys, self._name, self._object)
 
     def _reopened(self) -> TextIO:
-        return open(  # noqa: PTH123, SIM115 - by its descriptor, for as long as the process lives
+        return open(
             self._number, "w", buffering=1, errors="backslashreplace", closefd=False
         )
 

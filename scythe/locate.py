@@ -129,7 +129,9 @@ def _source_of(module: types.ModuleType) -> tuple[str | None, str | None]:
     if spec is not None and spec.name not in MAIN_NAMES:
         return None, spec.name.removesuffix(".__main__") if spec.name != "__main__" else None
     file = getattr(module, "__file__", None)
-    return (os.path.abspath(file), None) if file and Path(file).exists() else (None, None)  # noqa: PTH100 - as multiprocessing does
+    if not file or not Path(file).exists():
+        return None, None
+    return os.path.abspath(file), None  # noqa: PTH100 - links keep their own names
 
 
 def _pickle(experiment: Experiment[Any, Any]) -> bytes:
@@ -148,8 +150,8 @@ def _explain_import(ref: CodeRef, error: BaseException) -> str:
     where = ref.main_path or ref.main_module or ref.module
     if isinstance(error, ModuleNotFoundError):
         return (
-            f"The experiment {ref.experiment} needs the module {error.name!r}, which is not on this "
-            f"node (imported from {where}): install it there, or start the worker's cluster with a "
+            f"The experiment {ref.experiment} needs the module {error.name!r}, which is not on "
+            f"this node (imported from {where}): install it there, or start the worker's cluster with a "
             "shared environment."
         )
     return (

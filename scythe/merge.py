@@ -75,11 +75,11 @@ class _Source:
 
     def take(self, bound: int) -> list[pa.Table]:
         """Take all rows up to `bound` (those of later batches with the same order too)."""
-        import pyarrow.compute as pc
+        import numpy as np
 
         taken: list[pa.Table] = []
         while self.head is not None:
-            count = int(pc.sum(pc.less_equal(self.head.column(ORDER), bound)).as_py() or 0)
+            count = int(np.searchsorted(self.head.column(ORDER).to_numpy(), bound, side="right"))
             if count:
                 taken.append(self.head.slice(0, count))
             if count < self.head.num_rows:

@@ -1,6 +1,6 @@
-"""What travels through Hatchet: the input of a leaf, its result, and its failure.
+r"""What travels through Hatchet: the input of a leaf, its result, and its failure.
 
-Specs and results travel as JSON inside a string. So NaN, infinities and `\\u0000`, which the
+Specs and results travel as JSON inside a string. So NaN, infinities and `\u0000`, which the
 engine's database refuses, arrive as they were.
 """
 
@@ -46,8 +46,8 @@ class LeafInput(BaseModel):
     @classmethod
     def _from_plain_spec(cls, value: Any) -> Any:
         if not isinstance(value, dict) or "spec" in value or "spec_row" in value:
-            return cast(Any, value)
-        plain = cast(dict[str, Any], value)
+            return cast("Any", value)
+        plain = cast("dict[str, Any]", value)
         return {
             "spec": json.dumps(plain),
             "experiment_id": plain.get("experiment_id", ""),
@@ -93,7 +93,7 @@ def find_payload(output: dict[str, Any]) -> dict[str, Any]:
     if SENTINEL in output or len(output) != 1:
         return output
     inner = next(iter(output.values()))
-    return cast(dict[str, Any], inner) if isinstance(inner, dict) else output
+    return cast("dict[str, Any]", inner) if isinstance(inner, dict) else output
 
 
 def decode_result(payload: dict[str, Any]) -> LeafRecord:

@@ -13,8 +13,8 @@ from scythe.gather import ERRORS, LeafSlice, node_tables
 from scythe.layout import RunLayout
 from scythe.merge import merge_files, write_merged
 from scythe.messages import LeafRecord
+from scythe.node_models import ScatterGatherInput, ScatterGatherResult
 from scythe.outcomes import FailureKind, LeafFailure, StoreConfig
-from scythe.scatter_gather import ScatterGatherInput, ScatterGatherResult
 from scythe.specs_file import index_of, read_specs
 from scythe.store import Store
 

@@ -10,11 +10,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from scythe.engine import NodeRun
 from scythe.layout import RunLayout
-from scythe.scatter_gather import ScatterGatherInput, ScatterGatherResult
+from scythe.node_models import ScatterGatherInput, ScatterGatherResult
 from scythe.status import NodeCounts, RunState, RunStatus
 from scythe.store import Store
+from scythe.tasks import NodeRun
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,10 @@ class NodeProgress:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         await self._stop()
         if isinstance(error, Exception):

@@ -54,11 +54,16 @@ class ProgressView:
         if self._enabled and sys.stderr.isatty():
             self._bar = _make_bar()
             self._bar.start()
-            self._task = self._bar.add_task("", total=None, done="", failed="", running="", rate="", left="")
+            self._task = self._bar.add_task(
+                "", total=None, done="", failed="", running="", rate="", left=""
+            )
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         if self._bar is not None:
             self._bar.stop()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import time
-from typing import TYPE_CHECKING
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-from scythe.errors import RunTimeoutError, ScytheError
+from scythe.errors import ResultNotFoundError, RunTimeoutError, ScytheError
 from scythe.layout import RunLayout
 from scythe.manifest import from_yaml
 from scythe.progress_bar import ProgressView
@@ -89,3 +90,64 @@ def _checked_with_engine(store: Store, layout: RunLayout, status: RunStatus) -> 
     message = f"the run is {state.lower()} in Hatchet and wrote no final tables"
     done = state == "COMPLETED" and latest.total == 1
     return latest.model_copy(update={"state": "done" if done else "failed", "message": message})
+
+
+class RunReader:
+    """Adds the read side to a class that has a run's layout and store."""
+
+    @property
+    def layout(self) -> RunLayout:
+        """The keys of the run."""
+        raise NotImplementedError
+
+    def store(self, s3_client: Any = None) -> Store:
+        """Return the store of the run."""
+        raise NotImplementedError
+
+    def list_results_files(self, s3_client: Any = None) -> dict[str, str]:
+        """Return the keys of the final tables of the run, by name."""
+        keys = self.store(s3_client).list_keys(self.layout.final, recursive=False)
+        return {PurePosixPath(key).stem: key for key in keys if not key.endswith("/")}
+
+    def status(self) -> RunStatus:
+        """Return how far the run is."""
+        return read_status(self.store(), self.layout)
+
+    def wait(self, progress: bool = False, timeout: float | None = None) -> RunStatus:
+        """Wait until the run is over.
+
+        Args:
+            progress: Whether to show done, failed, running, rate and time left meanwhile: as a bar
+                on a terminal, else as plain lines.
+            timeout: Seconds to wait at most; None to wait as long as it takes.
+
+        Returns:
+            The last status: a run with failed leaves says so.
+
+        Raises:
+            RunTimeoutError: The run was not over in time. It goes on.
+        """
+        return wait_for_run(self.store(), self.layout, progress=progress, timeout=timeout)
+
+    def results(self, name: str = "scalars") -> pa.Table:
+        """Read a final table; `.to_pandas()` gives it the MultiIndex of the specs.
+
+        Args:
+            name: `scalars`, `result_file_refs`, `errors`, `leaves`, or a table of the user's.
+
+        Raises:
+            ResultNotFoundError: The run has no such table: the message names those it has.
+        """
+        key = self.layout.final_table(name)
+        table = read_table(self.store(), key)
+        if table is None:
+            known = ", ".join(sorted(self.list_results_files())) or "none yet"
+            raise ResultNotFoundError(
+                f"Run {self.layout.experiment_id} has no table {name!r} (it has: {known}). "
+                "wait() waits until a run is over."
+            )
+        return table
+
+    def errors(self) -> pa.Table:
+        """Read the failed leaves: one row for each, with kind, type, message and traceback."""
+        return self.results("errors")

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-
 from scythe.errors import EngineError, RunTimeoutError
 from scythe.messages import find_payload
-from scythe.scatter_gather import NODE_TASK, ScatterGatherInput, ScatterGatherResult
+from scythe.node_models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
 
 logger = logging.getLogger(__name__)
 
@@ -50,17 +49,10 @@ class RunRef(Generic[ResultT]):
 
     async def aio_result(self) -> ResultT:
         """Await the end of the run, and return its result."""
-        from hatchet_sdk.exceptions import FailedTaskRunExceptionGroup
+        from scythe.engine import read_result
 
-        try:
-            output = await asyncio.to_thread(self._reference.result)
-        except FailedTaskRunExceptionGroup as group:
-            return self._read({"error": "\n".join(str(error) for error in group.exceptions)})
-        except ValueError as error:
-            raise EngineError(
-                f"Run {self.workflow_run_id} has no result ({error}): start it again."
-            ) from error
-        return self._read(find_payload(output))
+        output = await asyncio.to_thread(read_result, self._reference)
+        return self._read(output if "error" in output else find_payload(output))
 
 
 def wait_for_end(workflow_run_id: str, timeout: float | None = None) -> str:
@@ -115,5 +107,3 @@ def _read_output(payload: dict[str, Any]) -> dict[str, Any]:
     if set(payload) == {"error"}:
         raise EngineError(f"The workflow failed: {payload['error']}")
     return payload
-
-

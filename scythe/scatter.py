@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from scythe.engine import NodeRun, PlainInput
 from scythe.files import split_s3_uri
 from scythe.gather import LeafSlice
 from scythe.layout import RunLayout
 from scythe.messages import SENTINEL, LeafInput, LeafRecord, decode_failure, decode_result
+from scythe.node_models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
 from scythe.node_output import NodeFailure, write_base_node, write_inner_node
 from scythe.outcomes import FailureKind, LeafFailure
 from scythe.plain_tasks import plain_record, plain_spec
 from scythe.progress import NodeProgress
-from scythe.scatter_gather import NODE_TASK, ScatterGatherInput, ScatterGatherResult
 from scythe.settings import store_config
 from scythe.specs_file import SPEC_COLUMN, index_of, read_specs, sort_indices
 from scythe.store import Store, open_store
+from scythe.tasks import NodeRun, PlainInput
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field
-
-from scythe.base import BaseSpec
-from scythe.files import S3Url
-from scythe.settings import ScytheStorageSettings, default_storage_settings
+from scythe.node_models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
+from scythe.references import start_root
 from scythe.tree import RecursionMap, RecursionSpec
 
 __all__ = [
-    "NODE_TASK",
     "RecursionMap",
     "RecursionSpec",
     "ScatterGather",
@@ -20,49 +16,6 @@ __all__ = [
     "ScatterGatherResult",
     "scatter_gather",
 ]
-
-NODE_TASK = "scythe_scatter_gather"
-
-
-class ScatterGatherInput(BaseSpec):
-    """The input of one node of the tree."""
-
-    task_name: str = Field(..., description="The name of the Hatchet task to run.")
-    specs_uri: S3Url = Field(..., description="The path to the specs to run.")
-    storage_settings: ScytheStorageSettings = Field(
-        default_factory=default_storage_settings,
-        description="The storage settings to use.",
-    )
-    recursion_map: RecursionMap = Field(..., description="The recursion map to use.")
-    save_errors: bool = Field(
-        default=True, description="Kept for scythe-engine: errors are always saved."
-    )
-    root_workflow_run_id: str | None = Field(
-        default=None, description="Hatchet's id of the root node; None at the root."
-    )
-    leaf_format: Literal["scythe", "plain"] = Field(
-        default="scythe",
-        description="`plain` for a Hatchet task of the user's, which takes the spec itself.",
-    )
-
-
-class ScatterGatherResult(BaseModel):
-    """The result of one node of the tree.
-
-    Attributes:
-        uris: The tables of the node by name; at the root, the final tables.
-        n_leaves: Number of leaves below the node.
-        n_failed: Number of leaves among them that failed their last try.
-    """
-
-    uris: dict[str, S3Url]
-    n_leaves: int = 0
-    n_failed: int = 0
-
-    @property
-    def summary(self) -> str:
-        """How many leaves there were and how many failed, in words."""
-        return f"{self.n_leaves} leaves, {self.n_leaves - self.n_failed} done, {self.n_failed} failed"
 
 
 class ScatterGather:
@@ -74,8 +27,6 @@ class ScatterGather:
 
     def run_no_wait(self, payload: ScatterGatherInput, **metadata: Any) -> Any:
         """Start a tree and return a reference with `result()` and `aio_result()`."""
-        from scythe.references import start_root
-
         return start_root(payload, metadata)
 
     def run(self, payload: ScatterGatherInput, **metadata: Any) -> ScatterGatherResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from scythe.engine import TaskRun, leaf_error, leaf_task, make_worker, node_task
+from scythe.engine import make_worker
 from scythe.errors import ExecutorError
 from scythe.executor import Executor
 from scythe.experiment import Experiment
@@ -13,9 +13,10 @@ from scythe.labels import required_labels
 from scythe.layout import RunLayout
 from scythe.locate import code_ref
 from scythe.messages import LeafInput, encode_failure, encode_result
+from scythe.node_models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
 from scythe.outcomes import CodeRef, LeafCall
-from scythe.scatter_gather import NODE_TASK, ScatterGatherInput, ScatterGatherResult
 from scythe.settings import TimeoutSettings, store_config
+from scythe.tasks import TaskRun, leaf_error, leaf_task, node_task
 
 
 class LeafHandler:

@@ -1,4 +1,4 @@
-"""Settings that come from environment variables. They are read when constructed, never at import."""
+"""Settings from environment variables. They are read when constructed, never at import."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ class ScytheStorageSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SCYTHE_STORAGE_")
 
     BUCKET: str = Field(default=..., description="The name of the S3 bucket to use.")
-    BUCKET_PREFIX: str = Field(
-        default="scythe", description="The prefix to use for the S3 bucket."
-    )
+    BUCKET_PREFIX: str = Field(default="scythe", description="The prefix to use for the S3 bucket.")
 
 
 class StoreAccessSettings(BaseSettings):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,7 +9,6 @@ from typing import Any, TypeVar
 from scythe.base import ExperimentOutputSpec
 from scythe.codec import encode_spec
 from scythe.errors import LeafFailed
-from scythe.experiment import Experiment
 from scythe.messages import SENTINEL, LeafInput, decode_failure, decode_result
 from scythe.outcomes import LeafFailure, LeafResult
 from scythe.references import RunRef
@@ -21,28 +19,12 @@ from scythe.tables import from_ipc
 OutputT = TypeVar("OutputT", bound=ExperimentOutputSpec)
 
 
-def start_single(experiment: Experiment[Any, OutputT], spec: Any) -> RunRef[OutputT]:
-    """Start one leaf and return a reference to it."""
+def start_single(name: str, output_type: type[OutputT], spec: Any) -> RunRef[OutputT]:
+    """Start one leaf of the experiment `name` and return a reference to it."""
     from scythe.engine import start_run
 
-    reference = start_run(experiment.name, _payload(spec), {"experiment_name": experiment.name})
-    return RunRef(reference, _reader(experiment))
-
-
-async def aio_start_single(experiment: Experiment[Any, OutputT], spec: Any) -> RunRef[OutputT]:
-    """Start one leaf and return a reference to it."""
-    return await asyncio.to_thread(start_single, experiment, spec)
-
-
-def run_single(experiment: Experiment[Any, OutputT], spec: Any) -> OutputT:
-    """Run one leaf and wait for its output."""
-    return start_single(experiment, spec).result()
-
-
-async def aio_run_single(experiment: Experiment[Any, OutputT], spec: Any) -> OutputT:
-    """Run one leaf and await its output."""
-    reference = await aio_start_single(experiment, spec)
-    return await reference.aio_result()
+    reference = start_run(name, _payload(spec), {"experiment_name": name})
+    return RunRef(reference, _reader(output_type))
 
 
 def _payload(spec: Any) -> LeafInput:
@@ -54,7 +36,7 @@ def _payload(spec: Any) -> LeafInput:
     )
 
 
-def _reader(experiment: Experiment[Any, OutputT]) -> Callable[[dict[str, Any]], OutputT]:
+def _reader(output_type: type[OutputT]) -> Callable[[dict[str, Any]], OutputT]:
     def read(payload: dict[str, Any]) -> OutputT:
         if payload.get(SENTINEL) != "done":
             text = payload.get("error") or "Cancelled: Hatchet cancelled the leaf"
@@ -63,14 +45,16 @@ def _reader(experiment: Experiment[Any, OutputT]) -> Callable[[dict[str, Any]], 
             outcome = decode_result(payload).outcome
         if isinstance(outcome, LeafFailure):
             raise LeafFailed(outcome)
-        return _output(experiment.output_validator_type, outcome)
+        return _output(output_type, outcome)
 
     return read
 
 
 def _output(output_type: type[OutputT], result: LeafResult) -> OutputT:
     tables = {
-        name: from_ipc(data if isinstance(data, bytes) else open_store(store_config()).get_bytes(data))
+        name: from_ipc(
+            data if isinstance(data, bytes) else open_store(store_config()).get_bytes(data)
+        )
         for name, data in result.tables.items()
     }
     values = {**json.loads(result.scalars), **result.files}

@@ -1,4 +1,4 @@
-"""The specs of a run as one Parquet file: typed columns for readers, the whole spec for the leaf."""
+"""The specs of a run as one Parquet file: columns for readers, the whole spec for the leaf."""
 
 from __future__ import annotations
 
@@ -69,5 +69,3 @@ def sort_indices(specs: pa.Table) -> list[int]:
 def _local_copy(store: StoreConfig, key: str) -> Path:
     uri = join_s3_uri(store.bucket, key)
     return fetch_uri(uri, cached_path(uri, store.endpoint_url or ""), store=store)
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,9 @@ from scythe.outcomes import StoreConfig
 
 _CONNECT_TIMEOUT = 10
 _READ_TIMEOUT = 60
-_ATTEMPTS = 9  # with the SDK's back-off of at most 20 s, a store that is away for a minute is no error
+_ATTEMPTS = (
+    9  # with the SDK's back-off of at most 20 s, a store that is away for a minute is no error
+)
 _MISSING = ("404", "NoSuchKey", "NotFound")
 
 
@@ -101,7 +103,7 @@ class Store:
             yield from paginator.paginate(Bucket=self.bucket, Prefix=prefix, **options)
 
     @contextmanager
-    def _explained(self, verb: str, key: str) -> Iterator[None]:
+    def _explained(self, verb: str, key: str) -> Generator[None]:
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -141,11 +143,10 @@ def _code(error: BaseException) -> str:
 
 
 def _make_client(config: StoreConfig, attempts: int) -> Any:
-    import boto3
+    from boto3.session import Session
     from botocore.config import Config
 
-    session = boto3.session.Session()
-    return session.client(
+    return Session().client(
         "s3",
         endpoint_url=config.endpoint_url,
         region_name=config.region,

@@ -25,7 +25,7 @@ def is_table(value: Any) -> bool:
 
 
 def to_arrow(value: Any) -> pa.Table:
-    """Turn a table of pandas, polars, Arrow or alike into an Arrow table, a pandas index included."""
+    """Turn a table of pandas, polars, Arrow or alike into an Arrow table, its index included."""
     import pyarrow as pa
 
     if _is_pandas(value):
@@ -101,9 +101,7 @@ def with_leaf_index(table: pa.Table, index: Mapping[str, Any]) -> pa.Table:
     return with_pandas_index(made, levels)
 
 
-def with_pandas_index(
-    table: pa.Table, levels: Sequence[tuple[str, str | None] | str]
-) -> pa.Table:
+def with_pandas_index(table: pa.Table, levels: Sequence[tuple[str, str | None] | str]) -> pa.Table:
     """Return the table with a note that makes pandas read `levels` as its index.
 
     Args:
@@ -233,7 +231,7 @@ def _is_pandas(value: Any) -> bool:
 
 def _pandas_note(schema: pa.Schema) -> dict[str, Any]:
     note = (schema.metadata or {}).get(_PANDAS)
-    return cast(dict[str, Any], json.loads(note)) if note else {}
+    return cast("dict[str, Any]", json.loads(note)) if note else {}
 
 
 def _as_json(value: Any) -> str | None:

@@ -15,9 +15,6 @@ _ALWAYS = {
     "RAY_DEDUP_LOGS": "0",
     # A leaf that was cancelled has a result that nobody awaits: no reason for an error message.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
-    # A partition between driver and node is felt within seconds instead of seven minutes.
-    "RAY_grpc_client_keepalive_time_ms": "5000",
-    "RAY_grpc_client_keepalive_timeout_ms": "5000",
 }
 _OWN_CLUSTER = {
     "RAY_worker_niceness": "0",
@@ -28,6 +25,9 @@ _OWN_CLUSTER = {
 _FOREIGN_CLUSTER = {
     # Without it Ray ends this process, with no exception, 60 s after it lost the head.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "86400",
+    # A silent partition is felt within half a minute instead of seven.
+    "RAY_grpc_client_keepalive_time_ms": "10000",
+    "RAY_grpc_client_keepalive_timeout_ms": "20000",
 }
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 AUTH_MODE = "RAY_AUTH_MODE"
@@ -50,7 +50,6 @@ class RayEnvironment:
         # The cluster is private: neither the user's token nor their mode is meant for it.
         self.remove("RAY_AUTH_TOKEN")
         self.set({AUTH_MODE: "token", "RAY_AUTH_TOKEN_PATH": token_path, **mark})
-        self.set({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
 
     def for_foreign_cluster(self) -> None:
         """Set what attaching to a cluster needs."""

@@ -36,6 +36,7 @@ _SETTINGS = {
     "SERVER_SECURITY_CHECK_ENABLED": "f",  # it would report to Hatchet's makers
     "SERVER_LOGGER_LEVEL": "warn",
     "SERVER_LOGGER_FORMAT": "console",
+    "NO_COLOR": "1",
     "DATABASE_LOGGER_LEVEL": "warn",
     "DATABASE_MAX_CONNS": "40",
     "DATABASE_MIN_CONNS": "4",

@@ -142,6 +142,8 @@ def _options(starter: Starter) -> list[str]:
         "master.port": ports["master"],
         "master.port.grpc": ports["master_grpc"],
         "master.telemetry": "false",
+        # It is the only one there is: by default it waits 10 s and more for others to vote.
+        "master.electionTimeout": "500ms",
         "master.volumeSizeLimitMB": 1024,
         "volume.port": ports["volume"],
         "volume.port.grpc": ports["volume_grpc"],

@@ -13,7 +13,9 @@ from scythe.stack.process import end, end_all_in
 from scythe.stack.s3 import clean_up_s3
 from scythe.stack.state import State
 
-_GRACE = 15.0  # seconds
+# Seconds. The S3 server closes its files at once, and then waits up to 15 s or for ever for streams
+# between its own parts; what it was sent before is in its files either way.
+_GRACE = {ENGINE: 15.0, POSTGRES: 15.0, S3: 2.0}
 # SIGINT is PostgreSQL's fast shutdown; at SIGTERM it would wait for its clients to go.
 _SIGNALS = {POSTGRES: signal.SIGINT}
 # Each line in its order; the lines side by side.
@@ -51,9 +53,10 @@ def _stop_part(layout: Layout, state: State, part: str, report: Callable[[str], 
     alive = state.alive(part)
     if alive:
         report(f"stopping {part}")
-        willing = end(state.parts[part].process, _SIGNALS.get(part, signal.SIGTERM), _GRACE)
-        if not willing:
-            report(f"{part} did not end within {_GRACE:.0f} s and was killed")
+        ask = _SIGNALS.get(part, signal.SIGTERM)
+        willing = end(state.parts[part].process, ask, _GRACE[part])
+        if not willing and part != S3:
+            report(f"{part} did not end within {_GRACE[part]:.0f} s and was killed")
     _clean_up(layout, state, part)
     return alive
 

@@ -1,0 +1,41 @@
+"""Something that can be run, in a pydantic model."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Self
+
+from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
+
+from scythe.errors import RegistrationError
+from scythe.experiment import TInput, TOutput
+from scythe.registry import ExperimentRegistry
+
+
+class SerializableRunnable(BaseModel, Generic[TInput, TOutput]):
+    """Something that can be run, written as its name."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    runnable: Any
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        copy = self.model_copy()
+        if memo is not None:
+            memo[id(self)] = copy
+        return copy
+
+    @field_validator("runnable", mode="before")
+    @classmethod
+    def _find_runnable(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return ExperimentRegistry.get_runnable(value)
+        if not (hasattr(value, "name") and hasattr(value, "run")):
+            raise RegistrationError(
+                f"runnable={value!r} is not an experiment: decorate the function with "
+                "@ExperimentRegistry.Register(), or pass the name of a registered one."
+            )
+        return value
+
+    @field_serializer("runnable")
+    def _serialize_runnable(self, value: Any) -> str:
+        return str(value.name)

@@ -1,0 +1,100 @@
+"""How many leaves may run at one time on this machine, and whose turn it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+_MANY = 8  # from here on one CPU is left to the system and the worker
+_QUOTAS = (
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+
+
+def default_slots() -> tuple[int, str]:
+    """Return the slots of this machine and where that number comes from.
+
+    As many as there are CPUs; from 8 CPUs on, one less.
+    """
+    there, usable = os.cpu_count() or 1, usable_cpus()
+    slots = usable if usable < _MANY else usable - 1
+    if usable < there:
+        return slots, f"{slots} of the {usable} CPUs (of {there}) that this process may use"
+    if slots < usable:
+        return slots, f"{slots} of the {usable} CPUs of this machine"
+    return slots, f"{slots} CPU{'s' if slots > 1 else ''} of this machine"
+
+
+def usable_cpus() -> int:
+    """Return the CPUs that this process may use: those there are, or fewer where it is confined."""
+    counts = [os.cpu_count() or 1]
+    if hasattr(os, "sched_getaffinity"):
+        counts.append(len(os.sched_getaffinity(0)))
+    for files in _QUOTAS:
+        with contextlib.suppress(OSError, ValueError):
+            words = " ".join(Path(file).read_text() for file in files).split()
+            quota, period = int(words[0]), int(words[1])  # "max", or -1, is no quota
+            if quota > 0:
+                counts.append(math.ceil(quota / period))
+    return max(1, min(counts))
+
+
+class Slots:
+    """Slots that are given out in the order of asking, one or several at a time.
+
+    One who needs many slots is not overtaken by those who need few.
+
+    Args:
+        total: How many there are.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._free = total
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @contextlib.asynccontextmanager
+    async def held(self, count: int, timeout: float) -> AsyncIterator[None]:
+        """Hold slots.
+
+        Args:
+            count: How many; no more than there are in total.
+            timeout: Seconds to wait for them.
+
+        Raises:
+            TimeoutError: They were not free in time.
+        """
+        await self._acquire(count, timeout)
+        try:
+            yield
+        finally:
+            self._free += count
+            self._hand_out()
+
+    async def _acquire(self, count: int, timeout: float) -> None:
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((count, mine))
+        self._hand_out()
+        try:
+            if not mine.done():
+                async with asyncio.timeout(timeout):
+                    await mine
+        except BaseException:
+            if mine.done() and not mine.cancelled():
+                self._free += count  # given while the one who waited was being cancelled
+            else:
+                self._waiting = deque(one for one in self._waiting if one[1] is not mine)
+            self._hand_out()
+            raise
+
+    def _hand_out(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            count, turn = self._waiting.popleft()
+            if not turn.done():
+                self._free -= count
+                turn.set_result(None)

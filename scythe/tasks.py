@@ -1,0 +1,185 @@
+"""The Hatchet tasks of Scythe: the leaf of an experiment, and the scatter node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from scythe.engine import client
+from scythe.experiment import Experiment
+from scythe.messages import LeafInput, find_payload
+
+_SLICE_ITEMS = 900
+_SLICE_BYTES = 3_000_000  # the engine takes messages of 4 MiB, framing included
+_ENGINE_MARGIN = timedelta(seconds=60)  # our own timer ends a leaf; the engine's is a backstop
+
+LeafHandler = Callable[[LeafInput, "TaskRun"], Awaitable[dict[str, Any]]]
+NodeHandler = Callable[[Any, "NodeRun"], Awaitable[BaseModel]]
+
+
+class PlainInput(BaseModel):
+    """The input of a task that is not one of Scythe's: any JSON object."""
+
+    model_config = ConfigDict(extra="allow", ser_json_inf_nan="constants")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """What a leaf's handler knows of its Hatchet run."""
+
+    workflow_run_id: str
+    attempt: int
+    additional_metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRun:
+    """What a scatter node's handler knows of its Hatchet run, and how it starts children."""
+
+    workflow_run_id: str
+    task_run_id: str
+
+    async def run_children(
+        self,
+        task_name: str,
+        inputs: Sequence[BaseModel],
+        keys: Sequence[str],
+        metadata: Mapping[str, Any],
+    ) -> list[dict[str, Any] | BaseException]:
+        """Start children and wait for all of them.
+
+        A node that is started again after its worker died gets the same children back, by key.
+
+        Args:
+            task_name: The Hatchet task.
+            inputs: One input for each child.
+            keys: One key for each child, unique in this node and the same on every try.
+            metadata: Metadata of all children; they also get `index`.
+
+        Returns:
+            For each child its output (empty when Hatchet cancelled it), or the exception.
+        """
+        stub = client().stubs.workflow(name=task_name, input_validator=type(inputs[0]))
+        items = [
+            stub.create_bulk_run_item(
+                input=item, child_key=key, additional_metadata={**metadata, "index": number}
+            )
+            for number, (item, key) in enumerate(zip(inputs, keys, strict=True))
+        ]
+        waiting = [stub.aio_run_many(part, return_exceptions=True) for part in _slices(items)]
+        parts = await asyncio.gather(*waiting)
+        results = [result for part in parts for result in part]
+        return [find_payload(r) if isinstance(r, dict) else r for r in results]
+
+    async def count_children(self) -> dict[str, int]:
+        """Return how many children are queued, running, completed, failed and cancelled."""
+        metrics = await client().metrics.aio_get_task_metrics(
+            parent_task_external_id=self.task_run_id
+        )
+        return cast("dict[str, int]", metrics.model_dump())
+
+
+def _slices(items: list[Any]) -> list[list[Any]]:
+    """Cut children into messages that the engine takes."""
+    slices: list[list[Any]] = []
+    size = _SLICE_BYTES
+    for item in items:
+        length = len(item.input or "") + 600
+        if size + length > _SLICE_BYTES or len(slices[-1]) >= _SLICE_ITEMS:
+            slices.append([])
+            size = 0
+        slices[-1].append(item)
+        size += length
+    return slices
+
+
+def leaf_task(experiment: Experiment[Any, Any], handler: LeafHandler) -> Any:
+    """Make the Hatchet task that runs the leaves of an experiment."""
+    from hatchet_sdk import Context
+
+    options = experiment.options
+    config = dict(options.task_config)
+    if options.resources.cpus > 1:
+        config.setdefault("slot_cost", int(-(-options.resources.cpus // 1)))
+
+    async def leaf(payload: LeafInput, ctx: Context) -> dict[str, Any]:
+        run = TaskRun(ctx.workflow_run_id, ctx.retry_count + 1, dict(ctx.additional_metadata or {}))
+        return await handler(payload, run)
+
+    return client().task(
+        name=experiment.name,
+        description=experiment.description,
+        input_validator=LeafInput,
+        desired_worker_labels=_sdk_labels(options.desired_worker_labels),
+        schedule_timeout=experiment.schedule_timeout,
+        execution_timeout=experiment.execution_timeout + _ENGINE_MARGIN,
+        retries=options.retries,
+        **config,
+    )(_resolved(leaf, LeafInput, Context, dict[str, Any]))
+
+
+def node_task(
+    name: str,
+    input_type: type[BaseModel],
+    output_type: type[BaseModel],
+    handler: NodeHandler,
+    *,
+    schedule_timeout: timedelta,
+    execution_timeout: timedelta,
+) -> Any:
+    """Make the durable Hatchet task that is a scatter node."""
+    from hatchet_sdk import DurableContext
+    from hatchet_sdk.runnables.eviction import EvictionPolicy
+
+    async def node(payload: Any, ctx: DurableContext) -> Any:
+        return await handler(payload, NodeRun(ctx.workflow_run_id, ctx.task_run_id))
+
+    return client().durable_task(
+        name=name,
+        input_validator=input_type,
+        schedule_timeout=schedule_timeout,
+        execution_timeout=execution_timeout,
+        retries=2,
+        # A node that waits costs nothing here; evicted, it would replay all its children.
+        eviction_policy=EvictionPolicy(ttl=None, allow_capacity_eviction=False),
+    )(_resolved(node, input_type, DurableContext, output_type))
+
+
+def _resolved(fn: Any, input_type: type, context_type: type, output_type: Any) -> Any:
+    """Give a handler annotations that the SDK can read: classes, not text."""
+    fn.__annotations__ = {"payload": input_type, "ctx": context_type, "return": output_type}
+    return fn
+
+
+def _sdk_labels(desired: Mapping[str, Any] | None) -> list[Any]:
+    from hatchet_sdk.labels import DesiredWorkerLabel
+    from hatchet_sdk.types.labels import WorkerLabelComparator
+
+    return [
+        DesiredWorkerLabel(
+            key=name,
+            value=label.value,
+            required=label.required,
+            weight=label.weight,
+            comparator=None
+            if label.comparator is None
+            else WorkerLabelComparator(int(label.comparator)),
+        )
+        for name, label in (desired or {}).items()
+    ]
+
+
+def leaf_error(message: str, *, final: bool) -> Exception:
+    """Make the exception with which a leaf's task fails, for Hatchet to retry or not."""
+    from hatchet_sdk.exceptions import NonRetryableException
+
+    return NonRetryableException(message) if final else LeafError(message)
+
+
+class LeafError(Exception):
+    """A leaf failed; the message holds all that is known (see `scythe.messages`)."""

@@ -1,0 +1,207 @@
+"""Finds, ends and explains the leaves of one Ray node. Runs in the driver or in an actor there.
+
+`ray.cancel` is not used on a leaf that runs: it does not reach system calls and child processes,
+and can abort the driver when it lands within milliseconds of the leaf's end.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from scythe.processes import end_tree, oom_kills
+from scythe_ray.process import STACK_SIGNAL
+from scythe_ray.record import (
+    CANCELLED,
+    RECORD,
+    TRACE,
+    Entry,
+    locked,
+    private_folder,
+    read_entry,
+    write_entry,
+)
+
+_STACK_WAIT = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A leaf that was found on a node.
+
+    Attributes:
+        state: `running`, `ended` (its process is dead now) or `done` (it came to its own end).
+        node: Host name.
+        pid: The process.
+        elapsed: Seconds since it began.
+        trace: Stacks that the process left.
+        out_of_memory: Whether the kernel ended processes for lack of memory in the meantime.
+        left: Processes that could not be ended.
+    """
+
+    state: Literal["running", "ended", "done"]
+    node: str
+    pid: int
+    elapsed: float
+    trace: str = ""
+    out_of_memory: bool = False
+    left: tuple[int, ...] = ()
+
+
+class NodeControl:
+    """The leaves that one driver has on this node.
+
+    Args:
+        folder: Where the processes that run them keep their records.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._oom_kills = oom_kills()
+
+    def find(self, token: str) -> Sighting | None:
+        """Return where a leaf runs, or None if it does not run here."""
+        for entry in self._entries():
+            if entry.token == token and entry.state != "done" and _is_alive(entry):
+                return Sighting("running", platform.node(), entry.pid, entry.elapsed)
+        return None
+
+    def end(self, token: str, grace: float, *, stack: bool = False) -> Sighting | None:
+        """End a leaf with all that it started, confirmed dead; one that begins later waits for it.
+
+        Args:
+            token: The try of the leaf.
+            grace: Seconds that it gets to end by itself; 0 for SIGKILL at once.
+            stack: Whether to ask the process for its stacks first.
+
+        Returns:
+            None if it has not begun here, or something else runs in its process by now.
+        """
+        folder = private_folder(self._folder)
+        (folder / f"{token}{CANCELLED}").touch(mode=0o600)
+        for entry in self._entries():
+            if entry.token == token:
+                return self._end(entry, grace, stack)
+        return None
+
+    def report(self, token: str) -> Sighting | None:
+        """Return what a leaf whose process died left behind, and end what it had started.
+
+        None if it had not begun here.
+        """
+        for entry in self._entries():
+            if entry.token == token:
+                left = end_tree([], 0, mark=entry.mark)
+                kills, self._oom_kills = self._oom_kills, oom_kills()
+                seen = self._sighting("ended", entry, left, self._oom_kills > kills)
+                self._remove(entry.pid)
+                return seen
+        return None
+
+    def forget(self, token: str) -> None:
+        """Remove what `end` left for a leaf that might have begun later."""
+        (self._folder / f"{token}{CANCELLED}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end(self, entry: Entry, grace: float, stack: bool) -> Sighting | None:
+        with _opened(self._path(entry.pid, RECORD)) as record:
+            if record is None:
+                return None
+            with locked(record):
+                now = read_entry(record)
+                if now is None or now.token != entry.token:
+                    return None
+                if now.state == "done":
+                    return self._sighting("done", now)
+                left: list[int] = []
+                if _is_alive(now):
+                    write_entry(record, now.with_state("ending"))
+                    if stack:
+                        self._ask_for_stack(now.pid)
+                    left = end_tree(now.pid, grace, mark=now.mark)
+                seen = self._sighting("ended", now, left)
+                self._remove(now.pid)
+                return seen
+
+    def _ask_for_stack(self, pid: int) -> None:
+        trace = self._path(pid, TRACE)
+        os.kill(pid, STACK_SIGNAL)
+        deadline, size = time.monotonic() + _STACK_WAIT, -1
+        while time.monotonic() < deadline and (size <= 0 or trace.stat().st_size > size):
+            size = trace.stat().st_size if trace.exists() else 0
+            time.sleep(0.01)
+
+    def _sighting(
+        self,
+        state: Literal["running", "ended", "done"],
+        entry: Entry,
+        left: list[int] | None = None,
+        out_of_memory: bool = False,
+    ) -> Sighting:
+        try:
+            trace = self._path(entry.pid, TRACE).read_text(errors="replace")
+        except OSError:
+            trace = ""
+        return Sighting(
+            state=state,
+            node=platform.node(),
+            pid=entry.pid,
+            elapsed=entry.elapsed,
+            trace=trace,
+            out_of_memory=out_of_memory,
+            left=tuple(left or ()),
+        )
+
+    def _entries(self) -> Iterator[Entry]:
+        if not self._folder.is_dir():
+            return
+        for path in list(self._folder.glob(f"*{RECORD}")):
+            with _opened(path) as record:
+                entry = read_entry(record) if record is not None else None
+            if entry is None:
+                continue
+            if entry.state == "done" and not _is_alive(entry):
+                self._remove(entry.pid)  # Ray ended an idle process
+            else:
+                yield entry
+
+    def _remove(self, pid: int) -> None:
+        for suffix in (RECORD, TRACE):
+            self._path(pid, suffix).unlink(missing_ok=True)
+
+    def _path(self, pid: int, suffix: str) -> Path:
+        return self._folder / f"{pid}{suffix}"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int | None]:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive(entry: Entry) -> bool:
+    import psutil
+
+    try:
+        process = psutil.Process(entry.pid)
+        same = abs(process.create_time() - entry.birth) < 2  # the boot time is a rounded one
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

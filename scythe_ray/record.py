@@ -1,0 +1,139 @@
+"""Which leaf a process runs now: one small file for each process that runs leaves on a Ray node.
+
+The process writes it, `scythe_ray.control` reads it before it signals the process. Neither acts on
+the other's leaf: who ends a leaf holds the file's lock from its last look at it to the process's
+death, and a process that is done with a leaf takes the lock before it may take the next one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from scythe.errors import ScytheError
+
+RECORD, TRACE, CANCELLED = ".leaf", ".trace", ".cancelled"
+_BLOCK = 1024
+_LOCK_WAIT = 60.0
+_POLL = 0.001
+
+State = Literal["running", "ending", "done"]
+
+
+class RecordError(ScytheError):
+    """The file that tells which leaf runs cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the file says.
+
+    Attributes:
+        token: The try of the leaf, unique.
+        pid: The process.
+        birth: When the process was created, as psutil tells it.
+        started: When the leaf began, by the node's monotonic clock.
+        mark: What all processes that the leaf starts carry in their environment.
+        state: Whether it runs, is being ended, or is over.
+    """
+
+    token: str
+    pid: int
+    birth: float
+    started: float
+    mark: str
+    state: State = "running"
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the leaf began; only right on its node."""
+        return time.monotonic() - self.started
+
+    def with_state(self, state: State) -> Entry:
+        """Return the same leaf in another state."""
+        return replace(self, state=state)
+
+
+def leaf_folder(session_dir: str, driver_id: str) -> Path:
+    """Return the folder of a driver's records on this node, which is the same for all processes.
+
+    Args:
+        session_dir: Ray's session folder on the driver's node.
+        driver_id: The driver, a name that nobody can guess.
+    """
+    base = Path(session_dir)
+    return (base if base.is_dir() else Path(tempfile.gettempdir())) / f"scythe-{driver_id}"
+
+
+def private_folder(folder: Path) -> Path:
+    """Make the folder unless it is there, and see that nobody else can use it.
+
+    Raises:
+        RecordError: It cannot be made, or belongs to somebody else.
+    """
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise RecordError(f"{folder} cannot be made ({error}): free some space there.") from error
+    if owner != os.geteuid():
+        raise RecordError(f"{folder} belongs to user {owner}, not to this process's: remove it.")
+    return folder
+
+
+def read_entry(descriptor: int) -> Entry | None:
+    """Return what a record says, or None where it says nothing (yet)."""
+    for _ in range(5):
+        checksum, _, text = os.pread(descriptor, _BLOCK, 0).rstrip(b"\0").partition(b" ")
+        if not text:
+            return None
+        if checksum == _checksum(text):
+            return Entry(**json.loads(text))
+        time.sleep(_POLL)  # it is being written at this moment
+    return None
+
+
+def write_entry(descriptor: int, entry: Entry) -> None:
+    """Write a record; the caller holds its lock."""
+    text = json.dumps(asdict(entry)).encode()
+    os.pwrite(descriptor, b"%b %b" % (_checksum(text), text.ljust(_BLOCK - 9, b"\0")), 0)
+
+
+@contextmanager
+def locked(descriptor: int) -> Iterator[None]:
+    """Hold a record's lock.
+
+    Raises:
+        RecordError: Another process held it for a minute.
+    """
+    deadline = time.monotonic() + _LOCK_WAIT
+    while not try_lock(descriptor):
+        if time.monotonic() > deadline:
+            raise RecordError("The record of a leaf stayed locked for a minute: try again.")
+        time.sleep(_POLL)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take a record's lock if nobody holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _checksum(text: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(text)

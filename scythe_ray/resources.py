@@ -1,0 +1,206 @@
+"""Labels of workers, resources of Ray nodes, and what a leaf asks of them. Needs no Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scythe.errors import WorkerStartError
+from scythe.labels import ScytheWorkerLabel
+from scythe.outcomes import LeafCall
+
+CPU, GPU, MEMORY = "CPU", "GPU", "memory"
+RESOURCE_OF_LABEL: Mapping[str, str] = {
+    ScytheWorkerLabel.HAS_GPU.value: GPU,
+    ScytheWorkerLabel.HIGH_MEMORY.value: "high_memory",
+    ScytheWorkerLabel.HIGH_CPU.value: "high_cpu",
+}
+_RAYS_OWN = (CPU, GPU, MEMORY, "object_store_memory")
+_EPSILON = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class RayNode:
+    """A node of a Ray cluster.
+
+    Attributes:
+        node_id: Ray's id of it.
+        host: Its host name.
+        address: Its IP address.
+        resources: All that it has, used or not; memory in bytes.
+    """
+
+    node_id: str
+    host: str
+    address: str
+    resources: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def name(self) -> str:
+        """How messages name it."""
+        return f"{self.host} ({self.address})"
+
+    @property
+    def cpus(self) -> float:
+        """Its CPUs; 0 where it offers none."""
+        return self.resources.get(CPU, 0.0)
+
+    @property
+    def custom(self) -> dict[str, float]:
+        """The resources that somebody named when the node was started."""
+        return {
+            name: amount
+            for name, amount in self.resources.items()
+            if name not in _RAYS_OWN and not name.startswith(("node:", "accelerator_type:"))
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What Ray sets aside for one leaf, by the names of Ray's resources (memory in bytes)."""
+
+    amounts: Mapping[str, float]
+
+    def options(self) -> dict[str, Any]:
+        """Return it as options of a Ray task."""
+        custom = {name: n for name, n in self.amounts.items() if name not in (CPU, GPU, MEMORY)}
+        memory = int(self.amounts.get(MEMORY, 0))
+        return {
+            "num_cpus": self.amounts.get(CPU, 0),
+            "num_gpus": self.amounts.get(GPU, 0),
+            "memory": memory or None,
+            "resources": custom or None,
+        }
+
+    def lacking(self, node: RayNode) -> dict[str, float]:
+        """Return what the node has too little of, each with what it has."""
+        return {
+            name: node.resources.get(name, 0.0)
+            for name, amount in self.amounts.items()
+            if amount > node.resources.get(name, 0.0) + _EPSILON
+        }
+
+    def describe(self, names: Iterable[str] | None = None) -> str:
+        """Say what is demanded, or the named part of it (`2 CPU, 1 high_memory`)."""
+        chosen = self.amounts if names is None else {name: self.amounts[name] for name in names}
+        return ", ".join(show_amount(name, amount) for name, amount in chosen.items()) or "nothing"
+
+
+def demand_of(call: LeafCall) -> Demand:
+    """Return the demand of a leaf: its resources, and one unit for each label that it requires."""
+    given = call.resources
+    amounts = {CPU: given.cpus, GPU: given.gpus, MEMORY: float(given.memory), **given.custom}
+    for label, resource in RESOURCE_OF_LABEL.items():
+        if call.labels.get(label) == ScytheWorkerLabel(label).yes and not amounts.get(resource):
+            amounts[resource] = 1.0
+    return Demand({name: amount for name, amount in amounts.items() if amount > 0})
+
+
+def parse_nodes(table: Sequence[Mapping[str, Any]]) -> list[RayNode]:
+    """Return the nodes that are alive in what `ray.nodes()` gives."""
+    return [
+        RayNode(
+            node_id=row["NodeID"],
+            host=row.get("NodeManagerHostname", "?"),
+            address=row.get("NodeManagerAddress", "?"),
+            resources={name: float(amount) for name, amount in row["Resources"].items()},
+        )
+        for row in table
+        if row.get("Alive")
+    ]
+
+
+def able_nodes(demand: Demand, nodes: Sequence[RayNode]) -> list[RayNode]:
+    """Return the nodes that could run such a leaf when nothing else runs on them."""
+    return [node for node in nodes if not demand.lacking(node)]
+
+
+def explain_infeasible(demand: Demand, nodes: Sequence[RayNode]) -> str:
+    """Say which node comes nearest to a demand that none meets, and what it lacks."""
+    if not nodes:
+        return "The Ray cluster has no node that is alive: start one with `ray start`."
+    nearest = min(nodes, key=lambda node: _distance(demand, node))
+    lacking = demand.lacking(nearest)
+    has = ", ".join(show_amount(name, amount) for name, amount in lacking.items())
+    return (
+        f"No Ray node can run this leaf, which needs {demand.describe()}. The nearest one, "
+        f"{nearest.name}, has only {has}. Start a node that has {demand.describe(lacking)}, or ask "
+        "for less with `resources=` or `desired_worker_labels=` in Register()."
+    )
+
+
+def _distance(demand: Demand, node: RayNode) -> tuple[int, float]:
+    lacking = demand.lacking(node)
+    return len(lacking), sum(1 - has / demand.amounts[name] for name, has in lacking.items())
+
+
+def own_resources(
+    labels: Mapping[str, str], declared: Mapping[str, float], cpus: int
+) -> dict[str, float]:
+    """Return the custom resources of a cluster that the worker starts: those of its flags too.
+
+    Args:
+        labels: The labels that the worker's flags promise.
+        declared: `SCYTHE_RAY_RESOURCES`.
+        cpus: The cluster's CPUs; a flag is one unit for each unless declared otherwise.
+    """
+    resources = dict(declared)
+    for label, resource in RESOURCE_OF_LABEL.items():
+        if resource != GPU and labels.get(label) == ScytheWorkerLabel(label).yes:
+            resources.setdefault(resource, float(cpus))
+    return resources
+
+
+def backed_labels(nodes: Sequence[RayNode]) -> dict[str, str]:
+    """Return the worker labels that the resources of these nodes stand for."""
+    return {
+        label: ScytheWorkerLabel(label).yes
+        for label, resource in RESOURCE_OF_LABEL.items()
+        if any(node.resources.get(resource, 0) > 0 for node in nodes)
+    }
+
+
+def check_labels(labels: Mapping[str, str], nodes: Sequence[RayNode], *, own: bool) -> None:
+    """Raise if a flag of the worker promises what none of these nodes has.
+
+    Args:
+        labels: The labels that the worker's flags promise.
+        nodes: This node, or all nodes of the cluster.
+        own: Whether the worker started the cluster.
+
+    Raises:
+        WorkerStartError: Such a flag is set; the message names it and the resource.
+    """
+    backed = backed_labels(nodes)
+    for label, resource in RESOURCE_OF_LABEL.items():
+        if labels.get(label) != ScytheWorkerLabel(label).yes or label in backed:
+            continue
+        if resource == GPU and own:
+            raise WorkerStartError(
+                f"The flag `{label}` is set, but this machine shows no GPU: unset it, or declare "
+                "the GPUs that Ray should count on with SCYTHE_RAY_NUM_GPUS."
+            )
+        where = nodes[0].name if len(nodes) == 1 else f"the {len(nodes)} nodes of the Ray cluster"
+        start = (
+            "`ray start --num-gpus=1 …`"
+            if resource == GPU
+            else f"`ray start --resources='{{\"{resource}\": 1}}' …`"
+        )
+        raise WorkerStartError(
+            f"The flag `{label}` is set, but {where} has no Ray resource `{resource}`: start the "
+            f"node with {start}, or unset the flag."
+        )
+
+
+def whole_cpus(nodes: Sequence[RayNode]) -> int:
+    """Return how many leaves of one CPU run on these nodes at one time, at least 1."""
+    return max(1, sum(math.floor(node.cpus + _EPSILON) for node in nodes))
+
+
+def show_amount(name: str, amount: float) -> str:
+    """Say an amount of a resource (`2 CPU`, `1.5 GB memory`)."""
+    if name in (MEMORY, "object_store_memory"):
+        return f"{amount / 1e9:.2f} GB {name}"
+    return f"{amount:g} {name}"
