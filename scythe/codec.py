@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -19,6 +20,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from pydantic import AnyUrl, BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from scythe.errors import SpecError
 
@@ -39,7 +41,8 @@ def encode_spec(spec: BaseModel) -> str:
     text = _plain_json(spec)
     if text is not None:
         return text
-    values = {name: _tag(value, name) for name, value in spec.model_dump(warnings=False).items()}
+    dumped = spec.model_dump(round_trip=True, warnings=False)
+    values = {name: _tag(value, name) for name, value in dumped.items()}
     tagged = _TAGGED + json.dumps(values)
     differing = differing_fields(spec, decode_spec(type(spec), tagged))
     if differing:
@@ -54,18 +57,19 @@ def encode_spec(spec: BaseModel) -> str:
 def _plain_json(spec: BaseModel) -> str | None:
     """Return the spec as JSON, or None where that does not read back as an equal spec."""
     try:
-        text = spec.model_dump_json(warnings=False)
+        text = spec.model_dump_json(round_trip=True, warnings=False)
         return None if differing_fields(spec, decode_spec(type(spec), text)) else text
     except Exception:  # noqa: BLE001 - what JSON cannot hold may be held by tags
         return None
 
 
 def decode_spec(cls: type[SpecT], text: str) -> SpecT:
-    """Make the spec that `encode_spec` wrote."""
+    """Make the spec that `encode_spec` wrote (its fields are named as they are, not by alias)."""
     if text.startswith(_TAGGED):
-        values = json.loads(text[len(_TAGGED) :])
-        return cls.model_validate({name: _untag(value) for name, value in values.items()})
-    return cls.model_validate_json(text)
+        tagged = json.loads(text[len(_TAGGED) :])
+        values = {name: _untag(value) for name, value in tagged.items()}
+        return cls.model_validate(values, strict=False, by_alias=True, by_name=True)
+    return cls.model_validate_json(text, by_alias=True, by_name=True)
 
 
 def describe_validation_error(error: ValidationError) -> str:
@@ -79,8 +83,7 @@ def describe_validation_error(error: ValidationError) -> str:
 
 def differing_fields(one: BaseModel, other: BaseModel) -> list[str]:
     """Return the names of the fields in which two models of one class differ."""
-    left = {**one.__dict__, **(one.model_extra or {})}
-    right = {**other.__dict__, **(other.model_extra or {})}
+    left, right = _values(one), _values(other)
     names = list(dict.fromkeys([*left, *right]))
     return [
         name
@@ -89,7 +92,16 @@ def differing_fields(one: BaseModel, other: BaseModel) -> list[str]:
     ]
 
 
+def _values(model: BaseModel) -> dict[str, Any]:
+    """Return the values of the fields, without what a cached property keeps beside them."""
+    held = model.__dict__
+    values = {name: held[name] for name in type(model).model_fields if name in held}
+    return {**values, **(model.model_extra or {})}
+
+
 def _same(one: Any, other: Any) -> bool:  # noqa: PLR0911 - one line for each kind of value
+    if {type(one), type(other)} == {int, float}:
+        return one == other  # pydantic leaves the default of `size: float = 4` as it is
     if type(one) is not type(other):
         return False
     if isinstance(one, BaseModel):
@@ -99,24 +111,18 @@ def _same(one: Any, other: Any) -> bool:  # noqa: PLR0911 - one line for each ki
     if isinstance(one, (list, tuple)):
         pairs = zip(cast("list[Any]", one), other, strict=False)
         return len(one) == len(other) and all(_same(a, b) for a, b in pairs)
-    if isinstance(one, float):
-        return one == other or (one != one and other != other)  # noqa: PLR0124 - NaN
+    if is_dataclass(one):
+        return all(_same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+    if hasattr(one, "dtype") and hasattr(one, "tolist"):
+        return one.dtype == other.dtype and _same(one.tolist(), other.tolist())
     if type(one).__eq__ is object.__eq__:
         return True  # nothing to compare by: its own serialiser and validator are trusted
-    try:
-        return bool(one == other)
-    except (TypeError, ValueError):
-        return _same_array(one, other)
+    return bool(one == other or (one != one and other != other))  # noqa: PLR0124 - NaN
 
 
 def _same_dict(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     keys = zip(one, other, strict=False)
     return len(one) == len(other) and all(_same(a, b) and _same(one[a], other[b]) for a, b in keys)
-
-
-def _same_array(one: Any, other: Any) -> bool:
-    left, right = getattr(one, "tolist", None), getattr(other, "tolist", None)
-    return left is not None and right is not None and _same(left(), right())
 
 
 _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
@@ -171,10 +177,14 @@ def _plain_number_or_text(value: Any, where: str) -> Any:
     for base in (str, int, float):  # subclasses, such as numpy's float64
         if isinstance(value, base):
             return base(value)
-    raise SpecError(
-        f"Field {where!r} has a value of type {type(value).__name__}, which cannot be carried to a "
-        "leaf: give the field a serializer and a validator for JSON."
-    )
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError as error:
+        raise SpecError(
+            f"Field {where!r} has a value of type {type(value).__name__}, which cannot be carried "
+            "to a leaf: give the field a serializer and a validator for JSON that bring back the "
+            "same value (an array with the same dtype)."
+        ) from error
 
 
 def _tag_dict(value: dict[Any, Any], where: str) -> Any:

@@ -8,11 +8,13 @@ import socket
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from scythe.environment import TOKEN, prepare_environment
+from scythe import worker_logs
+from scythe.environment import TOKEN, prepare_environment, token_is_given
 from scythe.errors import EngineError
 
 _CHECK_SECONDS = 8.0
@@ -21,13 +23,22 @@ _CHECK_SECONDS = 8.0
 class SdkLogger(logging.Logger):
     """The SDK's logger, which stays quiet in the processes that the SDK starts too."""
 
-    def __reduce__(self) -> tuple[Callable[[], logging.Logger], tuple[()]]:
-        return quiet_logger, ()
+    def __reduce__(self) -> tuple[Callable[[str | None], logging.Logger], tuple[str | None]]:
+        return quiet_logger, (worker_logs.label(),)
 
 
-def quiet_logger() -> logging.Logger:
-    """Return the logger for the SDK, which writes four lines for each leaf unless told not to."""
-    logging.getLogger("hatchet").setLevel(logging.WARNING)
+def quiet_logger(label: str | None = None) -> logging.Logger:
+    """Return the logger for the SDK, which writes four lines for each leaf unless told not to.
+
+    Args:
+        label: What its lines are marked with in a process that the SDK started.
+    """
+    if label is not None:
+        worker_logs.configure(label)
+    sdk = logging.getLogger("hatchet")
+    sdk.setLevel(logging.WARNING)
+    sdk.handlers.clear()  # it writes to standard output, in a form of its own
+    sdk.parent, sdk.propagate = logging.getLogger("scythe"), True
     logger = SdkLogger("scythe.hatchet", logging.WARNING)
     logger.parent = logging.getLogger("scythe")
     return logger
@@ -40,7 +51,11 @@ def client() -> Any:
     Raises:
         EngineError: There is no token, or it is not one.
     """
-    prepare_environment()
+    if prepare_environment() is None and not token_is_given():
+        raise EngineError(
+            f"{TOKEN} is not set and no local stack runs: set it to a token of your engine, or "
+            "start the local stack with `scythe dev`."
+        )
     from hatchet_sdk import ClientConfig, Hatchet
 
     try:
@@ -185,10 +200,11 @@ def make_worker(
         name: The worker's name.
         workflows: What it serves. Slots are only offered of the kinds that these need.
         slots: Slots for leaves and other ordinary tasks.
-        durable_slots: Slots for scatter nodes.
+        durable_slots: Slots for scatter nodes and other durable tasks.
         labels: The worker's labels.
         on_stop: Awaited after the last task has ended.
     """
+    durable = [task.is_durable for workflow in workflows for task in workflow.tasks]
 
     async def lifespan() -> Any:
         yield None
@@ -200,9 +216,20 @@ def make_worker(
         warnings.simplefilter("ignore", DeprecationWarning)
         return client().worker(
             name=name,
-            slots=slots,
-            durable_slots=durable_slots,
+            slots=None if all(durable) else slots,
+            durable_slots=durable_slots if any(durable) else None,
             labels=dict(labels),
             workflows=list(workflows),
             lifespan=lifespan,
         )
+
+
+def listener_of(worker: Any) -> BaseProcess | None:
+    """Return the process through which the SDK talks to the engine, once it was started."""
+    return worker._action_listener_process  # noqa: SLF001 - the public name only warns
+
+
+def is_registered(worker: Any) -> bool:
+    """Return whether the engine knows the worker, so that it may get tasks."""
+    # Nothing public tells; the listener puts the worker's id there, and stopping takes it out.
+    return not worker._worker_id_queue.empty()  # noqa: SLF001

@@ -23,6 +23,7 @@
     │   ├── ScalarInDataframesError
     │   └── ResultFileRefsInDataframesError
     ├── WorkerStartError          a worker cannot start; the sentence says what to do
+    │   └── WorkerExit            a worker did not start, or gave up; ends a script with one line
     ├── ExecutorError
     │   ├── LeafFailed            the user's code failed
     │   └── ExecutorUnavailable   the place where it ran failed
@@ -210,6 +211,21 @@ class ResultFileRefsInDataframesError(OutputError):
 
 class WorkerStartError(ScytheError):
     """A worker cannot start; the message says what to do."""
+
+
+class WorkerExit(WorkerStartError, SystemExit):  # noqa: N818 - it is one of Python's exits
+    """A worker did not start, or gave up.
+
+    A program may catch it as a `ScytheError`. A script that does not ends with exit code 1 and the
+    message on standard error, without a traceback.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = f"scythe: {message}"
+
+    def __reduce__(self) -> tuple[type[WorkerExit], tuple[str]]:
+        return type(self), (str(self),)
 
 
 class ExecutorError(ScytheError):

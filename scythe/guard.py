@@ -12,22 +12,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from multiprocessing import spawn
 
-from scythe.processes import end_tree
+from scythe.processes import end_tree, load
+from scythe.spawning import python_command
 
 _GRACE = 0.5
 _WAIT = 10.0
 _CLEAN = b"done"
-
-
-def python_command(code: str) -> list[str]:
-    """Return the command that runs `code` with this interpreter, its flags and its import path."""
-    from multiprocessing.process import ORIGINAL_DIR  # pyright: ignore[reportAttributeAccessIssue]
-
-    line = spawn.get_command_line()
-    path = [entry or str(ORIGINAL_DIR) for entry in sys.path]
-    return [*line[: line.index("-c")], "-c", f"import sys; sys.path[:] = {path!r}; {code}"]
 
 
 class Guard:
@@ -84,8 +75,7 @@ def main(mark: str, folder: str) -> None:
     """Wait for the end of the owner; unless it said goodbye, end what it left behind."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    import psutil  # noqa: F401 - now, while all is well
-
+    load()  # now, while all is well
     if sys.stdin.buffer.read() == _CLEAN:
         return
     end_tree([], _GRACE, mark=mark)

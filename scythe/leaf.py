@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +97,19 @@ def _spec_of(call: LeafCall, experiment: Experiment[Any, Any]) -> ExperimentInpu
         text = read_spec_text(call.store, *call.spec_row)
     spec: ExperimentInputSpec = decode_spec(experiment.input_validator_type, text)
     update: dict[str, Any] = {
-        "storage_settings": ScytheStorageSettings(
-            BUCKET=call.store.bucket, BUCKET_PREFIX=call.store.prefix
-        )
+        "storage_settings": _storage_settings(call.store.bucket, call.store.prefix).model_copy()
     }
     if experiment.options.inject_workflow_run_id and call.workflow_run_id:
         update["workflow_run_id"] = call.workflow_run_id
     if call.root_workflow_run_id:
         update["root_workflow_run_id"] = call.root_workflow_run_id
     return spec.model_copy(update=update)
+
+
+@lru_cache(maxsize=16)
+def _storage_settings(bucket: str, prefix: str) -> ScytheStorageSettings:
+    """Return the settings; to make them reads the environment, which takes as long as a leaf."""
+    return ScytheStorageSettings(BUCKET=bucket, BUCKET_PREFIX=prefix)
 
 
 def _with_files(
@@ -126,7 +131,6 @@ def _store_files(
     call: LeafCall, spec: ExperimentInputSpec, output: ExperimentOutputSpec
 ) -> dict[str, str]:
     """Upload the local files of an output and return their URIs by field."""
-    store = open_store(call.store)
     uris: dict[str, str] = {}
     for name, path in output.local_artifact_file_paths.items():
         if not path.is_file():
@@ -135,7 +139,7 @@ def _store_files(
                 f"Output file {name}={str(path)!r} {what}. Write it before the function returns."
             )
         key = RunLayout.below_prefix(call.store.prefix, spec.construct_output_key(name, path))
-        uris[name] = store.put_file(key, path)
+        uris[name] = open_store(call.store).put_file(key, path)
     return uris
 
 

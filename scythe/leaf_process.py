@@ -11,70 +11,22 @@ import os
 import pickle
 import signal
 import socket
-import struct
 import sys
-from dataclasses import dataclass, field
-from multiprocessing import process as mp_process
-from multiprocessing import spawn
 from pathlib import Path
 from typing import IO, Any
 
 from scythe.leaf import format_traceback, run_leaf
-from scythe.leaf_state import ProcessState
+from scythe.leaf_state import DUMP_SIGNAL, ProcessState
 from scythe.locate import CodeNotFoundError, find_experiment
-from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
+from scythe.outcomes import FailureKind, LeafCall, LeafFailure
+from scythe.pool_messages import HEADER, Finished, NotStarted, Ready, Setup, Started, frame_of
+from scythe.spawning import prepare
 
-HEADER = struct.Struct("!Q")
 _PR_SET_CHILD_SUBREAPER = 36
 _TRACKER = "multiprocessing.resource_tracker"  # ends with this process, and serves the next leaf
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What a process needs to know before its first leaf.
-
-    Attributes:
-        preparation: For `multiprocessing.spawn.prepare`: the main script, arguments and folders.
-        folder: Private folder of this process, for the folders of its leaves.
-        crash_file: Where `faulthandler` writes the stacks of a process that crashes.
-    """
-
-    preparation: dict[str, Any]
-    folder: str
-    crash_file: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The main script is imported: the process waits for a leaf."""
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The leaf's code is imported: its time runs from here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The leaf is over.
-
-    Attributes:
-        outcome: What came of it.
-        left: What it left running, by name; the process must not be used again.
-    """
-
-    outcome: LeafOutcome
-    left: list[str] = field(default_factory=list[str])
-
-
-@dataclass(frozen=True, slots=True)
-class NotStarted:
-    """The main script could not be imported."""
-
-    failure: LeafFailure
-
-
-class LeafInterrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, no error of the leaf's
+class LeafInterrupted(BaseException):
     """Raised in a leaf that must end now, so that its `finally` blocks run."""
 
 
@@ -84,7 +36,7 @@ class _Interrupt:
     def __init__(self) -> None:
         self.asked = False
 
-    def __call__(self, number: int, frame: Any) -> None:
+    def __call__(self, *_: Any) -> None:
         self.asked = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise LeafInterrupted
@@ -117,7 +69,9 @@ def _serve(
 ) -> None:
     crash = Path(setup.crash_file).open("ab", buffering=0)  # noqa: SIM115 - open as long as the process
     faulthandler.enable(crash)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker
+    # Ctrl-C is for the worker. No SIG_IGN: programs that a leaf starts would inherit it.
+    signal.signal(signal.SIGINT, _pass_over)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, DUMP_SIGNAL))
     _adopt_orphans()
     failure = _prepare(setup)
     if failure is not None:
@@ -149,11 +103,9 @@ def _run(call: LeafCall, connection: socket.socket, folder: str, interrupt: _Int
 
 def _prepare(setup: Setup) -> LeafFailure | None:
     """Import the main script as multiprocessing does, under the name `__mp_main__`."""
-    current: Any = mp_process.current_process()
-    current._inheriting = True  # noqa: SLF001 - multiprocessing then refuses to start processes
     try:
-        spawn.prepare(setup.preparation)
-    except BaseException as error:
+        prepare(setup.preparation)
+    except BaseException as error:  # noqa: BLE001 - sys.exit in a script too
         return LeafFailure(
             kind=FailureKind.ENVIRONMENT,
             type=type(error).__qualname__,
@@ -163,9 +115,11 @@ def _prepare(setup: Setup) -> LeafFailure | None:
             ),
             traceback=format_traceback(error),
         )
-    finally:
-        del current._inheriting
     return None
+
+
+def _pass_over(*_: Any) -> None:
+    pass
 
 
 def _adopt_orphans() -> None:
@@ -208,9 +162,3 @@ def _receive(stream: IO[bytes]) -> bytes | None:
 
 def _send(connection: socket.socket, message: Any) -> None:
     connection.sendall(frame_of(message))
-
-
-def frame_of(message: Any) -> bytes:
-    """Return a message as the bytes that are sent: its length, then the message."""
-    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    return HEADER.pack(len(body)) + body

@@ -85,9 +85,7 @@ class _Stream:
         setattr(sys, self._name, self._object)
 
     def _reopened(self) -> TextIO:
-        return open(
-            self._number, "w", buffering=1, errors="backslashreplace", closefd=False
-        )
+        return open(self._number, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
 def _identity(number: int) -> tuple[int, int]:

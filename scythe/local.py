@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import platform
 import shutil
 import tempfile
@@ -15,14 +16,12 @@ import time
 import uuid
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import process as mp_process
 from pathlib import Path
 from typing import Any
 
 from scythe.errors import ExecutorUnavailable, LeafFailed, WorkerStartError
 from scythe.executor import Capacity, ExecutorRequest
 from scythe.guard import Guard
-from scythe.leaf_process import Finished
 from scythe.local_failures import (
     closed_failure,
     crash_failure,
@@ -33,6 +32,7 @@ from scythe.local_failures import (
     waited_failure,
 )
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafResult
+from scythe.pool_messages import Finished
 from scythe.pool_process import (
     Ending,
     LeafTimeout,
@@ -41,8 +41,9 @@ from scythe.pool_process import (
     StartFailed,
     to_the_end,
 )
-from scythe.processes import GRACE, end_tree, oom_kills
-from scythe.slots import Slots, default_slots
+from scythe.processes import GRACE, MARK, end_tree, oom_kills
+from scythe.slots import NoSlotInTimeError, Slots, default_slots
+from scythe.spawning import is_preparing, preparation
 
 logger = logging.getLogger("scythe.local")
 
@@ -53,7 +54,7 @@ def open_executor(request: ExecutorRequest) -> LocalExecutor:
     Raises:
         WorkerStartError: No process can be started, or the number of slots makes no sense.
     """
-    if getattr(mp_process.current_process(), "_inheriting", False):
+    if is_preparing():
         raise WorkerStartError(
             "The worker's script starts its worker whenever it is imported: put the start below "
             "`if __name__ == '__main__':`."
@@ -86,9 +87,11 @@ class LocalExecutor:
     def __init__(self, capacity: Capacity) -> None:
         self._capacity = capacity
         self._slots = Slots(capacity.slots)
-        self._mark = f"{uuid.uuid4().hex}."
+        # After the mark of this process: who sweeps this one up finds its pool too.
+        self._mark = f"{os.environ.get(MARK, '')}{uuid.uuid4().hex}."
         self._folder = Path(tempfile.mkdtemp(prefix="scythe-pool-"))
         self._threads = ThreadPoolExecutor(capacity.slots + 2, "scythe-pool")
+        self._preparation = preparation()
         self._guard = Guard(self._mark, str(self._folder))
         self._started = 0
         self._processes: set[PoolProcess] = set()
@@ -123,7 +126,7 @@ class LocalExecutor:
         try:
             async with self._slots.held(slots, call.schedule_timeout):
                 return await self._run(call)
-        except TimeoutError:
+        except NoSlotInTimeError:
             raise ExecutorUnavailable(waited_failure(call, slots)) from None
 
     async def aclose(self) -> None:
@@ -148,17 +151,14 @@ class LocalExecutor:
                 outcome.summary,
             )
 
-    async def _attempt(
-        self, call: LeafCall, again: bool
-    ) -> tuple[LeafResult | LeafFailure, bool]:
+    async def _attempt(self, call: LeafCall, again: bool) -> tuple[LeafResult | LeafFailure, bool]:
         """Run a leaf in a process; return the outcome, and whether it should be tried again."""
         process = await self._ready_process(fresh=call.resources.fresh_process)
-        started = time.time()
         try:
             finished = await process.run(call)
         except LeafTimeout:
             ending = await self._discard(process, dump=True)
-            return timeout_failure(call, process.pid, started, ending), False
+            return timeout_failure(call, process.pid, process.leaf_started, ending), False
         except StartFailed as event:
             await self._discard(process)
             raise LeafFailed(start_failure(event, process.pid)) from None
@@ -167,7 +167,11 @@ class LocalExecutor:
             self._check_open()
             kills, self._oom_kills = self._oom_kills, oom_kills()
             failure = crash_failure(
-                process.pid, started, ending, again=again, out_of_memory=self._oom_kills > kills
+                process.pid,
+                process.leaf_started,
+                ending,
+                again=again,
+                out_of_memory=self._oom_kills > kills,
             )
             killed = ending.status is None or ending.status < 0
             return failure, killed and failure.kind is FailureKind.WORKER_CRASH
@@ -198,7 +202,7 @@ class LocalExecutor:
                     failure = crash_failure(process.pid, time.time(), ending, again=True)
                     raise ExecutorUnavailable(failure) from None
             except BaseException:
-                self._idle.insert(0, process)  # nothing is wrong with it
+                self._return(process)  # nothing is wrong with it
                 raise
             else:
                 self._start_fails = False
@@ -212,7 +216,7 @@ class LocalExecutor:
             process = next((one for one in reversed(fitting) if one.is_ready), fitting[-1])
             self._idle.remove(process)
             return process
-        if self._idle and len(self._processes) >= self._capacity.slots:
+        if self._idle and self._usable >= self._capacity.slots:
             self._in_background(self._discard(self._idle.pop(0)))
         return self._start()
 
@@ -223,33 +227,45 @@ class LocalExecutor:
                 call.leaf_id,
                 ", ".join(finished.left),
             )
-        if finished.left or call.resources.fresh_process or process.gone or self._closing:
+        if finished.left or call.resources.fresh_process or self._closing:
             await self._discard(process)
+        else:
+            self._return(process)
+
+    def _return(self, process: PoolProcess) -> None:
+        if process.gone:
+            self._in_background(self._discard(process))
         else:
             self._idle.append(process)
 
-    async def _discard(self, process: PoolProcess, *, dump: bool = False) -> Ending:
+    async def _discard(
+        self, process: PoolProcess, *, dump: bool = False, swept: bool = False
+    ) -> Ending:
         """End a process and start another in its place."""
-        self._processes.discard(process)
         try:
-            return await process.end(dump=dump)
+            return await process.end(dump=dump, swept=swept)
         finally:
+            self._processes.discard(process)
             try:
                 self._fill()
             except OSError as error:
                 logger.warning("No process could be started for the next leaf: %s", error)
 
+    @property
+    def _usable(self) -> int:
+        return sum(not process.is_ending for process in self._processes)
+
     def _fill(self) -> None:
-        while len(self._processes) < self._capacity.slots and not (
-            self._closing or self._start_fails
-        ):
+        while self._usable < self._capacity.slots and not (self._closing or self._start_fails):
             self._idle.insert(0, self._start())
 
     def _start(self) -> PoolProcess:
         self._guard.ensure()
         self._started += 1
         number = str(self._started)
-        process = PoolProcess(self._folder / number, f"{self._mark}{number}.", self._threads)
+        process = PoolProcess(
+            self._folder / number, f"{self._mark}{number}.", self._preparation, self._threads
+        )
         self._processes.add(process)
         if self._bound:
             process.attach(self._on_gone)
@@ -286,8 +302,9 @@ class LocalExecutor:
         loop = asyncio.get_running_loop()
         pids = [process.pid for process in self._processes]
         await loop.run_in_executor(self._threads, end_tree, pids, GRACE)
-        waiting = [process.end(swept=True) for process in self._processes]
-        await asyncio.gather(*waiting, *self._background, return_exceptions=True)
+        while self._processes or self._background:
+            ending = [self._discard(process, swept=True) for process in self._processes]
+            await asyncio.gather(*ending, *self._background, return_exceptions=True)
         await loop.run_in_executor(None, self._remove)
 
     def _remove(self) -> None:

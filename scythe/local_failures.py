@@ -29,10 +29,12 @@ def crash_failure(
     """
     kind, name, message = FailureKind.WORKER_CRASH, "ProcessLost", "the process was lost"
     if ending.status is not None and ending.status < 0:
-        number = signal.Signals(-ending.status)
-        name = signal.strsignal(number) or number.name
-        message = f"killed by signal {number.value} ({number.name})"
-        if number is signal.SIGKILL and out_of_memory:
+        number = -ending.status
+        known = number in {one.value for one in signal.Signals}
+        title = signal.Signals(number).name if known else "unnamed"
+        name = signal.strsignal(number) or title
+        message = f"killed by signal {number} ({title})"
+        if number == signal.SIGKILL and out_of_memory:
             kind = FailureKind.OUT_OF_MEMORY
             message += (
                 f" by the kernel for lack of memory, with {ending.peak_rss / 1e9:.2f} GB in use: "
@@ -45,9 +47,7 @@ def crash_failure(
     return LeafFailure(kind, name, message, _readable(ending.stacks), _stats(pid, started, ending))
 
 
-def timeout_failure(
-    call: LeafCall, pid: int, started: float, ending: Ending
-) -> LeafFailure:
+def timeout_failure(call: LeafCall, pid: int, started: float, ending: Ending) -> LeafFailure:
     """Describe a leaf that was ended because it ran too long."""
     return LeafFailure(
         FailureKind.TIMEOUT,

@@ -7,16 +7,19 @@ import os
 import runpy
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scythe.errors import ScytheError
-from scythe.experiment import Experiment
+from scythe.experiment import Experiment, ExperimentOptions
 from scythe.outcomes import CodeRef
 from scythe.registry import ExperimentRegistry
 
 MAIN_NAMES = ("__main__", "__mp_main__")
 _found: dict[CodeRef, Experiment[Any, Any]] = {}
+_importing = 0
 
 
 class CodeNotFoundError(ScytheError):
@@ -26,8 +29,8 @@ class CodeNotFoundError(ScytheError):
 def code_ref(experiment: Experiment[Any, Any]) -> CodeRef:
     """Return a reference by which another process finds the experiment."""
     module, qualname = experiment.fn.__module__, experiment.fn.__qualname__
-    main_path, main_module = _main_source() if module in MAIN_NAMES else (None, None)
-    importable = "<locals>" not in qualname and "<lambda>" not in qualname
+    main_path, main_module = main_source() if module in MAIN_NAMES else (None, None)
+    importable = _import_leads_to(experiment)
     if module in MAIN_NAMES and not (main_path or main_module):
         importable = False  # typed at a prompt or in a notebook
     return CodeRef(
@@ -51,17 +54,43 @@ def find_experiment(ref: CodeRef) -> Experiment[Any, Any]:
     return _found[ref]
 
 
-def _find(ref: CodeRef) -> Experiment[Any, Any]:
-    if ref.pickled is not None:
-        import cloudpickle
+def import_code(ref: CodeRef) -> types.ModuleType:
+    """Return the module that a reference names, importing it if need be.
 
-        return cloudpickle.loads(ref.pickled)
+    Raises:
+        CodeNotFoundError: The module is not there, or does not import.
+    """
     try:
-        module = _import_main(ref) if ref.module in MAIN_NAMES else _import(ref.module)
+        with _import_noted():
+            return _import_main(ref) if ref.module in MAIN_NAMES else _import(ref.module)
     except CodeNotFoundError:
         raise
     except BaseException as error:
         raise CodeNotFoundError(_explain_import(ref, error)) from error
+
+
+def is_importing() -> bool:
+    """Return whether user code is being imported for its definitions, not to be run."""
+    return _importing > 0
+
+
+@contextmanager
+def _import_noted() -> Iterator[None]:
+    global _importing
+    _importing += 1
+    try:
+        yield
+    finally:
+        _importing -= 1
+
+
+def _find(ref: CodeRef) -> Experiment[Any, Any]:
+    if ref.pickled is not None:
+        import cloudpickle
+
+        with _import_noted():
+            return cloudpickle.loads(ref.pickled)
+    module = import_code(ref)
     for experiment in ExperimentRegistry.experiments():
         if experiment.name == ref.experiment:
             return experiment
@@ -76,6 +105,20 @@ def _find(ref: CodeRef) -> Experiment[Any, Any]:
         f"Module {ref.module} on this node has no {ref.qualname}: it is another version of the "
         "code than the worker's. Install the same version on all nodes."
     )
+
+
+def _import_leads_to(experiment: Experiment[Any, Any]) -> bool:
+    """Return whether importing the function's module brings this very experiment."""
+    found: Any = sys.modules.get(experiment.fn.__module__)
+    if found is None:
+        return False
+    if any(value is experiment for value in list(vars(found).values())):
+        return True
+    for step in experiment.fn.__qualname__.split("."):
+        found = getattr(found, step, None)
+    # A plain function that was registered with options elsewhere would come back without them.
+    plain = found is experiment.fn and experiment.options == ExperimentOptions()
+    return found is experiment or plain
 
 
 def _import(name: str) -> types.ModuleType:
@@ -115,7 +158,8 @@ def _is_script(module: types.ModuleType, ref: CodeRef) -> bool:
     )
 
 
-def _main_source() -> tuple[str | None, str | None]:
+def main_source() -> tuple[str | None, str | None]:
+    """Return the file of the script that this process runs, or the module of `python -m`."""
     for name in MAIN_NAMES:
         if name in sys.modules:
             path, module = _source_of(sys.modules[name])

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import logging
 import os
-import pickle
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor as Threads
 from dataclasses import dataclass
-from multiprocessing import process as mp_process
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scythe.guard import python_command
-from scythe.leaf_process import HEADER, Finished, NotStarted, Ready, Setup, Started, frame_of
 from scythe.leaf_state import DUMP_SIGNAL
 from scythe.outcomes import LeafCall, LeafFailure
+from scythe.pool_messages import Finished, Inbox, NotStarted, Ready, Setup, Started, frame_of
 from scythe.processes import GRACE, MARK, end_tree, open_pidfd
+from scythe.spawning import python_command
 
 START_TIMEOUT = 300.0  # seconds for importing the user's code, which may lie on a slow file system
 _EXIT_WAIT = 2.0  # between closing its end of the channel and being gone; longer is no exit
@@ -71,18 +69,22 @@ class PoolProcess:
     Args:
         folder: A folder of its own; it is removed with the process.
         mark: What finds it, and what its leaves start, in the environment of processes.
+        preparation: What makes it like this process, see `scythe.spawning.preparation`.
         threads: Where blocking work is done.
     """
 
-    def __init__(self, folder: Path, mark: str, threads: Threads) -> None:
+    def __init__(
+        self, folder: Path, mark: str, preparation: dict[str, Any], threads: Threads
+    ) -> None:
         self.leaves = 0
+        self.leaf_started = 0.0
         self.gone = False
         self.is_ready = False
         self._mark, self._folder, self._threads = mark, folder, threads
         self._up = asyncio.Event()
         self._start_failure: LeafFailure | None = None
         self._messages: asyncio.Queue[Any] = asyncio.Queue()
-        self._buffer = bytearray()
+        self._inbox = Inbox()
         self._pidfd: int | None = None
         self._reaped: tuple[int, Any] | None = None
         self._ending: asyncio.Task[Ending] | None = None
@@ -97,10 +99,15 @@ class PoolProcess:
                 process_group=0,  # Ctrl-C in a terminal is for the worker
             )
         self.pid = self._popen.pid
-        setup = Setup(_preparation(), str(folder), str(self._crash_file))
+        setup = Setup(preparation, str(folder), str(self._crash_file))
         with contextlib.suppress(OSError):  # it died already, which is noticed below
             self._socket.sendall(frame_of(setup))
         self._socket.setblocking(False)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is being ended, or has been."""
+        return self._ending is not None
 
     def attach(self, on_gone: Callable[[PoolProcess], None]) -> None:
         """Listen to the process from now on, in the running loop; `on_gone` is called once."""
@@ -140,10 +147,12 @@ class PoolProcess:
             ProcessLost: The process ended.
         """
         self.leaves += 1
+        self.leaf_started = time.time()
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await self._loop.sock_sendall(self._socket, frame_of(call))
                 await self._expect(Started)
+                self.leaf_started = time.time()
         except TimeoutError:
             raise StartFailed from None
         except OSError:
@@ -251,9 +260,8 @@ class PoolProcess:
             self._loop.remove_reader(self._socket)
             self._set_gone()
             return False
-        self._buffer += data
         try:
-            while (message := self._parse()) is not None:
+            for message in self._inbox.feed(data):
                 self._take_in(message)
         except Exception:
             logger.exception("Process %s sent something else than an outcome.", self.pid)
@@ -267,16 +275,6 @@ class PoolProcess:
             self._up.set()
         else:
             self._messages.put_nowait(message)
-
-    def _parse(self) -> Any:
-        if len(self._buffer) < HEADER.size:
-            return None
-        end = HEADER.size + HEADER.unpack_from(self._buffer)[0]
-        if len(self._buffer) < end:
-            return None
-        body = bytes(self._buffer[HEADER.size : end])
-        del self._buffer[:end]
-        return _OutcomeReader(io.BytesIO(body)).load()
 
     def _on_exit(self, reaped: tuple[int, Any] | None = None) -> None:
         self._reaped = reaped
@@ -301,21 +299,6 @@ class PoolProcess:
             self._loop.call_soon_threadsafe(self._on_exit, (status, usage))
 
 
-_READABLE = {
-    "scythe.leaf_process": ("Finished", "NotStarted", "Ready", "Started"),
-    "scythe.outcomes": ("FailureKind", "LeafFailure", "LeafResult", "LeafStats"),
-}
-
-
-class _OutcomeReader(pickle.Unpickler):
-    """Reads what a process sends; user code in it cannot make the worker import anything."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        if global_name in _READABLE.get(module_name, ()):
-            return super().find_class(module_name, global_name)
-        raise pickle.UnpicklingError(f"{module_name}.{global_name} is no part of an outcome")
-
-
 async def to_the_end(task: asyncio.Future[T]) -> T:
     """Wait until a task is over, also when the waiting is cancelled; only then be cancelled."""
     cancelled: asyncio.CancelledError | None = None
@@ -327,22 +310,3 @@ async def to_the_end(task: asyncio.Future[T]) -> T:
     if cancelled is not None:
         raise cancelled
     return task.result()
-
-
-def _preparation() -> dict[str, Any]:
-    """Return what `multiprocessing.spawn.prepare` needs to import the main script."""
-    folder = str(mp_process.ORIGINAL_DIR)  # pyright: ignore[reportAttributeAccessIssue]
-    data: dict[str, Any] = {
-        "sys_path": [entry or folder for entry in sys.path],
-        "sys_argv": sys.argv,
-        "orig_dir": folder,
-        "dir": str(Path.cwd()),
-    }
-    main: Any = sys.modules["__main__"]
-    name = getattr(getattr(main, "__spec__", None), "name", None)
-    path = getattr(main, "__file__", None)
-    if name is not None:
-        data["init_main_from_name"] = name
-    elif path is not None and (Path(folder) / path).is_file():
-        data["init_main_from_path"] = str(Path(folder) / path)
-    return data

@@ -29,7 +29,7 @@ _KILL_WAIT = 10.0  # a process in an uninterruptible system call dies only after
 def end_tree(
     pids: int | Iterable[int], grace: float = GRACE, *, mark: str | None = None
 ) -> list[int]:
-    """End processes and all that they started: SIGTERM, `grace` seconds, SIGKILL, until all are gone.
+    """End processes and all that they started: SIGTERM, `grace` seconds, SIGKILL, confirmed dead.
 
     A child of the calling process is left as a zombie, so that its exit status can be read. The
     calling process itself is never ended.
@@ -57,6 +57,13 @@ def end_tree(
         _send(found, signal.SIGKILL)
         _wait_gone(found, 1.0)
     return [process.pid for process in found]
+
+
+def load() -> None:
+    """Import now what is imported on first use."""
+    from importlib import import_module
+
+    import_module("psutil")
 
 
 def watch_parent(parent: int | None = None, *, grace: float = GRACE) -> None:

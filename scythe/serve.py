@@ -72,8 +72,11 @@ def leaf_worker(
     experiments: Sequence[Experiment[Any, Any]],
     workflows: Sequence[Any],
     labels: Mapping[str, str | int],
+    *,
+    durable_slots: int = 0,
+    codes: Mapping[str, CodeRef] | None = None,
 ) -> Any:
-    """Make the Hatchet worker that serves leaves. It offers no durable slots.
+    """Make the Hatchet worker that serves leaves.
 
     Args:
         name: The worker's name.
@@ -81,13 +84,18 @@ def leaf_worker(
         experiments: The experiments whose leaves it serves.
         workflows: Further Hatchet tasks and workflows that it serves itself.
         labels: The worker's labels.
+        durable_slots: Durable tasks among these workflows that it runs at one time.
+        codes: Where the processes that run leaves find the experiments, by name.
     """
-    tasks = [leaf_task(item, LeafHandler(item, executor)) for item in experiments]
+    places = codes or {}
+    tasks = [
+        leaf_task(item, LeafHandler(item, executor, places.get(item.name))) for item in experiments
+    ]
     return make_worker(
         name,
         [*tasks, *workflows],
         slots=executor.capacity.slots,
-        durable_slots=0,
+        durable_slots=durable_slots,
         labels=labels,
         on_stop=executor.aclose,
     )

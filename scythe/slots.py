@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 _MANY = 8  # from here on one CPU is left to the system and the worker
@@ -45,6 +45,10 @@ def usable_cpus() -> int:
     return max(1, min(counts))
 
 
+class NoSlotInTimeError(Exception):
+    """The slots that were asked for were not free in time."""
+
+
 class Slots:
     """Slots that are given out in the order of asking, one or several at a time.
 
@@ -59,37 +63,39 @@ class Slots:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @contextlib.asynccontextmanager
-    async def held(self, count: int, timeout: float) -> AsyncIterator[None]:
+    async def held(self, count: int, within: float) -> AsyncGenerator[None]:
         """Hold slots.
 
         Args:
             count: How many; no more than there are in total.
-            timeout: Seconds to wait for them.
+            within: Seconds to wait for them.
 
         Raises:
-            TimeoutError: They were not free in time.
+            NoSlotInTimeError: They were not free in time.
         """
-        await self._acquire(count, timeout)
+        await self._acquire(count, within)
         try:
             yield
         finally:
             self._free += count
             self._hand_out()
 
-    async def _acquire(self, count: int, timeout: float) -> None:
+    async def _acquire(self, count: int, within: float) -> None:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((count, mine))
         self._hand_out()
         try:
             if not mine.done():
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(within):
                     await mine
-        except BaseException:
+        except BaseException as error:
             if mine.done() and not mine.cancelled():
                 self._free += count  # given while the one who waited was being cancelled
             else:
                 self._waiting = deque(one for one in self._waiting if one[1] is not mine)
             self._hand_out()
+            if isinstance(error, TimeoutError):
+                raise NoSlotInTimeError from None
             raise
 
     def _hand_out(self) -> None:

@@ -10,14 +10,14 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from scythe.leaf_state import DUMP_SIGNAL
 from scythe.processes import end_tree, oom_kills
-from scythe_ray.process import STACK_SIGNAL
 from scythe_ray.record import (
     CANCELLED,
     RECORD,
@@ -37,16 +37,17 @@ class Sighting:
     """A leaf that was found on a node.
 
     Attributes:
-        state: `running`, `ended` (its process is dead now) or `done` (it came to its own end).
+        state: `importing` its code, `running`, `ended` (its process is dead now), or `done` (it
+            came to its own end).
         node: Host name.
         pid: The process.
-        elapsed: Seconds since it began.
+        elapsed: Seconds since it began to import, or to run.
         trace: Stacks that the process left.
         out_of_memory: Whether the kernel ended processes for lack of memory in the meantime.
         left: Processes that could not be ended.
     """
 
-    state: Literal["running", "ended", "done"]
+    state: Literal["importing", "running", "ended", "done"]
     node: str
     pid: int
     elapsed: float
@@ -70,10 +71,11 @@ class NodeControl:
         """Return where a leaf runs, or None if it does not run here."""
         for entry in self._entries():
             if entry.token == token and entry.state != "done" and _is_alive(entry):
-                return Sighting("running", platform.node(), entry.pid, entry.elapsed)
+                state = "importing" if entry.state == "importing" else "running"
+                return Sighting(state, platform.node(), entry.pid, entry.elapsed)
         return None
 
-    def end(self, token: str, grace: float, *, stack: bool = False) -> Sighting | None:
+    def end(self, token: str, grace: float, stack: bool = False) -> Sighting | None:
         """End a leaf with all that it started, confirmed dead; one that begins later waits for it.
 
         Args:
@@ -101,7 +103,7 @@ class NodeControl:
                 left = end_tree([], 0, mark=entry.mark)
                 kills, self._oom_kills = self._oom_kills, oom_kills()
                 seen = self._sighting("ended", entry, left, self._oom_kills > kills)
-                self._remove(entry.pid)
+                self._remove(entry)
                 return seen
         return None
 
@@ -110,7 +112,9 @@ class NodeControl:
         (self._folder / f"{token}{CANCELLED}").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove the folder."""
+        """Remove all that the processes left. No leaf runs any more."""
+        for entry in self._entries():
+            shutil.rmtree(entry.folder, ignore_errors=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _end(self, entry: Entry, grace: float, stack: bool) -> Sighting | None:
@@ -123,23 +127,24 @@ class NodeControl:
                     return None
                 if now.state == "done":
                     return self._sighting("done", now)
-                left: list[int] = []
+                left, seen = [], self._sighting("ended", now)
                 if _is_alive(now):
                     write_entry(record, now.with_state("ending"))
                     if stack:
                         self._ask_for_stack(now.pid)
+                        seen = self._sighting("ended", now)
                     left = end_tree(now.pid, grace, mark=now.mark)
-                seen = self._sighting("ended", now, left)
-                self._remove(now.pid)
-                return seen
+                self._remove(now)
+                return replace(seen, left=tuple(left))
 
     def _ask_for_stack(self, pid: int) -> None:
-        trace = self._path(pid, TRACE)
-        os.kill(pid, STACK_SIGNAL)
-        deadline, size = time.monotonic() + _STACK_WAIT, -1
-        while time.monotonic() < deadline and (size <= 0 or trace.stat().st_size > size):
-            size = trace.stat().st_size if trace.exists() else 0
+        """Make the process write down where its threads are, and wait for it."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, DUMP_SIGNAL)
+        deadline, before, now = time.monotonic() + _STACK_WAIT, "", ""
+        while time.monotonic() < deadline and not (now and now == before):
             time.sleep(0.01)
+            before, now = now, self._trace(pid)
 
     def _sighting(
         self,
@@ -148,19 +153,21 @@ class NodeControl:
         left: list[int] | None = None,
         out_of_memory: bool = False,
     ) -> Sighting:
-        try:
-            trace = self._path(entry.pid, TRACE).read_text(errors="replace")
-        except OSError:
-            trace = ""
         return Sighting(
             state=state,
             node=platform.node(),
             pid=entry.pid,
             elapsed=entry.elapsed,
-            trace=trace,
+            trace=self._trace(entry.pid),
             out_of_memory=out_of_memory,
             left=tuple(left or ()),
         )
+
+    def _trace(self, pid: int) -> str:
+        try:
+            return self._path(pid, TRACE).read_text(errors="replace")
+        except OSError:
+            return ""
 
     def _entries(self) -> Iterator[Entry]:
         if not self._folder.is_dir():
@@ -171,20 +178,21 @@ class NodeControl:
             if entry is None:
                 continue
             if entry.state == "done" and not _is_alive(entry):
-                self._remove(entry.pid)  # Ray ended an idle process
+                self._remove(entry)  # Ray ended an idle process
             else:
                 yield entry
 
-    def _remove(self, pid: int) -> None:
+    def _remove(self, entry: Entry) -> None:
         for suffix in (RECORD, TRACE):
-            self._path(pid, suffix).unlink(missing_ok=True)
+            self._path(entry.pid, suffix).unlink(missing_ok=True)
+        shutil.rmtree(entry.folder, ignore_errors=True)
 
     def _path(self, pid: int, suffix: str) -> Path:
         return self._folder / f"{pid}{suffix}"
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int | None]:
+def _opened(path: Path) -> Generator[int | None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

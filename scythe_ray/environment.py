@@ -8,6 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+# At "0" a node's address is 127.0.0.1, on Linux too, and everything listens there only.
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+AUTH_MODE = "RAY_AUTH_MODE"
 _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # With `uv run`, Ray would zip the working directory and start its workers by `uv run` as well.
@@ -19,8 +23,7 @@ _ALWAYS = {
 _OWN_CLUSTER = {
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    # This makes 127.0.0.1 the node's address, on Linux too, and everything listens there only.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    LOOPBACK_ONLY: "0",
 }
 _FOREIGN_CLUSTER = {
     # Without it Ray ends this process, with no exception, 60 s after it lost the head.
@@ -29,8 +32,6 @@ _FOREIGN_CLUSTER = {
     "RAY_grpc_client_keepalive_time_ms": "10000",
     "RAY_grpc_client_keepalive_timeout_ms": "20000",
 }
-TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-AUTH_MODE = "RAY_AUTH_MODE"
 
 
 class RayEnvironment:
@@ -39,21 +40,21 @@ class RayEnvironment:
     def __init__(self) -> None:
         self._before: dict[str, str | None] = {}
 
-    def for_own_cluster(self, token_path: str, mark: Mapping[str, str]) -> None:
+    def for_own_cluster(self, token_path: str) -> None:
         """Set what a cluster of this process's own needs, token authentication included.
 
         Args:
             token_path: The file that holds the token.
-            mark: Variables by which all processes of the cluster are found.
         """
         self.set({**_ALWAYS, **_OWN_CLUSTER}, keep=True)
         # The cluster is private: neither the user's token nor their mode is meant for it.
         self.remove("RAY_AUTH_TOKEN")
-        self.set({AUTH_MODE: "token", "RAY_AUTH_TOKEN_PATH": token_path, **mark})
+        self.set({AUTH_MODE: "token", "RAY_AUTH_TOKEN_PATH": token_path, LOOPBACK_ONLY: "0"})
 
     def for_foreign_cluster(self) -> None:
         """Set what attaching to a cluster needs."""
         self.set({**_ALWAYS, **_FOREIGN_CLUSTER}, keep=True)
+        self._remember(AUTH_MODE)  # set where a token is found
 
     def set(self, values: Mapping[str, str], *, keep: bool = False) -> None:
         """Set variables; with `keep`, only those that are not set."""

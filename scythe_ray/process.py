@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import faulthandler
+import contextlib
+import inspect
+import logging
 import os
-import signal
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from scythe.processes import MARK
+from scythe.leaf_state import ProcessState
+from scythe.processes import GRACE, MARK, end_tree
 from scythe_ray.record import (
     CANCELLED,
     RECORD,
@@ -26,9 +29,10 @@ from scythe_ray.record import (
     write_entry,
 )
 
-STACK_SIGNAL = signal.SIGUSR2
 EXIT_NOTE = "os._exit"
 _WAIT_TO_BE_ENDED = 60.0
+logger = logging.getLogger("scythe.ray")
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class LeafProcess:
@@ -36,33 +40,41 @@ class LeafProcess:
 
     Attributes:
         leaves: How many leaves it has begun.
+        folder: Where the temporary folders of its leaves are made.
+
+    Args:
+        records: The folder of the records.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, records: Path) -> None:
         import psutil
 
         self.leaves = 0
-        self._folder = private_folder(folder)
+        self.folder = tempfile.mkdtemp(prefix="scythe-ray-leaf-")
+        self._records = private_folder(records)
         self._pid = os.getpid()
         self._birth = psutil.Process().create_time()
         self._base_mark = os.environ.get(MARK, "ray")
         self._record = self._open(RECORD, os.O_RDWR)
-        self._trace = self._open(TRACE, os.O_RDWR | os.O_APPEND)
+        self._trace = os.fdopen(self._open(TRACE, os.O_WRONLY | os.O_APPEND), "ab", buffering=0)
+        self._state = ProcessState(self._trace)
+        self._state.restore()
         self._entry: Entry | None = None
         self._exit: Callable[[int], NoReturn] = os._exit
         os._exit = self._exit_with_note
+        _adopt_orphans()
 
     @contextmanager
-    def running(self, token: str, *, last: bool) -> Iterator[None]:
-        """Run a leaf inside; the processes that it starts carry its mark.
+    def running(self, token: str, *, last: bool) -> Generator[None]:
+        """Run a leaf inside; the processes that it starts carry its mark and end with it.
 
         Args:
-            token: The try of the leaf.
+            token: The submission of the leaf.
             last: Whether the process ends after it.
         """
-        self._begin(token)
+        entry = self._begin(token)
         before = os.environ.get(MARK)
-        os.environ[MARK] = self._mark(token)
+        os.environ[MARK] = entry.mark
         try:
             yield
         finally:
@@ -70,35 +82,53 @@ class LeafProcess:
                 os.environ.pop(MARK, None)
             else:
                 os.environ[MARK] = before
+            self._end_children(entry.mark)
+            self._state.restore()
             self._finish(last)
 
-    def _begin(self, token: str) -> None:
+    def imported(self) -> None:
+        """Say that the leaf's code is imported: its time runs from here."""
+        if self._entry is not None:
+            with locked(self._record):
+                now = read_entry(self._record)
+                if now is not None and now.state == "importing":
+                    self._entry = self._entry.with_state("running")
+                    write_entry(self._record, self._entry)
+
+    def _begin(self, token: str) -> Entry:
         self.leaves += 1
-        os.ftruncate(self._trace, 0)
-        # Anew for each leaf: the last one may have pointed them elsewhere.
-        faulthandler.enable(self._trace)
-        faulthandler.register(STACK_SIGNAL, self._trace, all_threads=True)
-        entry = Entry(token, self._pid, self._birth, time.monotonic(), self._mark(token))
+        entry = Entry(
+            token=token,
+            pid=self._pid,
+            birth=self._birth,
+            started=time.monotonic(),
+            mark=f"{self._base_mark}/{token}",
+            folder=self.folder,
+        )
         with locked(self._record):
             write_entry(self._record, entry)
         self._entry = entry
-        if (self._folder / f"{token}{CANCELLED}").exists():
+        if (self._records / f"{token}{CANCELLED}").exists():
             self._wait_to_be_ended()
+        return entry
 
     def _finish(self, last: bool) -> None:
         entry = self._entry
-        while entry and not try_lock(self._record):
+        if entry is None:
+            return
+        while not try_lock(self._record):
             now = read_entry(self._record)
-            if now and now.token == entry.token and now.state == "ending":
+            if now is not None and now.token == entry.token and now.state == "ending":
                 self._exit(1)  # who ends this leaf waits for just that
             time.sleep(0.001)
-        if entry:
-            self._entry = None
-            with locked(self._record):
-                write_entry(self._record, entry.with_state("done"))
+        self._entry = None
+        with locked(self._record):  # which this process has: only released here
+            write_entry(self._record, entry.with_state("done"))
         if last:
             self._path(RECORD).unlink(missing_ok=True)
             self._path(TRACE).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                Path(self.folder).rmdir()
 
     def _wait_to_be_ended(self) -> NoReturn:
         """Never return: a task that came back now could meet its own cancellation in the driver."""
@@ -107,17 +137,46 @@ class LeafProcess:
             time.sleep(0.1)
         self._exit(1)
 
+    def _end_children(self, mark: str) -> None:
+        """End what the leaf left running: its place is free when it is over."""
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except (ChildProcessError, AttributeError):
+            return  # by far the most usual case, in one system call
+        import multiprocessing
+
+        import psutil
+
+        multiprocessing.active_children()  # lets it forget those that have ended
+        left: list[int] = []
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error, ChildProcessError):
+                if child.status() == psutil.STATUS_ZOMBIE:
+                    os.waitpid(child.pid, os.WNOHANG)
+                elif "multiprocessing.resource_tracker" not in " ".join(child.cmdline()):
+                    left.append(child.pid)
+        if left:
+            logger.warning("The leaf left processes running, which are ended: %s", left)
+            end_tree(left, GRACE, mark=mark)
+
     def _exit_with_note(self, status: int) -> NoReturn:
         if self._entry is not None and os.getpid() == self._pid:
-            stack = "".join(traceback.format_stack(sys._getframe(1)))  # noqa: SLF001 - documented
-            os.write(self._trace, f"{EXIT_NOTE}({status})\n{stack}".encode())
+            frame = inspect.currentframe()
+            stack = "".join(traceback.format_stack(frame and frame.f_back))
+            self._trace.write(f"{EXIT_NOTE}({status})\n{stack}".encode())
         self._exit(status)
 
-    def _mark(self, token: str) -> str:
-        return f"{self._base_mark}/{token}"
-
     def _path(self, suffix: str) -> Path:
-        return self._folder / f"{self._pid}{suffix}"
+        return self._records / f"{self._pid}{suffix}"
 
     def _open(self, suffix: str, flags: int) -> int:
         return os.open(self._path(suffix), flags | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what a leaf's processes leave behind, so that it can be found."""
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ _BLOCK = 1024
 _LOCK_WAIT = 60.0
 _POLL = 0.001
 
-State = Literal["running", "ending", "done"]
+State = Literal["importing", "running", "ending", "done"]
 
 
 class RecordError(ScytheError):
@@ -41,9 +41,10 @@ class Entry:
         token: The try of the leaf, unique.
         pid: The process.
         birth: When the process was created, as psutil tells it.
-        started: When the leaf began, by the node's monotonic clock.
+        started: When its state began, by the node's monotonic clock: its time runs from there.
         mark: What all processes that the leaf starts carry in their environment.
-        state: Whether it runs, is being ended, or is over.
+        folder: Where the leaf's temporary folder is.
+        state: Whether its code is being imported, it runs, is being ended, or is over.
     """
 
     token: str
@@ -51,7 +52,8 @@ class Entry:
     birth: float
     started: float
     mark: str
-    state: State = "running"
+    folder: str
+    state: State = "importing"
 
     @property
     def elapsed(self) -> float:
@@ -59,8 +61,9 @@ class Entry:
         return time.monotonic() - self.started
 
     def with_state(self, state: State) -> Entry:
-        """Return the same leaf in another state."""
-        return replace(self, state=state)
+        """Return the same leaf in another state; only to `running` does the clock begin anew."""
+        started = time.monotonic() if state == "running" else self.started
+        return replace(self, state=state, started=started)
 
 
 def leaf_folder(session_dir: str, driver_id: str) -> Path:
@@ -109,7 +112,7 @@ def write_entry(descriptor: int, entry: Entry) -> None:
 
 
 @contextmanager
-def locked(descriptor: int) -> Iterator[None]:
+def locked(descriptor: int) -> Generator[None]:
     """Hold a record's lock.
 
     Raises:

@@ -20,8 +20,8 @@ class RaySettings(BaseSettings):
 
     ADDRESS: str | None = Field(
         default=None,
-        description="`host:port` of the cluster's head, `auto` for the Ray that runs on this node, "
-        "`local` for a cluster of this worker's own; unset: this node's, else a cluster of its own.",
+        description="`host:port` of the cluster's head; `auto` for the Ray that runs on this node; "
+        "`local` for a cluster of this worker's own; unset for this node's, else one of its own.",
     )
     CONNECT_TIMEOUT: Duration = Field(
         default=timedelta(seconds=30), description="How long attaching to a cluster may take."
@@ -37,7 +37,7 @@ class RaySettings(BaseSettings):
         default_factory=dict[str, float],
         description="Custom resources of a cluster that the worker starts, as JSON.",
     )
-    NUM_GPUS: float | None = Field(
+    NUM_GPUS: int | None = Field(
         default=None, ge=0, description="GPUs of a cluster that the worker starts (else detected)."
     )
     SYSTEM_RETRIES: int = Field(

@@ -81,7 +81,7 @@ def start_postgres(starter: Starter) -> None:
     if not (data / "PG_VERSION").is_file():
         _create(starter, programs, env, account)
     # After a kill -9 the server's children may live on for a moment.
-    end_all_in(data, grace=5)
+    clean_up_postgres(layout)
     _write_settings(layout, account)
     running = starter.launch(
         POSTGRES,

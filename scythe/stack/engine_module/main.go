@@ -18,6 +18,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,7 +68,7 @@ func command(args []string) error {
 		return serve(args[1])
 	}
 
-	return fmt.Errorf(usage)
+	return errors.New(usage)
 }
 
 // keys writes master.key, private.key and public.key.

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"reflect"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/labstack/echo/v4"
@@ -19,6 +23,9 @@ import (
 	"github.com/hatchet-dev/hatchet/pkg/config/loader"
 	"github.com/hatchet-dev/hatchet/pkg/config/server"
 )
+
+// partitions are the tables in which engines divide the tenants among each other.
+var partitions = []string{"ControllerPartition", "SchedulerPartition", "TenantWorkerPartition"}
 
 // serve runs the engine and the API until the process is told to stop.
 func serve(dir string) error {
@@ -34,22 +41,103 @@ func serve(dir string) error {
 		return fmt.Errorf("could not load the configuration: %w", err)
 	}
 
-	closeAPI, err := startAPI(config)
-	if err != nil {
-		return fmt.Errorf("could not start the API: %w", err)
+	if err := forgetOtherEngines(ctx, config); err != nil {
+		return fmt.Errorf("could not forget earlier engines: %w", err)
 	}
 
+	api := make(chan func() error, 1)
+
+	go func() {
+		closeAPI, err := openWhenInCharge(ctx, config)
+		if err != nil && ctx.Err() == nil {
+			fmt.Fprintln(os.Stderr, "scythe-engine: could not start the API:", err)
+			os.Exit(1)
+		}
+
+		api <- closeAPI
+	}()
+
 	steps := cleanup.New(config.Logger)
-	steps.Add(closeAPI, "api")
 
 	if err := engine.RunWithConfig(ctx, config, &steps); err != nil {
 		return fmt.Errorf("could not run the engine: %w", err)
 	}
 
+	if closeAPI := <-api; closeAPI != nil {
+		steps.Add(closeAPI, "api")
+	}
+
 	steps.Add(closeServer, "server")
 	steps.Add(config.Disconnect, "database")
 
+	// It waits five seconds for other engines to take over; there are none.
+	steps.Fns = slices.DeleteFunc(steps.Fns, func(step cleanup.CleanupFn) bool {
+		return step.Name == "partitioner heartbeat timeout"
+	})
+
 	return steps.Run()
+}
+
+// forgetOtherEngines makes this engine the only one. There is one for each database; what the
+// tables know of another one is left from an engine that was killed. Hatchet would leave that one
+// its queues (leases) for half a minute and its share of the work (partitions) for a minute, and
+// would send tasks to workers that have not found the new engine yet (dispatchers).
+func forgetOtherEngines(ctx context.Context, config *server.ServerConfig) error {
+	for _, table := range append([]string{"Lease", "Dispatcher"}, partitions...) {
+		if _, err := config.Pool.Exec(ctx, fmt.Sprintf(`DELETE FROM %q`, table)); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// openWhenInCharge gives all the work to this engine, which Hatchet would do ten seconds after the
+// start, and then opens the API: who sees it answer can run tasks at once.
+func openWhenInCharge(ctx context.Context, config *server.ServerConfig) (func() error, error) {
+	for _, table := range partitions {
+		if err := awaitRow(ctx, config, table); err != nil {
+			return nil, err
+		}
+	}
+
+	tenants := config.V1.Tenant()
+
+	for _, rebalance := range []func(context.Context) error{
+		tenants.RebalanceAllControllerPartitions,
+		tenants.RebalanceAllSchedulerPartitions,
+		tenants.RebalanceAllTenantWorkerPartitions,
+	} {
+		if err := rebalance(ctx); err != nil {
+			return nil, err
+		}
+	}
+
+	return startAPI(config)
+}
+
+func awaitRow(ctx context.Context, config *server.ServerConfig, table string) error {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+
+	for {
+		var found bool
+
+		query := fmt.Sprintf(`SELECT EXISTS (SELECT FROM %q)`, table)
+		if err := config.Pool.QueryRow(ctx, query).Scan(&found); err != nil {
+			return err
+		}
+
+		if found {
+			return nil
+		}
+
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
 }
 
 // startAPI serves the REST API on loopback.

@@ -1,0 +1,43 @@
+# Everything runs in a virtual environment of its own, made on first use from pinned versions.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test lint bench lock clean
+
+help:  ## Show what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(STAMP): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+install: $(STAMP)  ## Make the virtual environment
+
+demo: $(STAMP)  ## Run the solar example: local stack, local Ray, at least 64 designs
+	$(BIN)/python examples/solar/demo.py
+
+test: $(STAMP)  ## Run all tests on real services
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(STAMP)  ## Measure against a bare Hatchet program in the same run
+	$(BIN)/python -m benchmarks.throughput
+
+lock:  ## Pin the newest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet uv
+	$(VENV)-lock/bin/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.txt
+	$(VENV)-lock/bin/uv pip compile requirements-build.in --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-build.txt
+	rm -rf $(VENV)-lock
+
+clean:  ## Remove the virtual environment and what tools left
+	rm -rf $(VENV) .pytest_cache .ruff_cache dist build

@@ -1,0 +1,67 @@
+"""The floor: a bare Hatchet program of the same shape as Scythe's, without Scythe.
+
+`python -m benchmarks.floor fan|leaf SLOTS` serves one role; `run(n)` starts a tree of n leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+from typing import Any
+
+from hatchet_sdk import ClientConfig, Context, DurableContext, Hatchet
+from hatchet_sdk.runnables.eviction import EvictionPolicy
+from pydantic import BaseModel
+
+from scythe.engine import quiet_logger
+
+_SLICE = 900
+hatchet = Hatchet(config=ClientConfig(logger=quiet_logger()))
+
+
+class FloorInput(BaseModel):
+    x: int = 0
+
+
+class FloorFan(BaseModel):
+    n: int
+
+
+@hatchet.task(
+    name="floor_leaf",
+    input_validator=FloorInput,
+    execution_timeout=timedelta(minutes=1),
+    schedule_timeout=timedelta(hours=1),
+)
+async def floor_leaf(payload: FloorInput, ctx: Context) -> dict[str, int]:
+    return {"y": 2 * payload.x}
+
+
+@hatchet.durable_task(
+    name="floor_fan",
+    input_validator=FloorFan,
+    execution_timeout=timedelta(hours=1),
+    schedule_timeout=timedelta(hours=1),
+    eviction_policy=EvictionPolicy(ttl=None, allow_capacity_eviction=False),
+)
+async def floor_fan(payload: FloorFan, ctx: DurableContext) -> dict[str, int]:
+    items = [
+        floor_leaf.create_bulk_run_item(input=FloorInput(x=i), child_key=str(i))
+        for i in range(payload.n)
+    ]
+    parts = [items[i : i + _SLICE] for i in range(0, len(items), _SLICE)]
+    results: list[Any] = await asyncio.gather(*[floor_leaf.aio_run_many(part) for part in parts])
+    return {"total": sum(len(part) for part in results)}
+
+
+def run(n: int) -> None:
+    result: Any = floor_fan.run(FloorFan(n=n))
+    if result["total"] != n:
+        raise SystemExit(f"the floor ran {result['total']} of {n} leaves")
+
+
+if __name__ == "__main__":
+    role, slots = sys.argv[1], int(sys.argv[2])
+    task = floor_fan if role == "fan" else floor_leaf
+    hatchet.worker(f"floor-{role}", slots=slots, durable_slots=1000, workflows=[task]).start()

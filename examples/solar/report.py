@@ -1,0 +1,108 @@
+"""What a finished run says: tables for the terminal, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from scythe.experiments import ExperimentRun
+
+COLUMNS = {  # column: (heading, unit, format)
+    "tilt": ("tilt", "deg", "{:.0f}"),
+    "azimuth": ("azimuth", "deg", "{:.0f}"),
+    "dc_ac_ratio": ("DC/AC", "-", "{:.2f}"),
+    "annual_yield": ("annual yield", "kWh", "{:,.0f}"),
+    "specific_yield": ("specific yield", "kWh/kWp", "{:,.0f}"),
+    "performance_ratio": ("performance ratio", "-", "{:.3f}"),
+    "clipping_loss": ("clipping", "%", "{:.2f}"),
+}
+MOST_NUMBERS = 100  # a map with more cells than that has no numbers in them
+
+
+def read_scalars(run: ExperimentRun) -> pd.DataFrame:
+    """Return inputs and outputs of all designs that ended well, side by side."""
+    return run.results("scalars").to_pandas().reset_index()
+
+
+def print_report(run: ExperimentRun, scalars: pd.DataFrame) -> None:
+    """Print the best designs, where the leaves ran, and where the results are."""
+    print("\nThe best of all designs:\n")
+    print_table(scalars.nlargest(5, "specific_yield"))
+    print("\nThe best orientation for each size of the inverter:\n")
+    print_table(scalars.loc[scalars.groupby("dc_ac_ratio")["specific_yield"].idxmax()])
+    print(f"\n{describe_leaves(run)}")
+    print("\nThe results:\n")
+    for name, key in sorted(run.list_results_files().items()):
+        print(f"  {name:<18}{run.as_uri(key)}")
+
+
+def print_table(designs: pd.DataFrame) -> None:
+    """Print designs as a table with units."""
+    rows = [[heading for heading, _, _ in COLUMNS.values()]]
+    rows.append([f"[{unit}]" for _, unit, _ in COLUMNS.values()])
+    for design in designs[list(COLUMNS)].itertuples(index=False):
+        formats = (form for _, _, form in COLUMNS.values())
+        rows.append([form.format(value) for form, value in zip(formats, design, strict=True)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
+
+
+def describe_leaves(run: ExperimentRun) -> str:
+    """Say in how many processes the leaves ran, and how long each took."""
+    leaves = run.results("leaves").to_pandas().reset_index()
+    pids = sorted(leaves["pid"].unique())
+    first, last = leaves["started"].min(), leaves["finished"].max()
+    return (
+        f"{len(leaves)} leaves ran in {len(pids)} processes "
+        f"({', '.join(f'pid {pid}' for pid in pids[:4])}{', ...' if len(pids) > 4 else ''}) "
+        f"on {leaves['node'].nunique()} node(s): {leaves['seconds'].median():.2f} s each, "
+        f"{(last - first).total_seconds():.1f} s together."
+    )
+
+
+def print_errors(run: ExperimentRun) -> None:
+    """Print why leaves failed: the first of each kind, with how many there are."""
+    errors = run.errors().to_pandas().reset_index()
+    for (kind, name), group in errors.groupby(["kind", "type"]):
+        print(f"  {len(group)} x {kind}, {name}: {group['message'].iloc[0]}")
+
+
+def draw_map(scalars: pd.DataFrame, site: str, path: Path) -> None:
+    """Draw the specific yield over tilt and azimuth, one map for each size of the inverter."""
+    maps = list(_maps(scalars))
+    low, high = scalars["specific_yield"].min(), scalars["specific_yield"].max()
+    figure = Figure(figsize=(1.5 + 4.2 * len(maps), 4.6), layout="constrained")
+    axes = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
+    for axis, (ratio, cells) in zip(axes, maps, strict=True):
+        mesh = axis.pcolormesh(
+            cells.columns, cells.index, cells.to_numpy(), shading="nearest", vmin=low, vmax=high
+        )
+        tilt, azimuth = cells.stack().idxmax()
+        axis.plot(azimuth, tilt, "*", markersize=22, markerfacecolor="none", color="black")
+        _write_numbers(axis, cells, dark_below=(low + high) / 2)
+        axis.set_title(f"DC/AC = {ratio:g}")
+        axis.set_xlabel("azimuth [deg]  (90 east, 180 south)")
+        axis.set_xticks(cells.columns)
+        axis.set_yticks(cells.index)
+    axes[0].set_ylabel("tilt [deg]")
+    figure.colorbar(mesh, ax=list(axes), label="specific yield [kWh/kWp]")
+    figure.suptitle(f"Photovoltaic yield in a typical year: {site}  (star: best)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def _maps(scalars: pd.DataFrame) -> Iterator[tuple[float, pd.DataFrame]]:
+    for ratio, group in scalars.groupby("dc_ac_ratio"):
+        yield ratio, group.pivot_table("specific_yield", index="tilt", columns="azimuth")
+
+
+def _write_numbers(axis, cells: pd.DataFrame, dark_below: float) -> None:
+    if cells.size > MOST_NUMBERS:
+        return
+    for (tilt, azimuth), value in cells.stack().items():
+        color = "white" if value < dark_below else "black"
+        axis.text(azimuth, tilt, f"{value:.0f}", ha="center", va="center", size=7, color=color)

@@ -1,0 +1,274 @@
+"""What runs in the process of a part: build its Hatchet worker, serve, stop when told to.
+
+The main thread belongs to the SDK's event loop. A second thread watches the supervisor, the SDK's
+own process and the running leaves, and reports to the supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import types
+from multiprocessing.connection import Connection, wait
+from typing import Any, NoReturn
+
+from scythe import worker_logs
+from scythe.errors import EngineError, ScytheError
+from scythe.executor import Capacity, Executor, ExecutorRequest, load_executor_factory
+from scythe.outcomes import LeafCall, LeafResult
+from scythe.part_start import HiddenMain, SdkErrors
+from scythe.parts import WIND_DOWN, PartFailed, PartMessage, PartPlan, PartReady, PartStopping
+from scythe.processes import GRACE, MARK, end_tree
+
+_POLL = 0.05
+_REPORT = 0.2
+
+logger = logging.getLogger("scythe.worker")
+
+
+def run_part(plan: PartPlan, mark: str, pipe: Connection) -> None:
+    """Serve a part until SIGTERM. The process ends with this call.
+
+    Args:
+        plan: What to serve.
+        mark: What finds this process and all that it starts, see `scythe.processes.MARK`.
+        pipe: Takes `PartMessage`s to the supervisor.
+    """
+    leave_terminal()
+    os.environ[MARK] = mark
+    worker_logs.configure(plan.role)
+    Part(plan, mark, pipe).run()
+
+
+def leave_terminal() -> None:
+    """Leave Ctrl-C, and all else that comes from a terminal, to the supervisor."""
+    with contextlib.suppress(OSError):
+        os.setsid()
+    # A handler and not SIG_IGN, which the programs that leaves start would inherit.
+    signal.signal(signal.SIGINT, _pass_over)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def _pass_over(number: int, frame: types.FrameType | None) -> None:
+    pass
+
+
+class CountingExecutor:
+    """Counts the leaves that run in an executor.
+
+    Args:
+        executor: The executor.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self.running = 0
+
+    @property
+    def capacity(self) -> Capacity:
+        """What the executor offers."""
+        return self._executor.capacity
+
+    async def run(self, call: LeafCall) -> LeafResult:
+        """Run one try of one leaf, see `scythe.executor.Executor`."""
+        self.running += 1
+        try:
+            return await self._executor.run(call)
+        finally:
+            self.running -= 1
+
+    async def aclose(self) -> None:
+        """End all that the executor started."""
+        await self._executor.aclose()
+
+
+class Part:
+    """The process of a part.
+
+    Args:
+        plan: What it serves.
+        mark: What all its processes carry in their environment.
+        pipe: Takes messages to the supervisor.
+    """
+
+    def __init__(self, plan: PartPlan, mark: str, pipe: Connection) -> None:
+        self._plan, self._mark, self._pipe = plan, mark, pipe
+        self._executor: CountingExecutor | None = None
+        self._worker: Any = None
+        self._registered = False
+        self._stopping = False
+        self._ready = PartReady(slots=0)
+        self._main, self._sdk_errors = HiddenMain(), SdkErrors()
+
+    def run(self) -> None:
+        """Serve until SIGTERM, then end the process."""
+        threading.Thread(target=self._watch, name="scythe-part", daemon=True).start()
+        try:
+            worker = self._make_worker()
+            self._set_signals()
+            self._main.hide()
+            self._sdk_errors.install()
+            self._worker = worker
+            worker.start()
+        except SystemExit:
+            pass  # the SDK's way to return
+        except ScytheError as error:
+            self._fail(str(error), away=isinstance(error, EngineError))
+        except BaseException as error:
+            logger.exception("This part cannot go on.")
+            self._fail(self._sdk_errors.last or f"{type(error).__name__}: {error}")
+        if not self._registered:
+            self._fail(self._sdk_errors.last or "Hatchet did not take the worker.")
+        self._leave()
+
+    def _make_worker(self) -> Any:
+        from scythe.engine import check_engine, make_worker
+        from scythe.locate import find_experiment
+        from scythe.serve import fan_worker, leaf_worker
+        from scythe.workflow_ref import find_workflow
+
+        plan = self._plan
+        check_engine()
+        experiments = [find_experiment(ref) for ref in plan.experiments]
+        workflows = [find_workflow(ref) for ref in plan.workflows]
+        if plan.role == "leaf":
+            executor = self._open_executor()
+            return leaf_worker(
+                plan.name,
+                executor,
+                experiments,
+                workflows,
+                dict(self._ready.labels),
+                durable_slots=plan.durable_slots,
+                codes={ref.experiment: ref for ref in plan.experiments},
+            )
+        slots = plan.slots or plan.default_slots
+        self._ready = PartReady(slots, labels=dict(plan.labels))
+        make = fan_worker if plan.role == "fan" else make_worker
+        return make(
+            plan.name,
+            workflows,
+            slots=slots,
+            durable_slots=plan.durable_slots,
+            labels=dict(plan.labels),
+        )
+
+    def _open_executor(self) -> CountingExecutor:
+        plan = self._plan
+        request = ExecutorRequest(plan.slots, dict(plan.labels), plan.shutdown_timeout)
+        executor = load_executor_factory(plan.executor)(request)
+        capacity = executor.capacity
+        self._ready = PartReady(
+            capacity.slots, capacity.source, {**capacity.labels, **plan.labels}, capacity.place
+        )
+        self._executor = CountingExecutor(executor)
+        return self._executor
+
+    def _set_signals(self) -> None:
+        """Let SIGTERM stop the worker gracefully, once: to the SDK the second one means at once."""
+        graceful: Any = signal.getsignal(signal.SIGTERM)
+
+        def stop(number: int, frame: types.FrameType | None) -> None:
+            if not self._registered:
+                os._exit(128 + number)
+            if not self._stopping:
+                self._stopping = True
+                graceful(number, frame)
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, _pass_over)
+
+    def _watch(self) -> None:
+        """Watch what this part lives by, in a thread of its own."""
+        parent = multiprocessing.parent_process()
+        supervisor = parent.sentinel if parent is not None else -1
+        listener = self._watch_start(supervisor)
+        self._registered = True
+        self._main.show()
+        self._sdk_errors.remove()
+        self._send(self._ready)
+        told = -1
+        while True:
+            gone = wait([supervisor, listener] if listener >= 0 else [supervisor], _REPORT)
+            if supervisor in gone:
+                self._stop_alone()
+            if listener in gone:
+                if not self._stopping:
+                    self._fail("Its connection to Hatchet ended: the SDK's own process died.")
+                listener = -1  # it has done its work
+            if self._stopping and told != self._running:
+                told = self._running
+                self._send(PartStopping(told))
+
+    def _watch_start(self, supervisor: int) -> int:
+        """Wait until the engine knows the worker; return what tells the end of the SDK's process."""
+        from scythe.engine import is_registered, listener_of
+
+        while True:
+            listener = listener_of(self._worker) if self._worker is not None else None
+            watched = [supervisor] if listener is None else [supervisor, listener.sentinel]
+            gone = wait(watched, _POLL)
+            if supervisor in gone:
+                self._die()
+            if listener is None:
+                continue
+            if listener.sentinel in gone:
+                self._fail("Hatchet did not take the worker: see the log above.")
+            if is_registered(self._worker):
+                return listener.sentinel
+
+    @property
+    def _running(self) -> int:
+        return self._executor.running if self._executor is not None else 0
+
+    def _stop_alone(self) -> NoReturn:
+        """Stop as the supervisor would have stopped this part, now that it is gone."""
+        logger.error("The worker's main process is gone: this part stops.")
+        os.kill(os.getpid(), signal.SIGTERM)
+        now = time.monotonic()
+        last, end = now + self._plan.shutdown_timeout, now + self._plan.shutdown_timeout + WIND_DOWN
+        while now < (last if self._running else end):  # mostly, this process ends here
+            time.sleep(_POLL)
+            now = time.monotonic()
+        self._die()
+
+    def _die(self) -> NoReturn:
+        """End this process and all that it started."""
+        try:
+            end_tree(os.getpid(), GRACE, mark=self._mark)
+        finally:
+            os._exit(1)
+
+    def _fail(self, message: str, *, away: bool = False) -> NoReturn:
+        self._send(PartFailed(message, away))
+        _flush()
+        os._exit(1)
+
+    def _leave(self) -> NoReturn:
+        """End the process after a graceful stop, once the SDK's own process has sent everything."""
+        from scythe.engine import listener_of
+
+        listener = listener_of(self._worker)
+        if listener is not None:
+            listener.join(WIND_DOWN)
+        _flush()
+        os._exit(0)
+
+    def _send(self, message: PartMessage) -> None:
+        with contextlib.suppress(OSError):  # the supervisor is gone
+            self._pipe.send(message)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()

@@ -1,0 +1,103 @@
+"""What a process of the local pool and its worker say to each other, and how it is sent."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+from scythe.outcomes import LeafFailure, LeafOutcome
+
+HEADER = struct.Struct("!Q")  # the length of the message that follows
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a process needs to know before its first leaf.
+
+    Attributes:
+        preparation: For `multiprocessing.spawn.prepare`: the main script, arguments and folders.
+        folder: Private folder of this process, for the folders of its leaves.
+        crash_file: Where `faulthandler` writes the stacks of a process that crashes.
+    """
+
+    preparation: dict[str, Any]
+    folder: str
+    crash_file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The main script is imported: the process waits for a leaf."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """The main script could not be imported."""
+
+    failure: LeafFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The leaf's code is imported: its time runs from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The leaf is over.
+
+    Attributes:
+        outcome: What came of it.
+        left: What it left running, by name; the process must not be used again.
+    """
+
+    outcome: LeafOutcome
+    left: list[str] = field(default_factory=list[str])
+
+
+def frame_of(message: Any) -> bytes:
+    """Return a message as the bytes that are sent: its length, then the message."""
+    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    return HEADER.pack(len(body)) + body
+
+
+class Inbox:
+    """Puts together the messages of a pool process from the bytes that arrive."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Any]:
+        """Take in some bytes and return the messages that they complete.
+
+        Raises:
+            pickle.UnpicklingError: They are none: user code has written to the channel.
+        """
+        self._buffer += data
+        messages: list[Any] = []
+        while len(self._buffer) >= HEADER.size:
+            end = HEADER.size + HEADER.unpack_from(self._buffer)[0]
+            if len(self._buffer) < end:
+                break
+            body = bytes(self._buffer[HEADER.size : end])
+            del self._buffer[:end]
+            messages.append(_Reader(io.BytesIO(body)).load())
+        return messages
+
+
+_READABLE = {
+    __name__: ("Finished", "NotStarted", "Ready", "Started"),
+    "scythe.outcomes": ("FailureKind", "LeafFailure", "LeafResult", "LeafStats"),
+}
+
+
+class _Reader(pickle.Unpickler):
+    """Reads plain outcomes: user code in a process cannot make the worker import anything."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        if global_name in _READABLE.get(module_name, ()):
+            return super().find_class(module_name, global_name)
+        raise pickle.UnpicklingError(f"{module_name}.{global_name} is no part of an outcome")

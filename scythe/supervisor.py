@@ -1,0 +1,261 @@
+"""Starts the parts of a worker, restarts those that die, and stops them all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+
+from scythe.errors import WorkerStartError
+from scythe.part_handle import PartEntry, PartHandle
+from scythe.part_process import run_part
+from scythe.parts import WIND_DOWN, PartFailed, PartPlan, PartReady
+
+_TICK = 1.0
+_SAME = 0.5  # seconds within which two signals are one request
+_REASSIGN = 30  # seconds after which the engine takes tasks from a worker that is silent
+
+logger = logging.getLogger("scythe.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """When a part that died is started again (times in seconds).
+
+    Attributes:
+        first: Wait after the first death; it doubles with each further one.
+        longest: The longest wait.
+        healthy: How long a part must be up for its deaths to be forgotten.
+        most: At so many deaths in short succession it is given up.
+        start: How long a part may take to be ready.
+    """
+
+    first: float = 1.0
+    longest: float = 30.0
+    healthy: float = 60.0
+    most: int = 5
+    start: float = 300.0
+
+    def delay(self, deaths: int) -> float:
+        """Return how long to wait after so many deaths."""
+        return min(self.longest, self.first * 2.0 ** (deaths - 1))
+
+
+class Supervisor:
+    """Runs the parts of a worker until it is told to stop.
+
+    Args:
+        plans: The parts.
+        on_ready: Called once, when all parts are ready for the first time.
+        policy: When a part that died is started again.
+        entry: What runs in the process of a part.
+
+    Attributes:
+        forced_by: The signal that ended the parts at once, or None.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[PartPlan],
+        on_ready: Callable[[Sequence[PartHandle]], None],
+        policy: RestartPolicy | None = None,
+        entry: PartEntry = run_part,
+    ) -> None:
+        self.forced_by: int | None = None
+        self._parts = [PartHandle(plan, entry) for plan in plans]
+        self._grace = max((plan.shutdown_timeout for plan in plans), default=0.0)
+        self._on_ready, self._policy = on_ready, policy or RestartPolicy()
+        self._announced = False
+        self._requests: list[int] = []
+        self._last_signal = float("-inf")
+        self._since: dict[PartHandle, float] = {}  # started, or ready, or dead
+        self._pipe_lock = threading.RLock()  # a signal may come while its thread holds it
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+
+    def run(self) -> None:
+        """Start the parts and serve until a stop is asked for; nothing of them is left then.
+
+        Raises:
+            WorkerStartError: A part cannot be started, or was given up.
+        """
+        with self._signals_taken():
+            try:
+                self._serve()
+            finally:
+                self._stop_parts()
+        self._close()
+
+    def stop(self) -> None:
+        """Ask for a graceful stop; asked again, for one at once. May be called in any thread."""
+        self._wake(0)
+
+    def _serve(self) -> None:
+        for part in self._parts:
+            self._start(part)
+        while not self._requests:
+            self._wait(self._next_event() - time.monotonic())
+            for part in self._parts:
+                self._tend(part)
+            self._announce()
+
+    def _wake(self, number: int, frame: types.FrameType | None = None) -> None:
+        with self._pipe_lock, contextlib.suppress(OSError):
+            if self._wake_write >= 0:
+                os.write(self._wake_write, bytes([number]))
+
+    def _close(self) -> None:
+        with self._pipe_lock:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_write = -1
+
+    @contextmanager
+    def _signals_taken(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT, where that can be done: in the main thread."""
+        taken: dict[int, object] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's `&`
+                    taken[number] = signal.signal(number, self._wake)
+        try:
+            yield
+        finally:
+            for number, handler in taken.items():
+                signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _wait(self, timeout: float) -> None:
+        """Wait for something to happen: a message, a death, a signal, or a time."""
+        waitables = [one for part in self._parts for one in part.waitables]
+        wait([self._wake_read, *waitables], min(max(timeout, 0.0), _TICK))
+        with contextlib.suppress(BlockingIOError):
+            for number in os.read(self._wake_read, 64):
+                self._take_request(number)
+
+    def _take_request(self, number: int) -> None:
+        now = time.monotonic()
+        # A wrapper such as `uv run` may pass on the signal that the terminal has sent already.
+        repeated = number and now < self._last_signal + _SAME
+        if not repeated:
+            self._requests.append(number)
+        if number:
+            self._last_signal = now
+
+    def _start(self, part: PartHandle) -> None:
+        self._since[part] = time.monotonic()
+        part.start()
+        logger.debug("%s starts.", part)
+
+    def _next_event(self) -> float:
+        """Return when the next part is due to be started again."""
+        return min((self._due(part) for part in self._parts if not part.is_up), default=float("inf"))
+
+    def _due(self, part: PartHandle) -> float:
+        return self._since[part] + self._policy.delay(part.tries)
+
+    def _tend(self, part: PartHandle) -> None:
+        """Deal with what happened to a part."""
+        now = time.monotonic()
+        if not part.is_up:
+            if now >= self._due(part):
+                self._start(part)
+            return
+        for message in part.read():
+            if isinstance(message, PartReady):
+                self._since[part] = now
+                if self._announced:
+                    logger.info("%s is ready again.", part)
+        late = part.ready is None and now > self._since[part] + self._policy.start
+        if late:
+            part.failure = PartFailed(f"it was not ready after {self._policy.start:.0f} s")
+        if late or part.has_ended():
+            self._deal_with_death(part)
+        elif part.ready and part.tries and now > self._since[part] + self._policy.healthy:
+            part.tries = part.deaths = 0
+
+    def _deal_with_death(self, part: PartHandle) -> None:
+        part.read()
+        who, was_ready = str(part), part.ready is not None
+        how = part.bury()
+        failure = part.failure
+        if not self._announced and not was_ready:
+            raise WorkerStartError(
+                failure.message
+                if failure
+                else f"{who} ended while it started ({how}): see the log above for why."
+            )
+        part.tries += 1
+        part.deaths += failure is None or not failure.away
+        why = f"{how}: {failure.message}" if failure else how
+        if part.deaths >= self._policy.most:
+            raise WorkerStartError(
+                f"{who} died {part.deaths} times in short succession, the last time with {why}. "
+                "It is not started again: look in the log above for the cause, then start the "
+                "worker again."
+            )
+        self._since[part] = time.monotonic()
+        delay = self._policy.delay(part.tries)
+        logger.error("%s died (%s). It is started again in %g s.", who, why, delay)
+
+    def _announce(self) -> None:
+        if not self._announced and all(part.ready for part in self._parts):
+            self._announced = True
+            self._on_ready(self._parts)
+
+    def _stop_parts(self) -> None:
+        """Stop all parts: gracefully, then at the end of their time, or when asked again, hard."""
+        parts = [part for part in self._parts if part.is_up]
+        if parts and self._announced:
+            logger.info(
+                "Stopping; running leaves get %g s. Ask again to stop at once.", self._grace
+            )
+        for part in parts:
+            part.ask_to_stop()
+        started = time.monotonic()
+        while parts and len(self._requests) < 2:
+            parts = [part for part in parts if not self._has_stopped(part, started)]
+            if parts:
+                self._wait(_TICK)
+        if parts:
+            self.forced_by = self._requests[-1] or None
+        for part in parts:
+            self._end(part, "asked to stop at once")
+
+    def _has_stopped(self, part: PartHandle, started: float) -> bool:
+        """Return whether a part has ended, if need be because its time is up."""
+        before = part.running
+        part.read()
+        if part.running and part.running != before:
+            logger.info("%s waits for %s.", part, _leaves(part.running))
+        if part.has_ended():
+            part.bury()
+            return True
+        grace = self._grace + (0 if part.running else WIND_DOWN)
+        if time.monotonic() > started + grace:
+            self._end(part, f"not done after {grace:g} s")
+            return True
+        return False
+
+    def _end(self, part: PartHandle, why: str) -> None:
+        who = str(part)
+        part.bury()
+        lost = (
+            f" with {_leaves(part.running)}, which Hatchet gives to another worker in about "
+            f"{_REASSIGN} s"
+            if part.running
+            else ""
+        )
+        logger.warning("%s was ended (%s)%s.", who, why, lost)
+
+
+def _leaves(count: int) -> str:
+    return f"{count} running {'leaf' if count == 1 else 'leaves'}"

@@ -1,0 +1,193 @@
+"""One submission of a leaf to Ray, from its start to its certain end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from scythe.errors import ExecutorUnavailable, LeafFailed
+from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
+from scythe.pool_process import to_the_end
+from scythe.processes import GRACE
+from scythe_ray.control import Sighting
+from scythe_ray.controls import Controls
+from scythe_ray.failures import (
+    START_TIMEOUT,
+    closed_failure,
+    crash_failure,
+    ended_itself,
+    failure_of,
+    timeout_failure,
+    waited_failure,
+)
+from scythe_ray.remote import UsedProcess, load_outcome
+
+_END_WAIT = 30.0  # from SIGKILL, or Ray's own cancellation, to Ray's word that the task is over
+_LOOK_AGAIN = 1.0
+logger = logging.getLogger("scythe.ray")
+
+
+class PlaceLost(Exception):  # noqa: N818 - an event, not an error
+    """The leaf's place is gone, or its process died: it may be sent again."""
+
+    def __init__(self, failure: LeafFailure, *, is_crash: bool) -> None:
+        self.failure, self.is_crash = failure, is_crash
+        super().__init__(failure.summary)
+
+
+class Attempt:
+    """A leaf that Ray was given. Call `outcome` once.
+
+    Args:
+        call: The try of the leaf.
+        token: Unique for this submission.
+        ref: Ray's reference of the result.
+        nodes: The nodes that may run it.
+        needs: What it needs, for messages.
+        controls: The channel to the nodes.
+    """
+
+    def __init__(
+        self,
+        call: LeafCall,
+        token: str,
+        ref: Any,
+        nodes: Sequence[str],
+        needs: str,
+        controls: Controls,
+    ) -> None:
+        self._call, self._token, self._ref = call, token, ref
+        self._nodes, self._needs, self._controls = nodes, needs, controls
+        self._result: asyncio.Future[bytes] = asyncio.wrap_future(ref.future())
+        self._result.add_done_callback(_look_at)
+        self._aborted: LeafFailure | None = None
+        self._ending: asyncio.Task[Sighting | None] | None = None
+
+    async def outcome(self) -> LeafOutcome | UsedProcess:
+        """Wait for the leaf; end it when its time is over, or when this is cancelled.
+
+        Raises:
+            LeafFailed: It ended its own process, or ran too long.
+            ExecutorUnavailable: Ray did not start it in time, or it was aborted.
+            PlaceLost: Its process or its node is gone.
+        """
+        try:
+            await self._watch()
+        except asyncio.CancelledError:
+            await to_the_end(self._end())
+            raise
+        if self._result.cancelled() and self._aborted is not None:
+            raise ExecutorUnavailable(self._aborted)
+        try:
+            data = self._result.result()
+        except Exception as error:  # noqa: BLE001 - whatever Ray raises is classified
+            if self._aborted is not None:
+                raise ExecutorUnavailable(self._aborted) from None
+            raise await self._classified(error) from None
+        return load_outcome(data)
+
+    async def abort(self, failure: LeafFailure | None = None) -> None:
+        """End the leaf; `outcome` then raises the failure, as the place failed."""
+        self._aborted = failure or closed_failure()
+        await self._end()
+
+    def give_up(self, failure: LeafFailure) -> None:
+        """Let `outcome` raise the failure at once: Ray can no longer be asked for anything."""
+        self._aborted = failure
+        if not self._result.done():
+            self._result.cancel()
+
+    async def _watch(self) -> None:
+        """Wait until Ray says that the task is over, looking after it whenever a limit is due."""
+        now = time.monotonic()
+        latest_start = now + self._call.schedule_timeout
+        due = now + self._call.timeout
+        started = False
+        while not await self._is_over(due if started else min(due, latest_start)):
+            seen = await self._controls.find(self._nodes, self._token)
+            now = time.monotonic()
+            if seen is None:
+                if now >= latest_start and not started:
+                    await self._stop_waiting()
+                    return
+                due = now + (_LOOK_AGAIN if started else self._call.timeout)
+                continue
+            started = True
+            importing = seen.state == "importing"
+            limit = START_TIMEOUT if importing else self._call.timeout
+            if seen.elapsed >= limit:
+                await self._time_out(importing=importing)
+                return
+            due = now + min(limit - seen.elapsed, self._call.timeout)
+
+    async def _is_over(self, due: float) -> bool:
+        # `wait` leaves the future alone when the time is over or the waiting is cancelled.
+        done, _ = await asyncio.wait({self._result}, timeout=max(0.0, due - time.monotonic()))
+        return bool(done)
+
+    async def _time_out(self, *, importing: bool) -> None:
+        seen = await to_the_end(self._end(stack=True))
+        if seen is not None and seen.state == "ended" and self._aborted is None:
+            failure = timeout_failure(self._call.timeout, seen, importing=importing)
+            raise LeafFailed(failure)
+
+    async def _stop_waiting(self) -> None:
+        seen = await to_the_end(self._end())
+        if seen is None or seen.state != "done":
+            raise ExecutorUnavailable(waited_failure(self._call, self._needs))
+
+    def _end(self, *, stack: bool = False) -> asyncio.Task[Sighting | None]:
+        """End the leaf wherever it is: once, whoever asks for it."""
+        if self._ending is None:
+            work = self._end_for_good(stack)
+            self._ending = asyncio.get_running_loop().create_task(work)
+        return self._ending
+
+    async def _end_for_good(self, stack: bool) -> Sighting | None:
+        import ray
+
+        deadline = time.monotonic() + _END_WAIT
+        seen = await self._controls.end(self._nodes, self._token, GRACE, stack)
+        if seen is None and not self._result.done():
+            # Not begun, and should it begin now it waits to be ended: this cannot meet its end.
+            with contextlib.suppress(Exception):
+                ray.cancel(self._ref, force=True)
+        while not await self._is_over(time.monotonic() + _LOOK_AGAIN):
+            again = await self._controls.end(self._nodes, self._token, GRACE, False)
+            seen = seen or again
+            if time.monotonic() > deadline:
+                logger.error("Ray does not say that leaf %s is over.", self._call.leaf_id)
+                break
+        await self._controls.forget(self._nodes, self._token)
+        if seen is not None and seen.left:
+            logger.error(
+                "Leaf %s: processes %s on %s cannot be ended, even by SIGKILL.",
+                self._call.leaf_id,
+                list(seen.left),
+                seen.node,
+            )
+        return seen
+
+    async def _classified(self, error: Exception) -> Exception:
+        failure = failure_of(error)
+        if failure.kind is FailureKind.WORKER_CRASH:
+            seen = await self._controls.report(self._nodes, self._token)
+            if seen is None:  # it had not begun: Ray gave it to a process that was ending
+                return PlaceLost(failure, is_crash=False)
+            failure = crash_failure(seen)
+            if ended_itself(seen) or failure.kind is not FailureKind.WORKER_CRASH:
+                return LeafFailed(failure)
+            return PlaceLost(failure, is_crash=True)
+        if failure.kind in (FailureKind.OUT_OF_MEMORY, FailureKind.ENVIRONMENT):
+            return LeafFailed(failure)
+        return PlaceLost(failure, is_crash=False)
+
+
+def _look_at(result: asyncio.Future[bytes]) -> None:
+    """Keep asyncio from reporting the error of a leaf that was ended on purpose."""
+    if not result.cancelled():
+        result.exception()

@@ -1,0 +1,116 @@
+"""The driver's side of the channel to the leaves: a `NodeControl` for each node, here or there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable
+from concurrent.futures import Executor as Threads
+from pathlib import Path
+from typing import Any
+
+from scythe_ray.control import NodeControl, Sighting
+from scythe_ray.record import leaf_folder
+from scythe_ray.remote import ControlActor, Driver
+
+_CALL_TIMEOUT = 30.0  # for a node that just starts the actor's process
+_ACTOR_CALLS = 16  # that one actor answers at one time
+logger = logging.getLogger("scythe.ray")
+
+
+class Controls:
+    """Finds and ends leaves on any node.
+
+    Args:
+        driver: This driver.
+        packed: The same, as the actors get it.
+        node_id: The node of this process, whose leaves it can reach by itself.
+        threads: Where blocking work is done.
+    """
+
+    def __init__(self, driver: Driver, packed: bytes, node_id: str, threads: Threads) -> None:
+        self._packed, self._threads = packed, threads
+        self._actors: dict[str, Any] = {}
+        self._here: dict[str, NodeControl] = {}
+        if _same_user(driver.session_dir):
+            folder = leaf_folder(driver.session_dir, driver.driver_id)
+            self._here[node_id] = NodeControl(folder)
+
+    def prepare(self, nodes: Iterable[str]) -> None:
+        """See that there is a control on each of these nodes; does not wait for it."""
+        for node_id in nodes:
+            if node_id not in self._here and node_id not in self._actors:
+                self._actors[node_id] = self._start_actor(node_id)
+
+    async def find(self, nodes: Iterable[str], token: str) -> Sighting | None:
+        """See `NodeControl.find`, on each of these nodes."""
+        return await self._ask(nodes, "find", token)
+
+    async def end(
+        self, nodes: Iterable[str], token: str, grace: float, stack: bool
+    ) -> Sighting | None:
+        """See `NodeControl.end`, on each of these nodes."""
+        return await self._ask(nodes, "end", token, grace, stack, limit=_CALL_TIMEOUT + grace)
+
+    async def report(self, nodes: Iterable[str], token: str) -> Sighting | None:
+        """See `NodeControl.report`, on each of these nodes."""
+        return await self._ask(nodes, "report", token)
+
+    async def forget(self, nodes: Iterable[str], token: str) -> None:
+        """See `NodeControl.forget`, on each of these nodes."""
+        await self._ask(nodes, "forget", token)
+
+    async def close(self) -> None:
+        """Remove what the leaves' processes left, and end the actors."""
+        import ray
+
+        await self._ask([*self._here, *self._actors], "close", limit=5.0)
+        for actor in self._actors.values():
+            ray.kill(actor)
+        self._actors.clear()
+
+    async def _ask(
+        self, nodes: Iterable[str], method: str, *args: Any, limit: float = _CALL_TIMEOUT
+    ) -> Sighting | None:
+        chosen = list(nodes)
+        self.prepare(chosen)
+        answers = await asyncio.gather(
+            *(self._ask_one(node_id, method, args, limit) for node_id in chosen)
+        )
+        return next((answer for answer in answers if answer is not None), None)
+
+    async def _ask_one(
+        self, node_id: str, method: str, args: tuple[Any, ...], limit: float
+    ) -> Sighting | None:
+        loop = asyncio.get_running_loop()
+        if node_id in self._here:
+            return await loop.run_in_executor(
+                self._threads, getattr(self._here[node_id], method), *args
+            )
+        try:
+            ref: Any = getattr(self._actors[node_id], method).remote(*args)
+            return await asyncio.wait_for(asyncio.wrap_future(ref.future()), limit)
+        except Exception as error:  # noqa: BLE001 - a node that is gone has no leaf either
+            logger.debug("Node %s does not answer %s(): %s", node_id[:8], method, error)
+            self._actors.pop(node_id, None)
+            return None
+
+    def _start_actor(self, node_id: str) -> Any:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        actor_class: Any = ray.remote(ControlActor)
+        return actor_class.options(
+            num_cpus=0,
+            max_concurrency=_ACTOR_CALLS,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        ).remote(self._packed)
+
+
+def _same_user(session_dir: str) -> bool:
+    """Return whether this process may signal the leaves of its node."""
+    try:
+        return Path(session_dir).stat().st_uid == os.geteuid()
+    except OSError:
+        return False

@@ -1,0 +1,115 @@
+"""This process as a Ray driver: `ray.init` and `ray.shutdown` with deadlines, without chatter."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from scythe_ray.discovery import within
+from scythe_ray.environment import LOOPBACK_ONLY
+
+_LEAVE_TIMEOUT = 20.0
+logger = logging.getLogger("scythe.ray")
+
+
+def connect(timeout: float, **options: Any) -> dict[str, Any]:
+    """Call `ray.init` and return what it tells of the cluster.
+
+    Args:
+        timeout: Seconds; only kept in the main thread.
+        options: Arguments of `ray.init`.
+
+    Raises:
+        TimeoutError: It took too long.
+        Exception: Whatever Ray raises.
+    """
+    import ray
+
+    _apply_loopback()
+    with _deadline(timeout), _own_signal_handlers():
+        context: Any = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    _silence()
+    return dict(context.address_info)
+
+
+def leave() -> None:
+    """Disconnect; a cluster that `ray.init` started ends with it. Blocks, with a deadline."""
+    import ray
+
+    if not ray.is_initialized():
+        return
+    try:
+        within(_LEAVE_TIMEOUT, ray.shutdown, "ray.shutdown()")
+    except Exception as error:  # noqa: BLE001 - whatever it is, the processes are looked after next
+        logger.warning("Ray did not disconnect in an orderly way: %s", error)
+
+
+def reason(error: BaseException) -> str:
+    """Say in one line what Ray raised, with the first cause."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    texts = [str(one).strip().splitlines()[0] for one in (error, cause) if str(one).strip()]
+    return ": ".join(dict.fromkeys(texts)) or type(error).__name__
+
+
+def _apply_loopback() -> None:
+    """Make Ray see a variable that it only reads when it is imported."""
+    from ray._private import ray_constants
+
+    constants: Any = ray_constants
+    if os.environ.get(LOOPBACK_ONLY) in ("0", "1") and hasattr(constants, "ENABLE_RAY_CLUSTER"):
+        constants.ENABLE_RAY_CLUSTER = os.environ[LOOPBACK_ONLY] == "1"
+
+
+def _silence() -> None:
+    """Send what the nodes report of dead processes to our log: each leaf tells it better."""
+    from ray._private import worker
+
+    module: Any = worker
+    if hasattr(module, "print_to_stdstream"):
+        module.print_to_stdstream = _log_lines
+
+
+def _log_lines(data: dict[str, Any], *_: Any, **__: Any) -> None:
+    for line in data.get("lines", ()):
+        logger.debug("Ray: %s", str(line).strip())
+
+
+@contextmanager
+def _own_signal_handlers() -> Generator[None]:
+    """Keep the handler of SIGTERM, which `ray.init` replaces."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(TypeError):  # a handler that Python did not install
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _deadline(timeout: float) -> Generator[None]:
+    """Raise `TimeoutError` in the main thread when the time is over, whatever it waits for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: Any) -> None:
+        raise TimeoutError(f"no answer within {timeout:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, timeout)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

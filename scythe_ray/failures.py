@@ -1,0 +1,183 @@
+"""From Ray's exceptions, and what a dead process left behind, to the failure of a leaf."""
+
+from __future__ import annotations
+
+import platform
+import re
+import signal
+import time
+from collections.abc import Sequence
+
+from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafStats
+from scythe_ray.control import Sighting
+from scythe_ray.process import EXIT_NOTE
+
+START_TIMEOUT = 300.0  # seconds for importing the user's code, as in the local pool
+_KIND_OF: Sequence[tuple[str, FailureKind]] = (  # the first class that an exception is one of
+    ("OutOfMemoryError", FailureKind.OUT_OF_MEMORY),
+    ("WorkerCrashedError", FailureKind.WORKER_CRASH),
+    ("TaskCancelledError", FailureKind.CANCELLED),
+    ("NodeDiedError", FailureKind.NODE_LOST),
+    ("LocalRayletDiedError", FailureKind.NODE_LOST),
+    ("TaskUnschedulableError", FailureKind.NODE_LOST),
+    ("RuntimeEnvSetupError", FailureKind.ENVIRONMENT),
+    ("ObjectLostError", FailureKind.RESULT_LOST),
+    ("ObjectStoreFullError", FailureKind.RESULT_LOST),
+    ("OutOfDiskError", FailureKind.RESULT_LOST),
+    ("RayTaskError", FailureKind.ENVIRONMENT),  # the envelope raises nothing: it was not loaded
+)
+_FATAL = re.compile(r"^Fatal Python error: (.*)$", re.MULTILINE)
+_EXIT = re.compile(rf"^{re.escape(EXIT_NOTE)}\((-?\d+)\)$", re.MULTILINE)
+_SIGNALS = {  # as faulthandler names them
+    "Segmentation fault": signal.SIGSEGV,
+    "Aborted": signal.SIGABRT,
+    "Bus error": signal.SIGBUS,
+    "Floating point exception": signal.SIGFPE,
+    "Floating-point exception": signal.SIGFPE,
+    "Illegal instruction": signal.SIGILL,
+}
+_CURRENT = "Current thread"
+_ENVELOPE = "scythe_ray/remote.py"
+_LEAF = re.compile(r'File ".*[/\\]scythe[/\\](leaf|experiment)\.py"')
+
+
+def failure_of(error: BaseException) -> LeafFailure:
+    """Return the failure that one of Ray's exceptions stands for."""
+    import ray.exceptions
+
+    kind = FailureKind.CLUSTER_LOST
+    for name, candidate in _KIND_OF:
+        known = getattr(ray.exceptions, name, None)
+        if known is not None and isinstance(error, known):
+            kind = candidate
+            break
+    message = str(error).strip() or type(error).__name__
+    if kind is FailureKind.NODE_LOST and "preempt" in message.lower():
+        kind = FailureKind.PREEMPTED
+    if kind is FailureKind.ENVIRONMENT and isinstance(error, ray.exceptions.RayTaskError):
+        last = message.splitlines()[-1]
+        message = (
+            f"A Ray node cannot load Scythe's code ({last}): install scythe-ray and the "
+            "experiments, in the worker's versions, on every node."
+        )
+        return LeafFailure(kind, type(error).__name__, message, traceback=str(error))
+    return LeafFailure(kind, type(error).__name__, message)
+
+
+def crash_failure(seen: Sighting) -> LeafFailure:
+    """Return the failure of a leaf whose process died by itself, leaving `seen`."""
+    fatal, exited = _FATAL.search(seen.trace), _EXIT.search(seen.trace)
+    kind, traceback = FailureKind.WORKER_CRASH, ""
+    if exited:
+        name, message = "ProcessExit", f"process ended with exit code {exited[1]} ({EXIT_NOTE})"
+        traceback = f"Traceback (most recent call last):\n{_own_part(seen.trace, exited.end())}"
+    elif fatal:
+        number = _SIGNALS.get(fatal[1])
+        name = fatal[1]
+        message = f"killed by signal {number.value} ({number.name})" if number else fatal[0]
+        traceback = clean_stacks(seen.trace)
+    else:
+        name, message = "Killed", "killed by signal 9 (SIGKILL), as it ended without a trace"
+        if seen.out_of_memory:
+            kind = FailureKind.OUT_OF_MEMORY
+            message += (
+                " while the kernel was short of memory: set memory aside for each leaf with "
+                "`resources=LeafResources(memory=…)`, or use a machine with more"
+            )
+    return LeafFailure(kind, name, message, traceback, stats_of(seen))
+
+
+def ended_itself(seen: Sighting) -> bool:
+    """Return whether the leaf's own code ended the process, so that another try is no use."""
+    return _EXIT.search(seen.trace) is not None
+
+
+def timeout_failure(timeout: float, seen: Sighting, *, importing: bool) -> LeafFailure:
+    """Return the failure of a leaf that was ended because its time was over.
+
+    Args:
+        timeout: Seconds that it had.
+        seen: What its process left.
+        importing: Whether it was still importing its code.
+    """
+    if importing:
+        return LeafFailure(
+            FailureKind.ENVIRONMENT,
+            "ImportTimeout",
+            f"the user's code was not imported within {START_TIMEOUT:g} s: move slow work out of "
+            "the top level of its modules",
+            clean_stacks(seen.trace),
+            stats_of(seen),
+        )
+    return LeafFailure(
+        FailureKind.TIMEOUT,
+        "TimeoutError",
+        f"the leaf ran longer than its limit of {timeout:g} s (execution_timeout) and was "
+        "ended; the traceback shows where it was",
+        clean_stacks(seen.trace),
+        stats_of(seen),
+    )
+
+
+def waited_failure(call: LeafCall, needs: str) -> LeafFailure:
+    """Return the failure of a leaf that Ray did not start in time."""
+    return LeafFailure(
+        FailureKind.TIMEOUT,
+        "ScheduleTimeout",
+        f"Ray had no room for the leaf ({needs}) within {call.schedule_timeout:g} s "
+        "(schedule_timeout): start more nodes or raise the limit",
+        stats=LeafStats(platform.node()),
+    )
+
+
+def closed_failure() -> LeafFailure:
+    """Return the failure of a leaf that is still to run when the worker stops."""
+    return LeafFailure(
+        FailureKind.CANCELLED,
+        "WorkerStopped",
+        "the worker is stopping: another one can take the leaf",
+        stats=LeafStats(platform.node()),
+    )
+
+
+def lost_failure(why: str) -> LeafFailure:
+    """Return the failure of a leaf whose cluster cannot be used any more."""
+    return LeafFailure(
+        FailureKind.CLUSTER_LOST,
+        "ClusterLost",
+        f"the Ray cluster is lost: {why}",
+        stats=LeafStats(platform.node()),
+    )
+
+
+def infeasible_failure(message: str) -> LeafFailure:
+    """Return the failure of a leaf that no node can run."""
+    return LeafFailure(
+        FailureKind.INFEASIBLE, "Infeasible", message, stats=LeafStats(platform.node())
+    )
+
+
+def stats_of(seen: Sighting) -> LeafStats:
+    """Return where and how long a leaf ran that left no record of its own."""
+    now = time.time()
+    return LeafStats(node=seen.node, pid=seen.pid, started=now - seen.elapsed, finished=now)
+
+
+def clean_stacks(trace: str) -> str:
+    """Return the stack of the thread that ran the leaf, without the frames of Ray and Scythe."""
+    blocks = re.split(r"\n\s*\n", trace.strip())
+    chosen = [block for block in blocks if block.startswith(_CURRENT)] or blocks[-1:]
+    head = [block for block in blocks[:1] if block.startswith("Fatal Python error")]
+    lines: list[str] = []
+    for line in "\n".join([*head, *chosen]).splitlines():
+        if _LEAF.search(line) or _ENVELOPE in line:
+            break  # faulthandler's stacks have the innermost frame first
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _own_part(trace: str, start: int) -> str:
+    """Return the frames of a stack (outermost first) from the user's function on."""
+    lines = trace[start:].strip("\n").splitlines()
+    last = max((n for n, line in enumerate(lines) if _LEAF.search(line)), default=-2)
+    return "\n".join(lines[last + 2 :])

@@ -1,0 +1,110 @@
+"""The entry point of the executor `ray`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from multiprocessing import process as mp_process
+from typing import TYPE_CHECKING
+
+from scythe.errors import WorkerStartError
+from scythe.executor import Capacity, ExecutorRequest
+from scythe_ray.resources import RayNode, backed_labels, check_labels, show_amount, whole_cpus
+from scythe_ray.settings import RaySettings, ray_settings
+
+if TYPE_CHECKING:
+    from scythe_ray.cluster import Cluster
+    from scythe_ray.executor import RayExecutor
+
+logger = logging.getLogger("scythe.ray")
+
+
+def open_executor(request: ExecutorRequest) -> RayExecutor:
+    """Attach to the Ray cluster of this node or of `SCYTHE_RAY_ADDRESS`, or start a local one.
+
+    Raises:
+        WorkerStartError: It does not work; the message says what to do.
+    """
+    if getattr(mp_process.current_process(), "_inheriting", False):
+        raise WorkerStartError(
+            "The worker's script starts its worker whenever it is imported: put the start below "
+            "`if __name__ == '__main__':`."
+        )
+    if request.slots is not None and request.slots < 1:
+        raise WorkerStartError(f"SLOTS={request.slots} leaves no place for a leaf: use 1 or more.")
+    _check_ray()
+    from scythe_ray.attach import open_cluster
+    from scythe_ray.executor import RayExecutor
+
+    settings = ray_settings()
+    cluster = open_cluster(settings, request.slots, request.labels)
+    try:
+        nodes = cluster.nodes()
+        used = [
+            one for one in nodes if settings.SCOPE == "cluster" or one.node_id == cluster.node_id
+        ]
+        check_labels(request.labels, used, own=cluster.is_own)
+        capacity = _capacity(request, settings, cluster, used)
+        _log(cluster, nodes, used)
+        return RayExecutor(
+            cluster,
+            nodes,
+            capacity,
+            scope=settings.SCOPE,
+            system_retries=settings.SYSTEM_RETRIES,
+        )
+    except BaseException:
+        cluster.close()
+        raise
+
+
+def _check_ray() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("ray") is None:
+        raise WorkerStartError(
+            "executor='ray' needs the package `ray`, which is not installed here: run "
+            "`pip install 'scythe-ray[ray]'`, or use executor='local'."
+        )
+
+
+def _capacity(
+    request: ExecutorRequest, settings: RaySettings, cluster: Cluster, used: Sequence[RayNode]
+) -> Capacity:
+    cpus = whole_cpus(used)
+    where = "this node" if settings.SCOPE == "node" else f"{len(used)} nodes"
+    slots, source = cpus, f"{cpus} CPU{'s' if cpus > 1 else ''} that Ray reports for {where}"
+    if request.slots is not None:
+        slots, source = request.slots, f"SLOTS={request.slots}"
+    if settings.PREFETCH:
+        slots += settings.PREFETCH
+        source += f", {settings.PREFETCH} more by SCYTHE_RAY_PREFETCH"
+    how = "started by this worker" if cluster.is_own else "attached"
+    return Capacity(
+        slots=slots,
+        source=source,
+        labels={**request.labels, **backed_labels(used)},
+        place=f"Ray {cluster.version} at {cluster.address}, {how}",
+    )
+
+
+def _log(cluster: Cluster, nodes: Sequence[RayNode], used: Sequence[RayNode]) -> None:
+    totals: dict[str, float] = {"CPU": 0.0, "GPU": 0.0}
+    for node in nodes:
+        for name, amount in {**node.custom, "CPU": node.cpus}.items():
+            totals[name] = totals.get(name, 0.0) + amount
+        totals["GPU"] += node.resources.get("GPU", 0.0)
+    logger.info(
+        "%s Ray %s at %s: %d node(s), %s",
+        "Started" if cluster.is_own else "Attached to",
+        cluster.version,
+        cluster.address,
+        len(nodes),
+        ", ".join(show_amount(name, amount) for name, amount in totals.items()),
+    )
+    if len(used) < len(nodes):
+        logger.info(
+            "Leaves of this worker run on this node. The other %d node(s) are used by workers that "
+            "are started there, or by this one with SCYTHE_RAY_SCOPE=cluster.",
+            len(nodes) - len(used),
+        )

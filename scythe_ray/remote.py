@@ -1,0 +1,244 @@
+"""What runs on Ray nodes: the one function through which every leaf goes, and the control actor.
+
+Spec and result travel as bytes that Scythe makes and reads, so that no exception class, module or
+array of the user passes through Ray's own serialization. This module needs no Ray.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import platform
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import process as mp_process
+from pathlib import Path
+from typing import Any
+
+from scythe.outcomes import CodeRef, FailureKind, LeafCall, LeafFailure, LeafOutcome, LeafStats
+from scythe_ray.control import NodeControl, Sighting
+from scythe_ray.process import LeafProcess
+from scythe_ray.record import RecordError, leaf_folder
+
+_NO_GPU = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+_process: LeafProcess | None = None
+_prepared: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """What every process that runs leaves of a driver must know of it.
+
+    Attributes:
+        driver_id: A name that nobody can guess.
+        version: Its version of Scythe.
+        session_dir: Ray's session folder on its node.
+        first: Folders that it imports from before all others: the script's, and `PYTHONPATH`.
+        last: Folders of its installed packages.
+        folder: Its working directory.
+        argv: Its command line, for scripts that look at it when they are imported.
+    """
+
+    driver_id: str
+    version: str
+    session_dir: str
+    first: tuple[str, ...]
+    last: tuple[str, ...]
+    folder: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One submission of a leaf.
+
+    Attributes:
+        token: Unique for each submission.
+        call: The try of the leaf.
+        uses_gpu: Whether Ray gave it GPUs.
+        once: Whether its process runs no other leaf after it.
+    """
+
+    token: str
+    call: LeafCall
+    uses_gpu: bool
+    once: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UsedProcess:
+    """In place of an outcome: the leaf asked for a process of its own and this one was used."""
+
+
+def this_driver(driver_id: str, session_dir: str) -> Driver:
+    """Describe this process as a driver."""
+    first: list[str] = []
+    last: list[str] = []
+    prefixes = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})
+    for entry in sys.path:
+        path = os.path.abspath(entry or os.curdir)  # noqa: PTH100 - as the import system does
+        (last if path.startswith(prefixes) else first).append(path)
+    return Driver(
+        driver_id=driver_id,
+        version=scythe_version(),
+        session_dir=session_dir,
+        first=tuple(dict.fromkeys(first)),
+        last=tuple(dict.fromkeys(last)),
+        folder=str(Path.cwd()),
+        argv=tuple(sys.argv),
+    )
+
+
+def scythe_version() -> str:
+    """Return the version of Scythe in this process."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("scythe-ray")
+    except PackageNotFoundError:
+        return "?"
+
+
+def run_envelope(driver: bytes, job: bytes) -> bytes:
+    """Run one leaf in this Ray worker process. Never raises: what goes wrong is the outcome.
+
+    Args:
+        driver: A pickled `Driver`.
+        job: A pickled `Job`.
+
+    Returns:
+        A pickled `LeafOutcome` or `UsedProcess`.
+    """
+    try:
+        outcome: LeafOutcome | UsedProcess = _run(_prepare(driver), pickle.loads(job))  # noqa: S301
+    except Exception as error:  # noqa: BLE001 - the driver must learn what is wrong on this node
+        outcome = _setup_failure(error)
+    return pickle.dumps(outcome)
+
+
+def _run(process: LeafProcess, job: Job) -> LeafOutcome | UsedProcess:
+    if job.call.resources.fresh_process and process.leaves:
+        return UsedProcess()
+    from scythe.leaf import run_leaf
+
+    with process.running(job.token, last=job.once), _gpus_hidden(hide=not job.uses_gpu):
+        _import(job.call.code)
+        process.imported()
+        return run_leaf(job.call, process.folder)
+
+
+def _import(code: CodeRef) -> None:
+    """Import the experiment, so that the leaf's time does not run while its modules load."""
+    from scythe.locate import CodeNotFoundError, find_experiment
+
+    current: Any = mp_process.current_process()
+    current._inheriting = True  # noqa: SLF001 - a script that starts its worker again is refused
+    try:
+        with suppress(CodeNotFoundError):  # run_leaf says so
+            find_experiment(code)
+    finally:
+        del current._inheriting  # noqa: SLF001
+    if sys.modules.get("__mp_main__") is not None:
+        # What multiprocessing, used by the leaf, takes for the main script.
+        sys.modules["__main__"] = sys.modules["__mp_main__"]
+
+
+def _prepare(driver: bytes) -> LeafProcess:
+    """Make this process like the driver's: its import path, its working directory, its records."""
+    global _process, _prepared
+    if _process is not None and driver == _prepared:
+        return _process
+    known: Driver = pickle.loads(driver)  # noqa: S301 - made by our own driver
+    if known.version != scythe_version():
+        raise RecordError(
+            f"This node has version {scythe_version()} of scythe-ray, the worker {known.version}: "
+            "install the same version on all nodes."
+        )
+    there = [entry for entry in known.first if entry not in sys.path and Path(entry).exists()]
+    sys.path[:0] = there
+    sys.path += [entry for entry in known.last if entry not in sys.path and Path(entry).exists()]
+    sys.argv[:] = known.argv
+    if Path(known.folder).is_dir():
+        os.chdir(known.folder)
+    _process = LeafProcess(leaf_folder(known.session_dir, known.driver_id))
+    _prepared = driver
+    return _process
+
+
+@contextmanager
+def _gpus_hidden(*, hide: bool) -> Generator[None]:
+    """Hide all GPUs from a leaf that asked for none: Ray by itself would show it all of them."""
+    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in _NO_GPU}
+    if hide:
+        os.environ.update(dict.fromkeys(_NO_GPU, ""))
+    try:
+        yield
+    finally:
+        for name, value in before.items() if hide else ():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _setup_failure(error: Exception) -> LeafFailure:
+    from scythe.leaf import format_traceback
+
+    return LeafFailure(
+        kind=FailureKind.ENVIRONMENT,
+        type=type(error).__qualname__,
+        message=str(error),
+        traceback=format_traceback(error),
+        stats=LeafStats(node=platform.node(), pid=os.getpid()),
+    )
+
+
+class ControlActor:
+    """`NodeControl` on another node than the driver's, as a Ray actor."""
+
+    def __init__(self, driver: bytes) -> None:
+        known: Driver = pickle.loads(driver)  # noqa: S301 - made by our own driver
+        self._control = NodeControl(leaf_folder(known.session_dir, known.driver_id))
+
+    def find(self, token: str) -> Sighting | None:
+        """See `NodeControl.find`."""
+        return self._control.find(token)
+
+    def end(self, token: str, grace: float, stack: bool) -> Sighting | None:
+        """See `NodeControl.end`."""
+        return self._control.end(token, grace, stack)
+
+    def report(self, token: str) -> Sighting | None:
+        """See `NodeControl.report`."""
+        return self._control.report(token)
+
+    def forget(self, token: str) -> None:
+        """See `NodeControl.forget`."""
+        self._control.forget(token)
+
+    def close(self) -> None:
+        """See `NodeControl.close`."""
+        self._control.close()
+
+
+class _OutcomeReader(pickle.Unpickler):
+    """Reads what a leaf's process sends; user code in it cannot make the driver import anything."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        if global_name in _READABLE.get(module_name, ()):
+            return super().find_class(module_name, global_name)
+        raise pickle.UnpicklingError(f"{module_name}.{global_name} is no part of an outcome")
+
+
+_READABLE = {
+    "scythe.outcomes": ("FailureKind", "LeafFailure", "LeafResult", "LeafStats"),
+    "scythe_ray.remote": ("UsedProcess",),
+}
+
+
+def load_outcome(data: bytes) -> LeafOutcome | UsedProcess:
+    """Return what `run_envelope` returned."""
+    return _OutcomeReader(io.BytesIO(data)).load()

@@ -1,0 +1,255 @@
+"""The experiments of the contract suite: one for each thing that a leaf may do."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.files import FileReference
+from scythe.registry import ExperimentRegistry
+
+LONG = 600  # seconds; no test waits for it
+
+
+class Task(ExperimentInputSpec):
+    """What most leaves are given.
+
+    Attributes:
+        folder: Where the leaf writes what the test looks for.
+        how: What it does, for experiments that can do several things.
+    """
+
+    folder: str = ""
+    how: str = ""
+
+
+class Number(ExperimentOutputSpec):
+    value: float = 0.0
+
+
+class Text(ExperimentOutputSpec):
+    text: str = ""
+
+
+class Values(ExperimentInputSpec):
+    number: float = 0.0
+    maybe: float | None = None
+    whole: int = 0
+    yes: bool = False
+    text: str = ""
+    mapping: dict[int, list[float]] = {}
+
+
+class Scalars(ExperimentOutputSpec):
+    number: float
+    maybe: float | None
+    whole: int
+    yes: bool
+    text: str
+    seen: str
+
+
+@ExperimentRegistry.Register()
+def scalars(spec: Values) -> Scalars:
+    seen = json.dumps(
+        {
+            "number": repr(spec.number),
+            "maybe": repr(spec.maybe),
+            "text": spec.text,
+            "mapping": repr(spec.mapping),
+        }
+    )
+    return Scalars(
+        number=spec.number,
+        maybe=spec.maybe,
+        whole=spec.whole,
+        yes=spec.yes,
+        text=spec.text,
+        seen=seen,
+    )
+
+
+@ExperimentRegistry.Register()
+def noop(spec: Task) -> Number:
+    return Number(value=spec.sort_index)
+
+
+@ExperimentRegistry.Register()
+def once(spec: Task) -> Number:
+    """Leaves a file behind, and fails if it has been here before."""
+    with Path(spec.folder, f"{spec.sort_index}").open("x") as file:
+        file.write(str(os.getpid()))
+    return Number(value=spec.sort_index)
+
+
+@ExperimentRegistry.Register()
+def tables(spec: Task) -> Number:
+    rows = int(spec.how or 3)
+    data = {"a": list(range(rows)), "b": [f"row {number}" for number in range(rows)]}
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+    return Number(
+        value=rows,
+        dataframes={
+            "pandas": pd.DataFrame(data),
+            "polars": pl.DataFrame(data),
+            "arrow": pa.table(data),
+        },
+    )
+
+
+class WithFile(ExperimentOutputSpec):
+    report: FileReference
+
+
+@ExperimentRegistry.Register()
+def writes_file(spec: Task, tempdir: Path) -> WithFile:
+    path = tempdir / "report.txt"
+    if spec.how != "missing":
+        path.write_bytes(b"report \x00 of leaf " + str(spec.sort_index).encode())
+    return WithFile(report=path)
+
+
+class FromFile(ExperimentInputSpec):
+    weather: FileReference
+
+
+@ExperimentRegistry.Register()
+def reads_cached(spec: FromFile) -> Text:
+    path = Path(str(spec.weather))
+    return Text(text=f"{path.read_text()}|{path}")
+
+
+@ExperimentRegistry.Register(local_file_location="copied-to-tempdir")
+def reads_copy(spec: FromFile, tempdir: Path) -> Text:
+    path = Path(str(spec.weather))
+    content = path.read_text()
+    path.write_text("changed by the leaf")
+    assert path.parent == tempdir
+    return Text(text=f"{content}|{path}")
+
+
+@ExperimentRegistry.Register()
+def keeps_tempdir(spec: Task, tempdir: Path) -> Text:
+    """Says where its folder is, by file as well, and fails if asked to."""
+    (tempdir / "scratch").write_text("x")
+    Path(spec.folder, "tempdir").write_text(str(tempdir))
+    if spec.how == "fail":
+        raise ValueError("after writing")
+    return Text(text=str(tempdir))
+
+
+@ExperimentRegistry.Register()
+def changes_process(spec: Task, tempdir: Path) -> Text:
+    """Changes what belongs to the process."""
+    os.chdir(tempdir)
+    os.environ["SCYTHE_CONTRACT_NEW"] = "leaked"
+    os.environ.pop("PATH")
+    return Text(text=str(os.getpid()))
+
+
+@ExperimentRegistry.Register()
+def shows_process(spec: Task) -> Text:
+    return Text(
+        text=json.dumps(
+            {
+                "pid": os.getpid(),
+                "cwd": str(Path.cwd()),
+                "new": os.environ.get("SCYTHE_CONTRACT_NEW"),
+                "path": os.environ.get("PATH"),
+            }
+        )
+    )
+
+
+class OddError(Exception):
+    """Cannot be pickled, and cannot be made from its own `args`."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} at {where}")
+        self.handle = open(os.devnull)  # noqa: PTH123, SIM115
+
+    def __reduce__(self) -> Any:
+        raise TypeError("no pickle of me")
+
+
+@ExperimentRegistry.Register()
+def fails(spec: Task) -> Number:
+    if spec.how == "value":
+        raise ValueError("no such façade: 12")  # the line that tests look for
+    if spec.how == "odd":
+        raise OddError("pump", "node 7")
+    if spec.how == "sys.exit":
+        sys.exit(4)
+    if spec.how == "os._exit":
+        os._exit(3)
+    if spec.how == "memory":
+        bytearray(1 << 62)
+    if spec.how == "segfault":
+        _follow_null_pointer()
+    if spec.how == "type":
+        return {"value": 1}  # type: ignore[return-value]
+    if spec.how == "table":
+        return Number(dataframes={"hourly": {"a": 1}})
+    if spec.how == "reserved":
+        import pyarrow as pa
+
+        return Number(dataframes={"scalars": pa.table({"a": [1]})})
+    return Number()
+
+
+def _follow_null_pointer() -> None:
+    ctypes.string_at(0)
+
+
+@ExperimentRegistry.Register()
+def hangs(spec: Task) -> Number:
+    """Starts a program in a session of its own and never comes back."""
+    child = subprocess.Popen(["sleep", str(LONG)], start_new_session=True)
+    announce(spec, {"leaf": os.getpid(), "child": child.pid})
+    if spec.how == "sleep":
+        time.sleep(LONG)
+    elif spec.how == "wait":
+        child.wait()
+    elif spec.how == "busy":
+        while True:
+            sum(range(1000))
+    elif spec.how == "gil":
+        # A lock that is taken twice: no signal ends the wait, and no other thread runs.
+        mutex = ctypes.create_string_buffer(256)
+        take = ctypes.PyDLL(None).pthread_mutex_lock
+        take(mutex)
+        take(mutex)
+    elif spec.how == "swallow":
+        while True:
+            try:
+                time.sleep(LONG)
+            except BaseException:  # noqa: S110
+                pass
+    return Number()
+
+
+@ExperimentRegistry.Register()
+def survives_one_kill(spec: Task) -> Number:
+    """Hangs the first time, comes back the second."""
+    first = not Path(spec.folder, f"{spec.sort_index}.json").exists()
+    announce(spec, {"leaf": os.getpid()})
+    if first:
+        time.sleep(LONG)
+    return Number(value=42)
+
+
+def announce(spec: Task, what: dict[str, int]) -> None:
+    """Write down, whole or not at all, which processes the leaf has."""
+    part = Path(spec.folder, f"{spec.sort_index}.part")
+    part.write_text(json.dumps(what))
+    part.rename(part.with_suffix(".json"))

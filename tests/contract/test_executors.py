@@ -1,0 +1,372 @@
+"""What every executor promises. One suite, run against each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from contract import experiments
+from contract.conftest import (
+    RUN,
+    SLOTS,
+    Harness,
+    announced,
+    is_alive,
+    own_children,
+    scalars_of,
+)
+
+from scythe.errors import ExecutorUnavailable, LeafFailed
+from scythe.outcomes import CodeRef, FailureKind, LeafResources, StoreConfig
+from scythe.store import open_store
+from scythe.tables import from_ipc
+
+LATE = 10.0  # seconds after which something that should have been stopped at once was not
+HANGS = ["sleep", "wait", "busy", "gil", "swallow"]
+
+
+# --- results -------------------------------------------------------------------------------------
+
+
+def test_a_leaf_runs_in_another_process_and_says_where_and_how_long(harness: Harness) -> None:
+    before = time.time()
+    stats = harness.result(experiments.noop, number=5).stats
+    assert stats.pid not in (0, os.getpid())
+    assert stats.node
+    assert before - 1 <= stats.started <= stats.finished <= time.time() + 1
+    assert stats.peak_rss > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("number", "maybe"),
+    [(math.nan, None), (math.inf, math.nan), (-math.inf, -0.0), (5e-324, 1.7976931348623157e308)],
+    ids=str,
+)
+def test_scalars_arrive_and_come_back_as_they_are(
+    harness: Harness, number: float, maybe: float | None
+) -> None:
+    text = 'a\x00b "quoted" \\ ☃ \U0001f600 \u2028'
+    given = {"number": number, "maybe": maybe, "whole": -(2**70), "yes": True, "text": text}
+    values = scalars_of(harness.result(experiments.scalars, **given, mapping={3: [1.5], -1: []}))
+    seen = json.loads(values.pop("seen"))
+    assert repr(values) == repr(given)
+    assert seen == {
+        "number": repr(number),
+        "maybe": repr(maybe),
+        "text": text,
+        "mapping": "{3: [1.5], -1: []}",
+    }
+
+
+def test_small_tables_travel_with_the_result(harness: Harness) -> None:
+    result = harness.result(experiments.tables, how="3")
+    assert set(result.tables) == {"pandas", "polars", "arrow"}
+    for table in result.tables.values():
+        assert isinstance(table, bytes)
+        assert from_ipc(table).select(["a", "b"]).to_pydict() == {
+            "a": [0, 1, 2],
+            "b": ["row 0", "row 1", "row 2"],
+        }
+
+
+def test_a_large_table_goes_to_the_bucket(harness: Harness, store: StoreConfig) -> None:
+    result = harness.result(experiments.tables, how="20000", store=store)
+    for key in result.tables.values():
+        assert isinstance(key, str)
+        assert key.startswith(f"{store.prefix}/{RUN}/")
+        columns = from_ipc(open_store(store).get_bytes(key)).select(["a", "b"])
+        assert columns.num_rows == 20000
+        assert columns.slice(19999).to_pydict() == {"a": [19999], "b": ["row 19999"]}
+
+
+def test_an_output_file_is_uploaded(harness: Harness, store: StoreConfig) -> None:
+    uri = harness.result(experiments.writes_file, number=7, store=store).files["report"]
+    key = uri.removeprefix(f"s3://{store.bucket}/")
+    assert key == f"{store.prefix}/{RUN}/results/report/00000007.txt"
+    assert open_store(store).get_bytes(key) == b"report \x00 of leaf 7"
+
+
+@pytest.mark.parametrize("name", ["reads_cached", "reads_copy"])
+def test_an_input_file_is_fetched(harness: Harness, store: StoreConfig, name: str) -> None:
+    key = f"{store.prefix}/{RUN}/artifacts/weather/{name}.epw"
+    uri = open_store(store).put_bytes(key, f"weather of {name}".encode())
+    for _ in range(2):  # a leaf that changes its copy changes nobody else's
+        result = harness.result(getattr(experiments, name), weather=uri, store=store)
+        content, path = scalars_of(result)["text"].split("|")
+        assert content == f"weather of {name}"
+        assert Path(path).exists() == (name == "reads_cached")
+
+
+def test_many_leaves_at_once_run_exactly_once_each(harness: Harness, tmp_path: Path) -> None:
+    calls = [
+        harness.call(experiments.once, number, folder=str(tmp_path)) for number in range(200)
+    ]
+
+    async def together() -> list[float]:
+        results = await asyncio.gather(*(harness.executor.run(call) for call in calls))
+        return [scalars_of(result)["value"] for result in results]
+
+    assert harness.do(together()) == list(range(200))
+    pids = {file.read_text() for file in tmp_path.iterdir()}
+    assert len(list(tmp_path.iterdir())) == 200
+    assert len(pids) <= SLOTS
+
+
+# --- what a leaf leaves behind -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["", "fail"])
+def test_the_tempdir_is_gone_afterwards(harness: Harness, tmp_path: Path, how: str) -> None:
+    call = harness.call(experiments.keeps_tempdir, how=how, folder=str(tmp_path))
+    if how:
+        assert harness.failure_of(call).message == "after writing"
+    else:
+        harness.do(harness.executor.run(call))
+    assert not Path((tmp_path / "tempdir").read_text()).exists()
+
+
+def test_working_directory_and_environment_do_not_leak(harness: Harness) -> None:
+    before = {
+        shown["pid"]: shown
+        for shown in (json.loads(scalars_of(r)["text"]) for r in _on_all(harness))
+    }
+    changed = int(scalars_of(harness.result(experiments.changes_process))["text"])
+    after = {
+        shown["pid"]: shown
+        for shown in (json.loads(scalars_of(r)["text"]) for r in _on_all(harness))
+    }
+    assert changed in after, "the process was not used again: nothing is tested"
+    assert after[changed]["new"] is None
+    assert after[changed]["path"] == os.environ["PATH"]
+    assert {shown["cwd"] for shown in after.values()} == {shown["cwd"] for shown in before.values()}
+
+
+def _on_all(harness: Harness) -> list:
+    async def together() -> list:
+        calls = [harness.call(experiments.shows_process) for _ in range(30)]
+        return await asyncio.gather(*(harness.executor.run(call) for call in calls))
+
+    return harness.do(together())
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+
+def test_an_error_arrives_with_type_message_and_line(harness: Harness) -> None:
+    failure = harness.failure(experiments.fails, how="value")
+    assert failure.kind is FailureKind.APPLICATION
+    assert failure.type == "ValueError"
+    assert failure.message == "no such façade: 12"
+    lines = Path(experiments.__file__).read_text().splitlines()
+    line = next(n for n, text in enumerate(lines, 1) if "the line that tests look for" in text)
+    assert f'experiments.py", line {line}, in fails' in failure.traceback
+    assert failure.stats.pid > 0
+
+
+def test_an_exception_that_cannot_be_pickled_arrives(harness: Harness) -> None:
+    failure = harness.failure(experiments.fails, how="odd")
+    assert (failure.kind, failure.type) == (FailureKind.APPLICATION, "OddError")
+    assert failure.message == "pump at node 7"
+    assert "in fails" in failure.traceback
+
+
+def test_sys_exit_is_an_error_of_the_leaf(harness: Harness) -> None:
+    failure = harness.failure(experiments.fails, how="sys.exit")
+    assert (failure.kind, failure.type) == (FailureKind.APPLICATION, "SystemExit")
+    assert "4" in failure.message
+
+
+def test_a_leaf_that_ends_its_process_costs_only_itself(harness: Harness) -> None:
+    failure = harness.failure(experiments.fails, how="os._exit")
+    assert failure.kind is FailureKind.WORKER_CRASH
+    assert "exit code 3" in failure.message
+    assert scalars_of(harness.result(experiments.noop, number=1)) == {"value": 1.0}
+
+
+def test_a_segmentation_fault_says_where(harness: Harness) -> None:
+    failure = harness.failure(experiments.fails, how="segfault")
+    assert failure.kind is FailureKind.WORKER_CRASH
+    assert failure.type == "Segmentation fault"
+    assert "SIGSEGV" in failure.message
+    assert "in _follow_null_pointer" in failure.traceback
+    assert failure.stats.pid > 0
+    assert scalars_of(harness.result(experiments.noop, number=1)) == {"value": 1.0}
+
+
+def test_memory_that_is_not_there(harness: Harness) -> None:
+    failure = harness.failure(experiments.fails, how="memory")
+    assert (failure.kind, failure.type) == (FailureKind.OUT_OF_MEMORY, "MemoryError")
+    assert "in fails" in failure.traceback
+
+
+@pytest.mark.parametrize(
+    ("how", "hint"),
+    [("type", "returned dict, not Number"), ("table", "give a table"), ("reserved", "scalars")],
+)
+def test_an_output_that_cannot_be_stored_says_why(harness: Harness, how: str, hint: str) -> None:
+    failure = harness.failure(experiments.fails, how=how)
+    assert failure.kind is FailureKind.APPLICATION
+    assert hint in failure.message
+
+
+def test_an_output_file_that_is_missing_is_named(harness: Harness) -> None:
+    failure = harness.failure(experiments.writes_file, how="missing")
+    assert (failure.kind, failure.type) == (FailureKind.APPLICATION, "OutputError")
+    assert "report=" in failure.message
+    assert "is not there" in failure.message
+
+
+def test_an_input_file_that_cannot_be_fetched_is_an_error(
+    harness: Harness, store: StoreConfig
+) -> None:
+    uri = f"s3://{store.bucket}/{store.prefix}/{RUN}/artifacts/weather/nowhere.epw"
+    failure = harness.failure(experiments.reads_cached, weather=uri, store=store)
+    assert (failure.kind, failure.type) == (FailureKind.APPLICATION, "FetchError")
+    assert uri in failure.message
+
+
+def test_code_that_cannot_be_imported_is_a_matter_of_the_environment(harness: Harness) -> None:
+    code = CodeRef("noop", "contract.no_such_module", "noop")
+    failure = harness.failure_of(replace(harness.call(experiments.noop), code=code))
+    assert failure.kind is FailureKind.ENVIRONMENT
+    assert "contract.no_such_module" in failure.message
+    assert failure.kind.is_final
+
+
+def test_a_leaf_that_needs_more_than_there_is_is_refused_at_once(harness: Harness) -> None:
+    greedy = replace(harness.call(experiments.noop), resources=LeafResources(cpus=100_000))
+    began = time.monotonic()
+    with pytest.raises(ExecutorUnavailable) as caught:
+        harness.do(harness.executor.run(greedy))
+    assert time.monotonic() - began < LATE
+    assert caught.value.failure.kind is FailureKind.INFEASIBLE
+    assert "100000" in caught.value.failure.message
+
+
+# --- timeout and cancel --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", HANGS)
+def test_a_leaf_that_takes_too_long_is_ended_with_all_it_started(
+    harness: Harness, tmp_path: Path, how: str
+) -> None:
+    call = harness.call(experiments.hangs, how=how, folder=str(tmp_path), timeout=0.7)
+    began = time.monotonic()
+    with pytest.raises(LeafFailed) as caught:
+        harness.do(harness.executor.run(call))
+    seconds = time.monotonic() - began
+    processes = json.loads((tmp_path / "0.json").read_text())
+    assert not [name for name, pid in processes.items() if is_alive(pid)]
+    assert 0.7 <= seconds < LATE
+    assert caught.value.failure.kind is FailureKind.TIMEOUT
+    assert "0.7 s" in caught.value.failure.message
+    assert "in hangs" in caught.value.failure.traceback
+
+
+@pytest.mark.parametrize("how", HANGS)
+def test_a_cancelled_leaf_is_ended_with_all_it_started(
+    harness: Harness, tmp_path: Path, how: str
+) -> None:
+    call = harness.call(experiments.hangs, how=how, folder=str(tmp_path))
+
+    async def cancel() -> tuple[list[str], float]:
+        task = asyncio.ensure_future(harness.executor.run(call))
+        processes = await announced(tmp_path)
+        assert all(is_alive(pid) for pid in processes.values())
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        alive = [name for name, pid in processes.items() if is_alive(pid)]
+        return alive, time.monotonic() - began
+
+    alive, seconds = harness.do(cancel())
+    assert alive == []
+    assert seconds < LATE
+
+
+def test_the_next_leaves_run_after_all_that(harness: Harness, tmp_path: Path) -> None:
+    """No slot is lost by a timeout, a cancel or a crash: as many leaves as slots run at a time."""
+    calls = [
+        harness.call(experiments.hangs, number, how="sleep", folder=str(tmp_path))
+        for number in range(SLOTS)
+    ]
+
+    async def all_at_once() -> None:
+        tasks = [asyncio.ensure_future(harness.executor.run(call)) for call in calls]
+        for number in range(SLOTS):
+            await announced(tmp_path, number)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    harness.do(all_at_once())
+
+
+def test_a_leaf_cancelled_while_it_waits_never_runs(harness: Harness, tmp_path: Path) -> None:
+    blockers = [
+        harness.call(experiments.hangs, number, how="sleep", folder=str(tmp_path))
+        for number in range(SLOTS)
+    ]
+    waiting = harness.call(experiments.once, 99, folder=str(tmp_path))
+
+    async def cancel() -> None:
+        running = [asyncio.ensure_future(harness.executor.run(call)) for call in blockers]
+        for number in range(SLOTS):
+            await announced(tmp_path, number)
+        task = asyncio.ensure_future(harness.executor.run(waiting))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await harness.executor.run(harness.call(experiments.noop))
+
+    harness.do(cancel())
+    assert not (tmp_path / "99").exists()
+
+
+def test_a_leaf_whose_process_is_killed_once_is_still_done(
+    harness: Harness, tmp_path: Path
+) -> None:
+    call = harness.call(experiments.survives_one_kill, folder=str(tmp_path))
+
+    async def kill() -> float:
+        task = asyncio.ensure_future(harness.executor.run(call))
+        os.kill((await announced(tmp_path))["leaf"], signal.SIGKILL)
+        return scalars_of(await task)["value"]
+
+    assert harness.do(kill()) == 42.0
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+def test_nothing_is_left_when_it_is_closed(harness: Harness, tmp_path: Path) -> None:
+    """The last test: it closes the executor, with a leaf running."""
+    call = harness.call(experiments.hangs, how="sleep", folder=str(tmp_path))
+
+    async def close() -> dict[str, int]:
+        task = asyncio.ensure_future(harness.executor.run(call))
+        processes = await announced(tmp_path)
+        await harness.executor.aclose()
+        with pytest.raises(ExecutorUnavailable):
+            await task
+        return processes
+
+    processes = harness.do(close())
+    assert not [name for name, pid in processes.items() if is_alive(pid)]
+    assert own_children() == set()
+    assert list(harness.temporary.iterdir()) == []
+    harness.close()
+    with pytest.raises(ExecutorUnavailable):
+        harness.do(harness.executor.run(harness.call(experiments.noop)))
