@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,7 +18,7 @@ from scythe.codec import describe_validation_error, encode_spec
 from scythe.errors import ExperimentSpecsMismatchError, RegistrationError, SpecError, StorageError
 from scythe.experiment import Experiment
 from scythe.files import S3Url
-from scythe.layout import RunLayout
+from scythe.layout import RunLayout, check_path
 from scythe.manifest import (
     ExperimentRunManifest,
     InputArtifactLocations,
@@ -31,6 +31,9 @@ from scythe.settings import ScytheStorageSettings
 from scythe.specs_file import specs_table
 from scythe.store import Store
 from scythe.tree import plan_tree
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +67,20 @@ FolderT = TypeVar("FolderT", bound=RunFolder)
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """All specs of a run, checked and written as text, in sort order."""
+class _Row:
+    """One spec, the same as text, and its scalars."""
 
-    specs: list[ExperimentInputSpec]
-    texts: list[str]
+    spec: ExperimentInputSpec
+    text: str
+    index: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """All specs of a run, checked, in sort order: as a table, and the first one as it is."""
+
+    first: ExperimentInputSpec
+    table: pa.Table
     artifacts: InputArtifacts
 
 
@@ -105,7 +117,8 @@ class Allocation:
             RegistrationError: The runnable takes one spec at a time.
         """
         single = isinstance(specs, (BaseModel, Mapping))
-        given = cast("list[Any]", [specs] if single else list(cast("Iterable[Any]", specs)))
+        one = single or not isinstance(specs, Iterable)
+        given = cast("list[Any]", [specs] if one else list(cast("Iterable[Any]", specs)))
         self._check_kind(given, single=single)
         return CheckedSpecs([self._as_spec(i, spec) for i, spec in enumerate(given)], single)
 
@@ -119,17 +132,19 @@ class Allocation:
         recursion_map: RecursionMap | None,
     ) -> tuple[FolderT, RunRef[Any]]:
         """Store and start a run, in the folder given or that of one of the next seconds."""
-        while True:
-            prepared = self._prepare(
+
+        def prepare(layout: RunLayout) -> _Prepared:
+            return self._prepare(
                 specs.specs,
-                run.layout,
+                layout,
                 overwrite_sort_index=overwrite_sort_index,
                 overwrite_experiment_id=overwrite_experiment_id,
             )
-            claimed = self._claim(run)
-            if claimed.experiment_id == run.experiment_id:
-                break
-            run = claimed
+
+        prepared = prepare(run.layout)  # before anything is written
+        claimed = self._claim(run)
+        if claimed.experiment_id != run.experiment_id:
+            run, prepared = claimed, prepare(claimed.layout)
         logger.info("allocating %d spec(s) as %s", len(specs.specs), run.experiment_id)
         tree = recursion_map or plan_tree(len(specs.specs))
         manifest = self._store_run(run, prepared, tree, single=specs.single)
@@ -168,7 +183,7 @@ class Allocation:
         overwrite_experiment_id: bool,
     ) -> _Prepared:
         artifacts = InputArtifacts(layout)
-        rows: list[tuple[ExperimentInputSpec, str]] = []
+        rows: list[_Row] = []
         for index, spec in enumerate(given):
             update: dict[str, Any] = {
                 name: S3Url(self._store.uri(artifacts.add(name, path, index)))
@@ -179,19 +194,23 @@ class Allocation:
             if overwrite_experiment_id:
                 update["experiment_id"] = layout.experiment_id
             copy = spec.model_copy(update=update)
-            rows.append((copy, self._encode(index, copy)))
-        rows.sort(key=lambda row: row[0].sort_index)
-        return _Prepared([spec for spec, _ in rows], [text for _, text in rows], artifacts)
+            rows.append(self._row(index, copy))
+        rows.sort(key=lambda row: row.spec.sort_index)
+        table = specs_table([row.index for row in rows], [row.text for row in rows])
+        return _Prepared(rows[0].spec, table, artifacts)
 
-    def _encode(self, index: int, spec: ExperimentInputSpec) -> str:
+    def _row(self, number: int, spec: ExperimentInputSpec) -> _Row:
         try:
+            check_path("experiment_id", spec.experiment_id)
             text = encode_spec(spec)
-            return spec.model_dump_json() if self._plain else text
+            if self._plain:
+                text = spec.model_dump_json(by_alias=True, round_trip=True)
+            return _Row(spec, text, spec.index_data())
         except ValidationError as error:
             reason = describe_validation_error(error)
         except SpecError as error:
             reason = str(error).rstrip(".")
-        raise SpecError(f"Spec {index}: {reason}. Nothing was uploaded or started.")
+        raise SpecError(f"Spec {number}: {reason}. Nothing was uploaded or started.")
 
     def _claim(self, run: FolderT) -> FolderT:
         """Take the run's folder for this allocation, or that of a later second.
@@ -221,10 +240,9 @@ class Allocation:
 
         layout, store = run.layout, self._store
         prepared.artifacts.upload(store, logger.info)
-        table = specs_table([spec.index_data() for spec in prepared.specs], prepared.texts)
         with tempfile.TemporaryDirectory(prefix="scythe-specs-") as folder:
             file = Path(folder) / "specs.pq"
-            pq.write_table(table, file, compression="zstd", row_group_size=100_000)
+            pq.write_table(prepared.table, file, compression="zstd", row_group_size=100_000)
             store.put_file(layout.specs, file)
         output_type = getattr(self._runnable, "output_validator_type", None)
         schema = io_schema(self._runnable.input_validator_type, output_type)
@@ -234,7 +252,7 @@ class Allocation:
             locations = InputArtifactLocations.model_validate({"files": uris})
             store.put_bytes(layout.input_artifacts, to_yaml(locations))
         if single:
-            document = prepared.specs[0].model_dump(mode="json")
+            document = prepared.first.model_dump(mode="json")
             store.put_bytes(layout.workflow_spec, to_yaml(document))
         manifest = ExperimentRunManifest(
             workflow_run_id=None,
@@ -243,7 +261,7 @@ class Allocation:
             specs_uri=self._uri(layout.specs),
             io_spec=self._uri(layout.io_spec),
             input_artifacts=self._uri(layout.input_artifacts) if uris else None,
-            n_specs=len(prepared.specs),
+            n_specs=prepared.table.num_rows,
             recursion_map=tree.model_dump(exclude_none=True),
         )
         store.put_bytes(layout.manifest, to_yaml(manifest))
@@ -261,7 +279,7 @@ class Allocation:
         reference: RunRef[Any]
         if self._plain and self._is_workflow():
             started = self._runnable.run(
-                prepared.specs[0], additional_metadata=metadata, wait_for_result=False
+                prepared.first, additional_metadata=metadata, wait_for_result=False
             )
             reference = workflow_reference(started)
         else:

@@ -226,9 +226,10 @@ class ExperimentOutputSpec(FileReferenceMixin):
     @field_serializer("dataframes", when_used="json")
     def _serialize_dataframes(self, value: dict[str, Any]) -> dict[str, Any]:
         from scythe.tables import to_ipc
+        from scythe.user_tables import to_arrow
 
         return {
-            name: {"arrow_ipc": base64.b64encode(to_ipc(table)).decode()}
+            name: {"arrow_ipc": base64.b64encode(to_ipc(to_arrow(table))).decode()}
             for name, table in value.items()
         }
 
@@ -241,7 +242,8 @@ class ExperimentOutputSpec(FileReferenceMixin):
 
 def _as_table(name: str, value: Any) -> Any:
     """Return a table as it was given, or made from one of the forms in which one is sent."""
-    from scythe.tables import from_ipc, is_table
+    from scythe.tables import from_ipc
+    from scythe.user_tables import is_table
 
     if is_table(value):
         return value

@@ -134,8 +134,18 @@ async def aio_start_run(task_name: str, payload: BaseModel, metadata: Mapping[st
 
 
 def run_state(workflow_run_id: str) -> str:
-    """Return Hatchet's state of a run: QUEUED, RUNNING, COMPLETED, FAILED or CANCELLED."""
-    return str(client().runs.get_status(workflow_run_id).value)
+    """Return Hatchet's state of a run: QUEUED, RUNNING, COMPLETED, FAILED or CANCELLED.
+
+    It is UNKNOWN when the engine does not answer, or does not know the run: a new run is shown a
+    moment after it was started.
+    """
+    from hatchet_sdk.clients.rest.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        return str(client().runs.get_status(workflow_run_id).value)
+    except (ApiException, HTTPError):
+        return "UNKNOWN"
 
 
 def read_result(reference: Any) -> dict[str, Any]:

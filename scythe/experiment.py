@@ -60,9 +60,11 @@ class Experiment(Generic[TInput, TOutput]):
         name: str | None = None,
         options: ExperimentOptions | None = None,
     ) -> None:
+        _check_function(fn)
         self.fn = fn
         self.name = name or f"scythe_experiment_{fn.__name__}"
         self.options = options or ExperimentOptions()
+        _check_options(self.name, self.options)
         hints = _type_hints(fn)
         self._parameter, self.takes_tempdir = _parameters(fn)
         self.input_validator_type = cast(
@@ -140,6 +142,28 @@ class Experiment(Generic[TInput, TOutput]):
         return await asyncio.to_thread(self.run_no_wait, spec)
 
 
+def _check_function(fn: Any) -> None:
+    if isinstance(fn, type) or not (callable(fn) and hasattr(fn, "__qualname__")):
+        raise RegistrationError(
+            f"{fn!r} is not a function (a class, a partial or an object cannot be found again by "
+            "its name in another process): wrap it in a function with annotations."
+        )
+
+
+def _check_options(name: str, options: ExperimentOptions) -> None:
+    for given in (options.schedule_timeout, options.execution_timeout):
+        if given is not None and _timedelta(given) <= timedelta(0):
+            raise RegistrationError(f"{name}: a timeout of {given!r} is none: give a longer one.")
+    if options.retries < 0:
+        raise RegistrationError(f"{name}: retries={options.retries}: give 0 or more.")
+    for label, value in (options.desired_worker_labels or {}).items():
+        if not hasattr(value, "value"):
+            raise RegistrationError(
+                f"{name}: desired_worker_labels[{label!r}] is {value!r}: give a "
+                "DesiredWorkerLabel, or unpack ScytheWorkerLabel.HAS_GPU.worker_label."
+            )
+
+
 def _timedelta(value: timedelta | str) -> timedelta:
     parsed = parse_duration(value)
     if not isinstance(parsed, timedelta):
@@ -152,7 +176,7 @@ def _timedelta(value: timedelta | str) -> timedelta:
 def _type_hints(fn: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(fn)
-    except NameError as error:
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
         raise RegistrationError(
             f"The annotations of {fn.__qualname__} cannot be resolved ({error}): define the models "
             "at module level, or leave out `from __future__ import annotations` in that module."
@@ -160,7 +184,10 @@ def _type_hints(fn: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _parameters(fn: Callable[..., Any]) -> tuple[str, bool]:
-    parameters = dict(inspect.signature(fn).parameters)
+    try:
+        parameters = dict(inspect.signature(fn).parameters)
+    except ValueError as error:
+        raise RegistrationError(f"{fn.__qualname__} has no signature: {error}.") from error
     takes_tempdir = parameters.pop("tempdir", None) is not None
     required = [
         name
@@ -168,10 +195,11 @@ def _parameters(fn: Callable[..., Any]) -> tuple[str, bool]:
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     ]
-    if len(required) != 1:
+    if len(required) != 1 or parameters[required[0]].kind is inspect.Parameter.POSITIONAL_ONLY:
         raise RegistrationError(
             f"{fn.__qualname__} must take one spec (and, if it likes, `tempdir: Path`), but takes "
-            f"{list(parameters) or 'nothing'}: put all inputs into one model."
+            f"{list(parameters) or 'nothing'}: put all inputs into one model, and that into a "
+            "parameter with a name of its own."
         )
     return required[0], takes_tempdir
 

@@ -98,7 +98,8 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
                 version = SemVer.FromString(name)
             except ValueError:
                 continue
-            versions.append(VersionedExperiment(base_experiment=self, version=version))
+            if str(version) == name:
+                versions.append(VersionedExperiment(base_experiment=self, version=version))
         return versions
 
     def latest_version(
@@ -252,13 +253,15 @@ class VersionedExperiment(BaseModel, Generic[TInput, TOutput]):
 
     def list_runs(self, s3_client: Any = None) -> list[ExperimentRun[TInput, TOutput]]:
         """Return all runs of the version that the bucket has."""
-        runs: list[ExperimentRun[TInput, TOutput]] = []
+        runs: list[ExperimentRun[Any, Any]] = []
         for name in self.base_experiment.store(s3_client).list_folders(self.prefix):
             try:
                 timestamp = datetime.strptime(name, DatetimeFormat)
             except ValueError:
                 continue
-            runs.append(ExperimentRun(versioned_experiment=self, timestamp=timestamp))
+            run = ExperimentRun(versioned_experiment=self, timestamp=timestamp)
+            if run.dt_str == name:
+                runs.append(run)
         return runs
 
     @property

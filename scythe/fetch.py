@@ -23,6 +23,9 @@ from scythe.outcomes import StoreConfig
 from scythe.settings import FetchSettings, cache_folder, store_config
 from scythe.store import Store, open_store
 
+_NAME_BYTES = 200  # of a cached file's name; file systems take 255
+_READ_SECONDS = 30.0  # without a byte from the server
+
 _default_store: StoreConfig | None = None
 
 
@@ -46,11 +49,13 @@ def cached_path(uri: AnyUrl | str, scope: str = "") -> Path:
     """
     text = str(uri)
     path = split_s3_uri(text)[1] if text.startswith("s3:") else unquote(urlsplit(text).path)
-    name = path.rstrip("/").rpartition("/")[2]
+    name = path.replace("\x00", "").rstrip("/").rpartition("/")[2]
     if not name or name in (".", ".."):
         raise FetchError(f"URI:NO_PATH:{uri}: the URI names no file, give one with a path.")
     digest = hashlib.sha256(f"{scope}\n{uri}".encode()).hexdigest()[:32]
-    return cache_folder() / "files" / digest / name.replace("\x00", "")[-200:]
+    while len(name.encode()) > _NAME_BYTES:
+        name = name[1:]  # the suffix is kept
+    return cache_folder() / "files" / digest / name
 
 
 def fetch_uri(
@@ -83,7 +88,8 @@ def fetch_uri(
         return local_path
     try:
         local_path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(local_path.with_name(f".{local_path.name[:100]}.lock")):
+        lock = hashlib.sha256(os.fsencode(local_path.name)).hexdigest()[:16]
+        with _locked(local_path.with_name(f".{lock}.lock")):
             if not (use_cache and local_path.exists()):
                 _fetch_whole(str(uri), local_path, s3, store)
     except FetchError:
@@ -140,7 +146,7 @@ def _fetch_s3(uri: str, part: Path, s3: Any, config: StoreConfig | None) -> None
         store = open_store(config)
     else:
         store = open_store(StoreConfig(bucket=bucket))  # the process's own AWS set-up
-    _check_size(uri, store.size(key))
+    _check_size(uri, store.size(key), FetchSettings().MAX_BYTES)
     store.download(key, part)
 
 
@@ -148,18 +154,20 @@ def _fetch_http(uri: str, part: Path) -> None:
     import httpx
 
     limit = FetchSettings()
-    deadline = time.monotonic() + limit.TIMEOUT.total_seconds()
+    seconds = limit.TIMEOUT.total_seconds()
+    deadline = time.monotonic() + seconds
+    pause = min(_READ_SECONDS, seconds)
     try:
         with (
-            httpx.Client(follow_redirects=True, timeout=httpx.Timeout(30.0)) as client,
+            httpx.Client(follow_redirects=True, timeout=httpx.Timeout(pause)) as client,
             client.stream("GET", uri) as response,
             part.open("wb") as file,
         ):
             response.raise_for_status()
-            _check_size(uri, int(response.headers.get("content-length") or 0))
-            for block in response.iter_bytes(1 << 20):
+            _check_size(uri, int(response.headers.get("content-length") or 0), limit.MAX_BYTES)
+            for block in response.iter_bytes():  # as they come: a trickle meets the deadline too
                 file.write(block)
-                _check_size(uri, file.tell())
+                _check_size(uri, file.tell(), limit.MAX_BYTES)
                 if time.monotonic() > deadline:
                     raise FetchError(
                         f"Cannot fetch {uri}: not there after {limit.TIMEOUT}. "
@@ -180,12 +188,11 @@ def _fetch_file(uri: str, part: Path) -> None:
     source = Path(unquote(urlsplit(uri).path))
     if not source.is_file():
         raise FetchError(f"Cannot fetch {uri}: there is no such file on this machine.")
-    _check_size(uri, source.stat().st_size)
+    _check_size(uri, source.stat().st_size, FetchSettings().MAX_BYTES)
     shutil.copyfile(source, part)
 
 
-def _check_size(uri: str, size: int) -> None:
-    limit = FetchSettings().MAX_BYTES
+def _check_size(uri: str, size: int, limit: int) -> None:
     if size > limit:
         raise FetchError(
             f"Cannot fetch {uri}: it has {size} bytes, more than SCYTHE_FETCH_MAX_BYTES={limit}."

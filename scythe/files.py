@@ -6,7 +6,7 @@ import types
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self, Union, get_args, get_origin
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from pydantic import AnyUrl, BaseModel, FilePath, FileUrl, HttpUrl, UrlConstraints
 
@@ -16,6 +16,8 @@ class S3Url(AnyUrl):
 
     _constraints = UrlConstraints(allowed_schemes=["s3"], host_required=True)
 
+
+_SAFE = "/!$&'()*+,;=:@"  # and letters, digits, `_.-~`: what a URL parser leaves as it is
 
 FileReference = S3Url | HttpUrl | FileUrl | Path | FilePath
 OptionalFileReference = S3Url | HttpUrl | FileUrl | Path | FilePath | None
@@ -29,7 +31,7 @@ def split_s3_uri(uri: str) -> tuple[str, str]:
 
 def join_s3_uri(bucket: str, key: str) -> str:
     """Return the URI of a key, such that `split_s3_uri` gives the key back."""
-    return f"s3://{bucket}/{key.replace('%', '%25')}"
+    return f"s3://{bucket}/{quote(key, safe=_SAFE)}"
 
 
 def _members(annotation: Any) -> set[Any]:

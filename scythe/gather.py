@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scythe.errors import SpecError
 from scythe.messages import LeafRecord
 from scythe.outcomes import LeafFailure, LeafResult
+from scythe.pandas_index import free_name, with_pandas_index
 from scythe.store import Store
-from scythe.tables import (
-    SORT_INDEX,
-    concat,
-    from_ipc,
-    table_from_rows,
-    with_pandas_index,
-)
+from scythe.tables import ORDER, SORT_INDEX, concat, from_ipc, table_from_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ORDER = "__order__"  # the leaf's row in the specs: tables are merged by it, then it is dropped
 SCALARS, FILES, ERRORS, LEAVES = "scalars", "result_file_refs", "errors", "leaves"
+_OUR_NAME = re.compile(f"(user_)*({ERRORS}|{LEAVES})")
 
 
 @dataclass(slots=True)
@@ -57,7 +53,7 @@ def node_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
     results = [_result(leaves.records[i]) for i in good]
     index = _with_run_ids(leaves)
     tables: dict[str, pa.Table] = {}
-    scalars = [json.loads(result.scalars) for result in results if result]
+    scalars = [read_scalars(result, store.get_bytes) for result in results if result]
     if any(scalars) or not good:
         tables[SCALARS] = _beside_index(index, leaves.rows, good, scalars)
     files = [(i, result.files) for i, result in zip(good, results, strict=True) if result]
@@ -69,10 +65,21 @@ def node_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
     errors = [_error_row(leaves.records[i]) for i in bad]
     tables[ERRORS] = _beside_index(index, leaves.rows, bad, errors, _error_schema())
     tables[LEAVES] = _leaves_table(leaves, index)
-    # A user's table may have the name of one of ours: it is kept under another one.
-    return tables | {
-        (f"user_{name}" if name in tables else name): table for name, table in user_tables.items()
-    }
+    return tables | {_kept_name(name, tables): table for name, table in user_tables.items()}
+
+
+def _kept_name(name: str, ours: Mapping[str, Any]) -> str:
+    """Return the name of a user's table, another one where it has the name of one of ours.
+
+    It is the same in all nodes, and no two tables get one name.
+    """
+    return f"user_{name}" if name in ours or _OUR_NAME.fullmatch(name) else name
+
+
+def read_scalars(result: LeafResult, get_bytes: Callable[[str], bytes]) -> dict[str, Any]:
+    """Return the scalar outputs of a leaf; large ones are read from the bucket."""
+    key = result.scalars_key
+    return json.loads(result.scalars if key is None else get_bytes(key))
 
 
 def _result(record: LeafRecord) -> LeafResult | None:
@@ -111,8 +118,7 @@ def _beside_index(
     if schema is not None:
         data = pa.Table.from_pylist([dict(row) for row in values], schema=schema)
     levels = index.take(pa.array(list(numbers), pa.int64()))
-    names = {name: f"index.{name}" for name in levels.column_names if name in data.column_names}
-    fields: list[str] = [names.get(name, name) for name in levels.column_names]
+    fields = [free_name(name, data.column_names) for name in levels.column_names]
     table = levels.rename_columns(fields)
     for position, name in enumerate(data.column_names):
         table = table.append_column(data.schema.field(position), data.column(name))

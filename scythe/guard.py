@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 
-from scythe.processes import end_tree, load
+from scythe.processes import end_tree, load, users_of
 from scythe.spawning import python_command
 
 _GRACE = 0.5
@@ -27,11 +27,11 @@ class Guard:
     Args:
         mark: What `scythe.processes.MARK` begins with in their environment.
         folder: A folder that is removed with them.
+        users: Whether to end the processes that have a file below the folder open, too.
     """
 
-    def __init__(self, mark: str, folder: str) -> None:
-        self._mark = mark
-        self._folder = folder
+    def __init__(self, mark: str, folder: str, *, users: bool = False) -> None:
+        self._arguments = f"{mark!r}, {folder!r}, users={users}"
         self._process = self._start()
 
     def ensure(self) -> None:
@@ -47,7 +47,7 @@ class Guard:
         self._discard()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        code = f"from scythe.guard import main; main({self._mark!r}, {self._folder!r})"
+        code = f"from scythe.guard import main; main({self._arguments})"
         return subprocess.Popen(
             python_command(code),
             stdin=subprocess.PIPE,
@@ -71,12 +71,12 @@ class Guard:
             self._process.wait()
 
 
-def main(mark: str, folder: str) -> None:
+def main(mark: str, folder: str, *, users: bool = False) -> None:
     """Wait for the end of the owner; unless it said goodbye, end what it left behind."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     load()  # now, while all is well
     if sys.stdin.buffer.read() == _CLEAN:
         return
-    end_tree([], _GRACE, mark=mark)
+    end_tree(users_of(folder) if users else [], _GRACE, mark=mark)
     shutil.rmtree(folder, ignore_errors=True)

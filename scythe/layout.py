@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from scythe.errors import SpecError
+from scythe.errors import OutputError, SpecError
 
-_STEP = re.compile(r"^(?!\.{1,2}$)[^/\x00-\x1f]+$")
+_STEP = re.compile(r"(?!\.{1,2}\Z)[^/\x00-\x1f]+")
+_NAME_BYTES = 180  # of a table; with its number and suffix it must fit into a file name
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,10 @@ class RunLayout:
         check_path("table name", name)
         return f"{self.prefix}scatter-gather/output/leaves/{leaf_id}/{name}.arrow"
 
+    def leaf_scalars(self, leaf_id: str) -> str:
+        """Return the key of a leaf's scalars that are too large to travel with its result."""
+        return f"{self.prefix}scatter-gather/output/leaves/{leaf_id}/scalars.json"
+
 
 def check_path(what: str, path: str) -> None:
     """Raise unless a path stays below the folder that it is appended to.
@@ -111,8 +116,21 @@ def check_path(what: str, path: str) -> None:
     Raises:
         SpecError: It is absolute, has empty, `.` or `..` steps or control characters.
     """
-    if not path or not all(_STEP.match(step) for step in path.split("/")):
+    if not path or not all(_STEP.fullmatch(step) for step in path.split("/")):
         raise SpecError(
             f"{what} {path!r} is not a plain relative path: use steps of printable characters "
             "joined by '/', none of them empty, '.' or '..'."
+        )
+
+
+def check_table_name(name: str) -> None:
+    """Raise unless a table's name can be that of a file.
+
+    Raises:
+        OutputError: It is empty, too long, or has a slash or control characters.
+    """
+    if not _STEP.fullmatch(name) or len(name.encode()) > _NAME_BYTES:
+        raise OutputError(
+            f"The table name {name[:_NAME_BYTES]!r} cannot be that of a file: use up to "
+            f"{_NAME_BYTES} letters without '/'."
         )

@@ -30,13 +30,14 @@ from scythe.errors import (
 )
 from scythe.experiment import Experiment
 from scythe.fetch import set_default_store
-from scythe.layout import RunLayout
+from scythe.layout import RunLayout, check_table_name
 from scythe.locate import CodeNotFoundError, find_experiment
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome, LeafResult, LeafStats
 from scythe.settings import ScytheStorageSettings
 from scythe.store import open_store
+from scythe.texts import printable
 
-INLINE_BYTES = 32 * 1024  # of tables, for one leaf; what is larger goes to the bucket
+INLINE_BYTES = 32 * 1024  # of tables, and of scalars; what is larger goes to the bucket
 _TRACEBACK_CHARS = 20_000
 _MESSAGE_CHARS = 5_000
 _OWN_FOLDER = str(Path(__file__).parent)
@@ -81,11 +82,13 @@ def _run(call: LeafCall, tempdir: Path, started: float) -> LeafResult:
     files = _store_files(call, spec, output)
     stored = output.replace_files(files)
     tables = _tables(call, spec, stored)
+    scalars, scalars_key = _scalars(call, stored)
     return LeafResult(
-        scalars=json.dumps(stored.scalar_fields),
+        scalars=scalars,
         files={name: str(uri) for name, uri in stored.remote_artifact_file_paths.items()} | files,
         tables=tables,
         stats=_stats(started),
+        scalars_key=scalars_key,
     )
 
 
@@ -143,6 +146,16 @@ def _store_files(
     return uris
 
 
+def _scalars(call: LeafCall, output: ExperimentOutputSpec) -> tuple[str, str | None]:
+    """Return the scalars as JSON, or store them where they are too large to travel."""
+    text = json.dumps(output.scalar_fields)
+    if len(text) <= INLINE_BYTES:
+        return text, None
+    key = RunLayout(call.store.prefix, call.experiment_id).leaf_scalars(call.leaf_id)
+    open_store(call.store).put_bytes(key, text.encode())
+    return "{}", key
+
+
 def _tables(
     call: LeafCall, spec: ExperimentInputSpec, output: ExperimentOutputSpec
 ) -> dict[str, bytes | str]:
@@ -153,14 +166,16 @@ def _tables(
         raise ResultFileRefsInDataframesError(output.dataframes["result_file_refs"])
     if not output.dataframes:
         return {}
-    from scythe.tables import to_arrow, to_ipc, with_leaf_index
+    from scythe.tables import to_ipc
+    from scythe.user_tables import storable, with_leaf_index
 
     index = spec.index_data()
     layout = RunLayout(call.store.prefix, call.experiment_id)
     tables: dict[str, bytes | str] = {}
     room = INLINE_BYTES
     for name, table in output.dataframes.items():
-        data = to_ipc(with_leaf_index(to_arrow(table), index))
+        check_table_name(name)
+        data = to_ipc(with_leaf_index(storable(name, table), index))
         if len(data) <= room:
             room -= len(data)
             tables[name] = data
@@ -172,7 +187,7 @@ def _tables(
 
 
 def _failure(error: BaseException, started: float) -> LeafFailure:
-    kind, message = FailureKind.APPLICATION, str(error)
+    kind, message = FailureKind.APPLICATION, _message_of(error)
     if isinstance(error, CodeNotFoundError):
         kind = FailureKind.ENVIRONMENT
     elif isinstance(error, MemoryError):
@@ -185,7 +200,7 @@ def _failure(error: BaseException, started: float) -> LeafFailure:
     return LeafFailure(
         kind=kind,
         type=type(error).__qualname__,
-        message=message[:_MESSAGE_CHARS],
+        message=printable(message[:_MESSAGE_CHARS]),
         traceback=format_traceback(error),
         stats=_stats(started),
     )
@@ -201,7 +216,14 @@ def format_traceback(error: BaseException) -> str:
         text = "".join(lines)
     except Exception:  # noqa: BLE001 - a user's exception may fail to print itself
         text = "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__
-    return text if len(text) <= _TRACEBACK_CHARS else f"…{text[-_TRACEBACK_CHARS:]}"
+    return printable(text if len(text) <= _TRACEBACK_CHARS else f"…{text[-_TRACEBACK_CHARS:]}")
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - a user's exception may fail to print itself
+        return f"(its message cannot be shown: {type(second).__name__})"
 
 
 def _stats(started: float) -> LeafStats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel, Field, create_model
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from scythe.files import S3Url
 
@@ -66,4 +67,14 @@ def io_schema(input_type: type[BaseModel], output_type: type[BaseModel] | None) 
     }
     model = create_model("ExperimentIO", **fields)
     model.__doc__ = "The input and output schema for the experiment."
-    return model.model_json_schema()
+    return model.model_json_schema(schema_generator=_LenientSchema)
+
+
+class _LenientSchema(GenerateJsonSchema):
+    """Describes a field of a type that JSON schema has no word for (an array, say) as anything."""
+
+    ignored_warning_kinds: set[Any] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
+        del schema
+        return {"description": error_info}

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scythe.gather import ORDER
-from scythe.tables import concat, conform, unify_schemas
+from scythe.tables import ORDER, concat, conform, unify_schemas
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -15,9 +17,11 @@ from pydantic import BaseModel, model_validator
 
 from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats
 from scythe.settings import ScytheStorageSettings
+from scythe.texts import printable
 
 SENTINEL = "scythe_leaf"
 _FAILURE_MARK = "scythe-failure: "
+_FAILURE = re.compile(rf"{_FAILURE_MARK}([A-Za-z0-9+/]+=*)")
 _TRACEBACK_CHARS = 8_000
 
 
@@ -79,6 +83,7 @@ def encode_result(result: LeafResult, attempts: int, workflow_run_id: str) -> di
     }
     record = {
         "scalars": result.scalars,
+        "scalars_key": result.scalars_key,
         "files": result.files,
         "tables": tables,
         "stats": asdict(result.stats),
@@ -108,6 +113,7 @@ def decode_result(payload: dict[str, Any]) -> LeafRecord:
         files=record["files"],
         tables=tables,
         stats=LeafStats(**record["stats"]),
+        scalars_key=record["scalars_key"],
     )
     return LeafRecord(result, record["attempts"], record["workflow_run_id"])
 
@@ -120,8 +126,8 @@ def encode_failure(failure: LeafFailure, attempts: int, workflow_run_id: str) ->
     record = {
         "kind": failure.kind.value,
         "type": failure.type,
-        "message": failure.message,
-        "traceback": failure.traceback[-_TRACEBACK_CHARS:],
+        "message": printable(failure.message),
+        "traceback": printable(failure.traceback[-_TRACEBACK_CHARS:]),
         "stats": asdict(failure.stats),
         "attempts": attempts,
         "workflow_run_id": workflow_run_id,
@@ -129,7 +135,7 @@ def encode_failure(failure: LeafFailure, attempts: int, workflow_run_id: str) ->
     # Hatchet's database refuses NUL characters, and its SDK cuts the text at line ends.
     data = base64.b64encode(json.dumps(record).encode()).decode()
     text = f"{failure.summary}\n{failure.traceback[-_TRACEBACK_CHARS:]}".replace("\x00", "\\x00")
-    return f"{text}\n{_FAILURE_MARK}{data}"
+    return f"{printable(text)}\n{_FAILURE_MARK}{data}"
 
 
 def decode_failure(text: str) -> LeafRecord:
@@ -138,17 +144,9 @@ def decode_failure(text: str) -> LeafRecord:
     A text without one of ours was written by the engine, which timed the leaf out or cancelled it,
     or by a task that is not an experiment of Scythe.
     """
-    _, mark, rest = text.partition(_FAILURE_MARK)
-    if mark:
-        record = json.loads(base64.b64decode(rest.split()[0].rstrip("\\")))
-        failure = LeafFailure(
-            kind=FailureKind(record["kind"]),
-            type=record["type"],
-            message=record["message"],
-            traceback=record["traceback"],
-            stats=LeafStats(**record["stats"]),
-        )
-        return LeafRecord(failure, record["attempts"], record["workflow_run_id"])
+    for data in reversed(_FAILURE.findall(text)):  # a user's message may hold the mark as well
+        with suppress(ValueError, KeyError, TypeError):
+            return _read_failure(json.loads(base64.b64decode(data, validate=True)))
     first, _, trace = text.partition("\n")
     kind = FailureKind.TIMEOUT if "exceeded timeout" in text else FailureKind.APPLICATION
     name, separator, message = first.partition(": ")
@@ -159,3 +157,14 @@ def decode_failure(text: str) -> LeafRecord:
         traceback=trace,
     )
     return LeafRecord(failure, 0, None)
+
+
+def _read_failure(record: dict[str, Any]) -> LeafRecord:
+    failure = LeafFailure(
+        kind=FailureKind(record["kind"]),
+        type=record["type"],
+        message=record["message"],
+        traceback=record["traceback"],
+        stats=LeafStats(**record["stats"]),
+    )
+    return LeafRecord(failure, record["attempts"], record["workflow_run_id"])

@@ -146,12 +146,15 @@ class LeafResult:
         tables: By table name: the bytes of one Arrow IPC stream, or the key of an object in the
             bucket that holds one.
         stats: Where and how long it ran.
+        scalars_key: Key of an object in the bucket that holds the scalar outputs, where they are
+            too large to travel; `scalars` is an empty object then.
     """
 
     scalars: str
     files: dict[str, str]
     tables: dict[str, bytes | str]
     stats: LeafStats
+    scalars_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from scythe.messages import LeafRecord
 from scythe.outcomes import LeafResult, LeafStats
 from scythe.settings import ScytheStorageSettings
 from scythe.tables import to_ipc
+from scythe.user_tables import storable
 
 _FILE_SCHEMES = ("s3://", "http://", "https://", "file://")
 
@@ -39,7 +40,7 @@ def plain_record(output: dict[str, Any]) -> LeafRecord:
     result = LeafResult(
         scalars=json.dumps(scalars),
         files=files,
-        tables={name: to_ipc(table) for name, table in frames.dataframes.items()},
+        tables={name: to_ipc(storable(name, table)) for name, table in frames.dataframes.items()},
         stats=LeafStats(),
     )
     return LeafRecord(result, 1, None)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import psutil
@@ -57,6 +57,22 @@ def end_tree(
         _send(found, signal.SIGKILL)
         _wait_gone(found, 1.0)
     return [process.pid for process in found]
+
+
+def users_of(folder: str | Path) -> list[int]:
+    """Return the processes, without this one, that have a file below a folder open for writing.
+
+    Nothing else finds those that wrote a title over their environment.
+    """
+    import psutil
+
+    root, found = f"{Path(folder)}/", list[int]()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            files: Iterable[Any] = process.open_files() if process.pid != os.getpid() else ()
+            if any(f.path.startswith(root) and getattr(f, "mode", "r") != "r" for f in files):
+                found.append(process.pid)
+    return found
 
 
 def load() -> None:

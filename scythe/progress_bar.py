@@ -23,6 +23,8 @@ def format_seconds(seconds: float | None) -> str:
 
 def describe(status: RunStatus) -> str:
     """Return the counts of a run as one plain line."""
+    if status.state == "queued":
+        return f"{status.total} leaves wait for a worker: start one with `python main.py`"
     ended = status.done + status.failed
     share = f" ({100 * ended / status.total:.0f} %)" if status.total else ""
     text = (
@@ -80,7 +82,7 @@ class ProgressView:
     def _update_bar(self, status: RunStatus) -> None:
         self._bar.update(
             self._task,
-            description=status.experiment_id.rsplit("/", 2)[0],
+            description="waiting for a worker" if status.state == "queued" else _name(status),
             total=status.total or None,
             completed=status.done + status.failed,
             done=f"{status.done} done",
@@ -96,6 +98,10 @@ class ProgressView:
         if due and line != self._last_line:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - asked for with progress=True
             self._last_line, self._last_time = line, now
+
+
+def _name(status: RunStatus) -> str:
+    return status.experiment_id.rsplit("/", 2)[0]
 
 
 def _make_bar() -> Any:

@@ -7,7 +7,7 @@ import time
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from scythe.errors import ResultNotFoundError, RunTimeoutError, ScytheError
+from scythe.errors import ResultNotFoundError, RunTimeoutError
 from scythe.layout import RunLayout
 from scythe.manifest import from_yaml
 from scythe.progress_bar import ProgressView
@@ -76,13 +76,8 @@ def _checked_with_engine(store: Store, layout: RunLayout, status: RunStatus) -> 
         return status
     from scythe.engine import run_state
 
-    try:
-        state = run_state(status.workflow_run_id)
-    except ScytheError:
-        raise
-    except Exception:  # noqa: BLE001 - the engine may be away for a moment; the bucket tells enough
-        return status
-    if state in ("QUEUED", "RUNNING"):
+    state = run_state(status.workflow_run_id)
+    if state in ("QUEUED", "RUNNING", "UNKNOWN"):
         return status
     latest = _stored_status(store, layout)  # it may have ended between the two looks
     if latest.is_over:

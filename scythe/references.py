@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 _FIRST_POLL, _LONGEST_POLL = 0.1, 2.0
+_UNKNOWN_SECONDS = 120.0  # an engine may be away for a restart
 
 
 class RunRef(Generic[ResultT]):
@@ -45,13 +46,16 @@ class RunRef(Generic[ResultT]):
             LeafFailed: It was a single leaf, and that failed.
         """
         wait_for_end(self.workflow_run_id, timeout)
-        return asyncio.run(self.aio_result())
+        return self._read_now()
 
     async def aio_result(self) -> ResultT:
         """Await the end of the run, and return its result."""
+        return await asyncio.to_thread(self._read_now)
+
+    def _read_now(self) -> ResultT:
         from scythe.engine import read_result
 
-        output = await asyncio.to_thread(read_result, self._reference)
+        output = read_result(self._reference)
         return self._read(output if "error" in output else find_payload(output))
 
 
@@ -64,11 +68,18 @@ def wait_for_end(workflow_run_id: str, timeout: float | None = None) -> str:
     from scythe.engine import run_state
 
     deadline = None if timeout is None else time.monotonic() + timeout
-    pause = _FIRST_POLL
+    pause, last_known = _FIRST_POLL, time.monotonic()
     while True:
         state = run_state(workflow_run_id)
-        if state not in ("QUEUED", "RUNNING"):
+        if state not in ("QUEUED", "RUNNING", "UNKNOWN"):
             return state
+        if state != "UNKNOWN":
+            last_known = time.monotonic()
+        elif time.monotonic() - last_known > _UNKNOWN_SECONDS:
+            raise EngineError(
+                f"The engine has not told the state of run {workflow_run_id} for "
+                f"{_UNKNOWN_SECONDS:.0f} s: check that it runs, and that the run is of this engine."
+            )
         if deadline is not None and time.monotonic() >= deadline:
             raise RunTimeoutError(
                 f"Run {workflow_run_id} is not over after {timeout:g} s (state {state}): it goes "

@@ -109,12 +109,17 @@ class ExperimentRegistry:
                 to the leaf's `tempdir` (where they may be changed).
             resources: CPUs, GPUs, memory and custom resources of one leaf.
             batch_size: Leaves that one task runs one after another.
-            **task_config: Further options of a Hatchet task (`priority`, `concurrency`, …).
+            **task_config: Further options of a Hatchet task (`default_priority`, `concurrency`, …).
 
         Raises:
             RegistrationError: The function is not one that can be run as an experiment.
             ExperimentTypeExists: Another experiment has this name.
         """
+        if task_config.pop("worker", None) is not None:
+            raise RegistrationError(
+                "Register(worker=...) is not supported: ScytheWorkerConfig().start() serves all "
+                "experiments that are registered."
+            )
         options = ExperimentOptions(
             description=description,
             desired_worker_labels=desired_worker_labels,

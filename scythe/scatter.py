@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from scythe.errors import ScytheError
 from scythe.files import split_s3_uri
 from scythe.gather import LeafSlice
 from scythe.layout import RunLayout
@@ -154,8 +155,18 @@ class _Node:
         if result.get(SENTINEL) == "done":
             return decode_result(result)
         if self.payload.leaf_format == "plain" and result:
-            return plain_record(result)
+            return _plain_record(result)
         return LeafRecord(_cancelled(), 0, None)
+
+
+def _plain_record(output: dict[str, Any]) -> LeafRecord:
+    """Read the output of a task of the user's; one that cannot be read is that leaf's failure."""
+    try:
+        return plain_record(output)
+    except (ScytheError, ValueError, TypeError) as error:
+        message = f"the task's output is not that of an experiment: {error}"
+        failure = LeafFailure(FailureKind.APPLICATION, type(error).__name__, message[:2000])
+        return LeafRecord(failure, 1, None)
 
 
 def _error_text(error: BaseException) -> str:

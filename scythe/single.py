@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 from scythe.base import ExperimentOutputSpec
 from scythe.codec import encode_spec
 from scythe.errors import LeafFailed
+from scythe.gather import read_scalars
 from scythe.messages import SENTINEL, LeafInput, decode_failure, decode_result
 from scythe.outcomes import LeafFailure, LeafResult
 from scythe.references import RunRef
-from scythe.settings import store_config
+from scythe.settings import ScytheStorageSettings, store_config
 from scythe.store import open_store
 from scythe.tables import from_ipc
 
@@ -24,7 +25,7 @@ def start_single(name: str, output_type: type[OutputT], spec: Any) -> RunRef[Out
     from scythe.engine import start_run
 
     reference = start_run(name, _payload(spec), {"experiment_name": name})
-    return RunRef(reference, _reader(output_type))
+    return RunRef(reference, _reader(output_type, spec.storage_settings))
 
 
 def _payload(spec: Any) -> LeafInput:
@@ -36,7 +37,9 @@ def _payload(spec: Any) -> LeafInput:
     )
 
 
-def _reader(output_type: type[OutputT]) -> Callable[[dict[str, Any]], OutputT]:
+def _reader(
+    output_type: type[OutputT], storage: ScytheStorageSettings | None
+) -> Callable[[dict[str, Any]], OutputT]:
     def read(payload: dict[str, Any]) -> OutputT:
         if payload.get(SENTINEL) != "done":
             text = payload.get("error") or "Cancelled: Hatchet cancelled the leaf"
@@ -45,18 +48,21 @@ def _reader(output_type: type[OutputT]) -> Callable[[dict[str, Any]], OutputT]:
             outcome = decode_result(payload).outcome
         if isinstance(outcome, LeafFailure):
             raise LeafFailed(outcome)
-        return _output(output_type, outcome)
+        return _output(output_type, outcome, storage)
 
     return read
 
 
-def _output(output_type: type[OutputT], result: LeafResult) -> OutputT:
+def _output(
+    output_type: type[OutputT], result: LeafResult, storage: ScytheStorageSettings | None
+) -> OutputT:
+    def get_bytes(key: str) -> bytes:
+        return open_store(store_config(storage)).get_bytes(key)
+
     tables = {
-        name: from_ipc(
-            data if isinstance(data, bytes) else open_store(store_config()).get_bytes(data)
-        )
+        name: from_ipc(data if isinstance(data, bytes) else get_bytes(data))
         for name, data in result.tables.items()
     }
-    values = {**json.loads(result.scalars), **result.files}
-    output = output_type.model_validate_json(json.dumps(values))
+    values = {**read_scalars(result, get_bytes), **result.files}
+    output = output_type.model_validate_json(json.dumps(values), by_alias=True, by_name=True)
     return output.model_copy(update={"dataframes": tables})

@@ -11,6 +11,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict
 
 from scythe.engine import client
+from scythe.errors import RegistrationError
 from scythe.experiment import Experiment
 from scythe.messages import LeafInput, find_payload
 
@@ -89,7 +90,7 @@ def _slices(items: list[Any]) -> list[list[Any]]:
     slices: list[list[Any]] = []
     size = _SLICE_BYTES
     for item in items:
-        length = len(item.input or "") + 600
+        length = len((item.input or "").encode()) + 600
         if size + length > _SLICE_BYTES or len(slices[-1]) >= _SLICE_ITEMS:
             slices.append([])
             size = 0
@@ -111,16 +112,23 @@ def leaf_task(experiment: Experiment[Any, Any], handler: LeafHandler) -> Any:
         run = TaskRun(ctx.workflow_run_id, ctx.retry_count + 1, dict(ctx.additional_metadata or {}))
         return await handler(payload, run)
 
-    return client().task(
-        name=experiment.name,
-        description=experiment.description,
-        input_validator=LeafInput,
-        desired_worker_labels=_sdk_labels(options.desired_worker_labels),
-        schedule_timeout=experiment.schedule_timeout,
-        execution_timeout=experiment.execution_timeout + _ENGINE_MARGIN,
-        retries=options.retries,
-        **config,
-    )(_resolved(leaf, LeafInput, Context, dict[str, Any]))
+    try:
+        decorate = client().task(
+            name=experiment.name,
+            description=experiment.description,
+            input_validator=LeafInput,
+            desired_worker_labels=_sdk_labels(options.desired_worker_labels),
+            schedule_timeout=experiment.schedule_timeout,
+            execution_timeout=experiment.execution_timeout + _ENGINE_MARGIN,
+            retries=options.retries,
+            **config,
+        )
+    except TypeError as error:
+        raise RegistrationError(
+            f"{experiment.name}: Register() passes on {sorted(config)}, which Hatchet does not "
+            f"take ({error}): correct the names of these options."
+        ) from error
+    return decorate(_resolved(leaf, LeafInput, Context, dict[str, Any]))
 
 
 def node_task(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import Field, PositiveInt, PrivateAttr, ValidationError
@@ -14,14 +14,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import Duration
 from scythe.errors import ScytheError, SettingsError, WorkerExit, WorkerStartError
-from scythe.labels import ScytheWorkerLabel, required_labels
-from scythe.parts import PartPlan, Work, plan_parts
+from scythe.experiment import Experiment
+from scythe.labels import ScytheWorkerLabel
+from scythe.locate import is_importing
+from scythe.parts import PartPlan, Work
 from scythe.registry import ExperimentFunction, ExperimentRegistry
+from scythe.worker_run import WorkerRun
 
 __all__ = ["ScytheWorkerConfig", "ScytheWorkerLabel", "WorkerNameConfig"]
 
 _PREFIX = "SCYTHE_WORKER_"
-logger = logging.getLogger(__name__)
 
 
 class WorkerNameConfig(BaseSettings):
@@ -129,7 +131,7 @@ class ScytheWorkerConfig(BaseSettings):
         default_factory=WorkerNameConfig, description="What the default name is made of."
     )
 
-    _stop: Callable[[], None] | None = PrivateAttr(default=None)
+    _run: WorkerRun | None = PrivateAttr(default=None)
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -208,16 +210,12 @@ class ScytheWorkerConfig(BaseSettings):
 
     def stop(self) -> None:
         """Stop a started worker from another thread: gracefully, and the second time at once."""
-        if self._stop is not None:
-            self._stop()
+        if self._run is not None:
+            self._run.stop()
 
     def _serve(self, experiments: Sequence[Any], workflows: Sequence[Any]) -> int | None:
-        from scythe import worker_logs
-        from scythe.serve_worker import WorkerRun
-
         for experiment in experiments:
-            register(experiment)
-        worker_logs.configure("worker")
+            _register(experiment)
         base = PartPlan(
             name=self.computed_name,
             executor=self.executor,
@@ -227,3 +225,55 @@ class ScytheWorkerConfig(BaseSettings):
             labels={name: str(value) for name, value in self.labels.items()},
             shutdown_timeout=self.shutdown_timeout.total_seconds(),
         )
+        work = Work(ExperimentRegistry.experiments(), ExperimentRegistry.included(), workflows)
+        self._run = WorkerRun(base, work, fan=self.does_fan, leaf=self.does_leaf)
+        try:
+            return self._run.run()
+        finally:
+            self._run = None
+
+
+def _register(item: Any) -> None:
+    if isinstance(item, Experiment) or hasattr(item, "run"):
+        ExperimentRegistry.Include(item)
+    elif callable(item):
+        ExperimentRegistry.Register()(item)
+    else:
+        raise WorkerStartError(
+            f"start(experiments=[…]) takes functions, not {item!r}: pass the functions themselves."
+        )
+
+
+def _is_imported_again() -> bool:
+    """Return whether this runs while a process of the worker imports the user's code."""
+    # What multiprocessing sets while it imports the main script, as `__mp_main__`.
+    return getattr(multiprocessing.current_process(), "_inheriting", False) or is_importing()
+
+
+def _lower_case(values: dict[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments under the names of the fields."""
+    fields = ScytheWorkerConfig.model_fields
+    named: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.lower() if key.isupper() and key.lower() in fields else key
+        if name not in fields and not name.startswith("_"):  # such as `_env_file`
+            close = get_close_matches(name.lower(), fields, n=1)
+            hint = f"did you mean `{close[0]}`? " if close else ""
+            raise SettingsError(
+                f"ScytheWorkerConfig has no setting {key!r}: {hint}There are {', '.join(fields)}."
+            )
+        if name in named:
+            raise SettingsError(f"ScytheWorkerConfig got {name!r} twice: pass it in one spelling.")
+        named[name] = value
+    return named
+
+
+def _explain(error: ValidationError) -> str:
+    """Say which settings are wrong, by the names of their variables."""
+    wrong: list[str] = []
+    for item in error.errors():
+        name = str(item["loc"][0]) if item["loc"] else "?"
+        known = name in ScytheWorkerConfig.model_fields
+        variable = f"{_PREFIX}{name.upper()} (`{name}`)" if known else name
+        wrong.append(f"{variable} cannot be {item['input']!r}: {item['msg'].lower()}")
+    return "; ".join(wrong) + "."

@@ -95,6 +95,10 @@ def _attach(head: Head, timeout: float, environment: RayEnvironment) -> Cluster:
         finally:
             environment.restore()
 
+    def attach_again() -> Cluster:
+        leave()
+        return _attach(probe(address, timeout), timeout, environment)
+
     return Cluster(
         address=address,
         version=head.version,
@@ -102,6 +106,7 @@ def _attach(head: Head, timeout: float, environment: RayEnvironment) -> Cluster:
         session_dir=info["session_dir"],
         is_own=False,
         close=close,
+        attach_again=attach_again,
     )
 
 

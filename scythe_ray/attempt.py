@@ -17,7 +17,6 @@ from scythe_ray.control import Sighting
 from scythe_ray.controls import Controls
 from scythe_ray.failures import (
     START_TIMEOUT,
-    closed_failure,
     crash_failure,
     ended_itself,
     failure_of,
@@ -49,6 +48,7 @@ class Attempt:
         nodes: The nodes that may run it.
         needs: What it needs, for messages.
         controls: The channel to the nodes.
+        retire: Whether its process ends after it, which is waited for.
     """
 
     def __init__(
@@ -59,11 +59,15 @@ class Attempt:
         nodes: Sequence[str],
         needs: str,
         controls: Controls,
+        *,
+        retire: bool,
     ) -> None:
+        self._retire = retire
         self._call, self._token, self._ref = call, token, ref
         self._nodes, self._needs, self._controls = nodes, needs, controls
         self._result: asyncio.Future[bytes] = asyncio.wrap_future(ref.future())
         self._result.add_done_callback(_look_at)
+        self._lost: asyncio.Future[LeafFailure] = asyncio.get_running_loop().create_future()
         self._aborted: LeafFailure | None = None
         self._ending: asyncio.Task[Sighting | None] | None = None
 
@@ -80,26 +84,27 @@ class Attempt:
         except asyncio.CancelledError:
             await to_the_end(self._end())
             raise
-        if self._result.cancelled() and self._aborted is not None:
-            raise ExecutorUnavailable(self._aborted)
+        if self._lost.done() and not self._result.done():
+            raise PlaceLost(self._lost.result(), is_crash=False)
         try:
             data = self._result.result()
         except Exception as error:  # noqa: BLE001 - whatever Ray raises is classified
             if self._aborted is not None:
                 raise ExecutorUnavailable(self._aborted) from None
             raise await self._classified(error) from None
+        if self._retire:
+            await self._controls.retire(self._nodes, self._token)
         return load_outcome(data)
 
-    async def abort(self, failure: LeafFailure | None = None) -> None:
+    async def abort(self, failure: LeafFailure) -> None:
         """End the leaf; `outcome` then raises the failure, as the place failed."""
-        self._aborted = failure or closed_failure()
-        await self._end()
+        self._aborted = failure
+        await asyncio.shield(self._end())
 
     def give_up(self, failure: LeafFailure) -> None:
         """Let `outcome` raise the failure at once: Ray can no longer be asked for anything."""
-        self._aborted = failure
-        if not self._result.done():
-            self._result.cancel()
+        if not self._lost.done():
+            self._lost.set_result(failure)
 
     async def _watch(self) -> None:
         """Wait until Ray says that the task is over, looking after it whenever a limit is due."""
@@ -125,8 +130,11 @@ class Attempt:
             due = now + min(limit - seen.elapsed, self._call.timeout)
 
     async def _is_over(self, due: float) -> bool:
-        # `wait` leaves the future alone when the time is over or the waiting is cancelled.
-        done, _ = await asyncio.wait({self._result}, timeout=max(0.0, due - time.monotonic()))
+        # `wait` leaves the futures alone when the time is over or the waiting is cancelled.
+        left = max(0.0, due - time.monotonic())
+        done, _ = await asyncio.wait(
+            {self._result, self._lost}, timeout=left, return_when=asyncio.FIRST_COMPLETED
+        )
         return bool(done)
 
     async def _time_out(self, *, importing: bool) -> None:

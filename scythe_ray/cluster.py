@@ -18,6 +18,8 @@ class Cluster:
         node_id: The node that this process is attached to.
         session_dir: Ray's session folder on this node.
         is_own: Whether it was started here, and ends here.
+        attach_again: Attaches to a head that was lost and is back; raises `WorkerStartError`.
+        temporary: A folder for the files of leaves, which goes with the cluster.
         close: Leaves it, or ends it; blocks, with deadlines.
     """
 
@@ -27,6 +29,8 @@ class Cluster:
     session_dir: str
     is_own: bool
     close: Callable[[], None]
+    attach_again: Callable[[], Cluster]
+    temporary: str | None = None
 
     def nodes(self) -> list[RayNode]:
         """Return the nodes that are alive. Blocks for as long as the head does not answer."""

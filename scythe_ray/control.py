@@ -30,6 +30,7 @@ from scythe_ray.record import (
 )
 
 _STACK_WAIT = 0.5
+_EXIT_WAIT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,17 @@ class NodeControl:
                 return seen
         return None
 
+    def retire(self, token: str) -> None:
+        """See the process dead that ends after a leaf, and remove what it left."""
+        for entry in self._entries(gone=True):
+            if entry.token == token and entry.state == "done":
+                deadline = time.monotonic() + _EXIT_WAIT
+                while _is_alive(entry) and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                if _is_alive(entry):
+                    end_tree(entry.pid, 0, mark=entry.mark)
+                self._remove(entry)
+
     def forget(self, token: str) -> None:
         """Remove what `end` left for a leaf that might have begun later."""
         (self._folder / f"{token}{CANCELLED}").unlink(missing_ok=True)
@@ -169,7 +181,8 @@ class NodeControl:
         except OSError:
             return ""
 
-    def _entries(self) -> Iterator[Entry]:
+    def _entries(self, *, gone: bool = False) -> Iterator[Entry]:
+        """Read the records; with `gone`, also those of processes that ended between leaves."""
         if not self._folder.is_dir():
             return
         for path in list(self._folder.glob(f"*{RECORD}")):
@@ -177,10 +190,10 @@ class NodeControl:
                 entry = read_entry(record) if record is not None else None
             if entry is None:
                 continue
-            if entry.state == "done" and not _is_alive(entry):
-                self._remove(entry)  # Ray ended an idle process
-            else:
+            if gone or entry.state != "done" or _is_alive(entry):
                 yield entry
+            else:
+                self._remove(entry)  # Ray ended an idle process
 
     def _remove(self, entry: Entry) -> None:
         for suffix in (RECORD, TRACE):

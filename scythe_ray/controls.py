@@ -57,6 +57,10 @@ class Controls:
         """See `NodeControl.report`, on each of these nodes."""
         return await self._ask(nodes, "report", token)
 
+    async def retire(self, nodes: Iterable[str], token: str) -> None:
+        """See `NodeControl.retire`, on each of these nodes."""
+        await self._ask(nodes, "retire", token)
+
     async def forget(self, nodes: Iterable[str], token: str) -> None:
         """See `NodeControl.forget`, on each of these nodes."""
         await self._ask(nodes, "forget", token)

@@ -22,7 +22,7 @@ def connect(timeout: float, **options: Any) -> dict[str, Any]:
     """Call `ray.init` and return what it tells of the cluster.
 
     Args:
-        timeout: Seconds; only kept in the main thread.
+        timeout: Seconds.
         options: Arguments of `ray.init`.
 
     Raises:
@@ -31,9 +31,15 @@ def connect(timeout: float, **options: Any) -> dict[str, Any]:
     """
     import ray
 
+    def init() -> Any:
+        return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+
     _apply_loopback()
-    with _deadline(timeout), _own_signal_handlers():
-        context: Any = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    if threading.current_thread() is threading.main_thread():
+        with _deadline(timeout), _own_signal_handlers():
+            context = init()
+    else:
+        context = within(timeout, init, "ray.init()")
     _silence()
     return dict(context.address_info)
 
@@ -85,9 +91,6 @@ def _log_lines(data: dict[str, Any], *_: Any, **__: Any) -> None:
 @contextmanager
 def _own_signal_handlers() -> Generator[None]:
     """Keep the handler of SIGTERM, which `ray.init` replaces."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -99,9 +102,6 @@ def _own_signal_handlers() -> Generator[None]:
 @contextmanager
 def _deadline(timeout: float) -> Generator[None]:
     """Raise `TimeoutError` in the main thread when the time is over, whatever it waits for."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def ring(*_: Any) -> None:
         raise TimeoutError(f"no answer within {timeout:g} s")

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Threads
 
-from scythe.errors import ExecutorUnavailable, LeafFailed
+from scythe.errors import ExecutorUnavailable
+from scythe_ray.discovery import within
 from scythe_ray.failures import infeasible_failure, lost_failure
 from scythe_ray.resources import Demand, RayNode, able_nodes, explain_infeasible
 
@@ -36,8 +37,8 @@ class NodeTable:
         """Return the nodes that could run a leaf.
 
         Raises:
-            LeafFailed: There is none: Ray would let the leaf wait for ever.
-            ExecutorUnavailable: The cluster does not say what nodes it has.
+            ExecutorUnavailable: There is none, so that Ray would let the leaf wait for ever; or the
+                cluster does not say what nodes it has.
         """
         old = time.monotonic() - self._read_at > _MAX_AGE
         reading = self._refresh() if old else None
@@ -45,7 +46,7 @@ class NodeTable:
             await self._await_refresh(reading or self._refresh())
             able = able_nodes(demand, self._nodes)
         if not able:
-            raise LeafFailed(infeasible_failure(explain_infeasible(demand, self._nodes)))
+            raise ExecutorUnavailable(infeasible_failure(explain_infeasible(demand, self._nodes)))
         return able
 
     def replace(self, nodes: Sequence[RayNode]) -> None:
@@ -59,11 +60,13 @@ class NodeTable:
 
     async def _read_again(self) -> None:
         loop = asyncio.get_running_loop()
-        nodes = await loop.run_in_executor(self._threads, self._read)
+        nodes = await loop.run_in_executor(
+            self._threads, within, _TIMEOUT, self._read, "the table of Ray's nodes"
+        )
         self.replace(nodes)
 
     async def _await_refresh(self, reading: asyncio.Task[None]) -> None:
         try:
-            await asyncio.wait_for(asyncio.shield(reading), _TIMEOUT)
-        except TimeoutError:
+            await asyncio.shield(reading)
+        except Exception:  # noqa: BLE001 - whatever Ray raises, there is no table
             raise ExecutorUnavailable(lost_failure("it does not say what nodes it has")) from None

@@ -10,12 +10,12 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from scythe.errors import WorkerStartError
 from scythe.guard import Guard
 from scythe.labels import ScytheWorkerLabel
-from scythe.processes import MARK, end_tree
+from scythe.processes import MARK, end_tree, users_of
 from scythe_ray.cluster import Cluster
 from scythe_ray.discovery import OWN_PREFIX, reread_configuration
 from scythe_ray.driver import connect, leave, reason
@@ -65,6 +65,8 @@ def start_cluster(settings: RaySettings, slots: int | None, labels: Mapping[str,
         session_dir=info["session_dir"],
         is_own=True,
         close=own.close,
+        attach_again=own.refuse,
+        temporary=own.temporary,
     )
 
 
@@ -82,13 +84,20 @@ def _options(settings: RaySettings, slots: int | None, labels: Mapping[str, str]
 
 
 class _OwnCluster:
-    """Folder, token, guard and processes of the cluster."""
+    """Folder, token, guard and processes of the cluster.
+
+    Attributes:
+        temporary: Where leaves have their files, so that they go with the cluster; None where the
+            cluster's folder is not in the usual place, which may be there for its size.
+    """
 
     def __init__(self) -> None:
         self._environment = RayEnvironment()
         self._mark = f"ray-{uuid.uuid4().hex}"
         self._folder = Path(tempfile.mkdtemp(prefix=OWN_PREFIX, dir=_short_folder()))
         self._guard: Guard | None = None
+        in_usual_place = self._folder.parent == Path(tempfile.gettempdir())
+        self.temporary = str(self._folder) if in_usual_place else None
 
     def start(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Start it. Only in the main thread: it would end with any other."""
@@ -96,7 +105,7 @@ class _OwnCluster:
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         # Should this process be killed, the guard ends what is left within seconds.
-        self._guard = Guard(self._mark, str(self._folder))
+        self._guard = Guard(self._mark, str(self._folder), users=True)
         self._environment.for_own_cluster(str(token))
         reread_configuration()
         mark = RayEnvironment()
@@ -112,7 +121,7 @@ class _OwnCluster:
         """End it, see all its processes dead, and remove its folder."""
         try:
             leave()
-            left = end_tree([], _GRACE, mark=self._mark)
+            left = end_tree(users_of(self._folder), _GRACE, mark=self._mark)
             if left:
                 logger.error("Processes %s of the local Ray cluster cannot be ended.", left)
         finally:
@@ -121,6 +130,13 @@ class _OwnCluster:
                 self._guard = None
             self._environment.restore()
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def refuse(self) -> NoReturn:
+        """Raise: such a cluster does not come back; Ray ends this process within a minute."""
+        raise WorkerStartError(
+            "The Ray cluster that this worker started is gone. The worker starts again with a new "
+            "one."
+        )
 
     def end_of_logs(self) -> str:
         """Return the last lines of the logs that may say why it did not start."""

@@ -46,13 +46,7 @@ def open_executor(request: ExecutorRequest) -> RayExecutor:
         check_labels(request.labels, used, own=cluster.is_own)
         capacity = _capacity(request, settings, cluster, used)
         _log(cluster, nodes, used)
-        return RayExecutor(
-            cluster,
-            nodes,
-            capacity,
-            scope=settings.SCOPE,
-            system_retries=settings.SYSTEM_RETRIES,
-        )
+        return RayExecutor(cluster, nodes, capacity, settings)
     except BaseException:
         cluster.close()
         raise

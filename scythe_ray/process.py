@@ -44,13 +44,14 @@ class LeafProcess:
 
     Args:
         records: The folder of the records.
+        temporary: Where `folder` is made; None for the system's usual place.
     """
 
-    def __init__(self, records: Path) -> None:
+    def __init__(self, records: Path, temporary: str | None) -> None:
         import psutil
 
         self.leaves = 0
-        self.folder = tempfile.mkdtemp(prefix="scythe-ray-leaf-")
+        self.folder = tempfile.mkdtemp(prefix="scythe-leaf-", dir=temporary)
         self._records = private_folder(records)
         self._pid = os.getpid()
         self._birth = psutil.Process().create_time()
@@ -63,15 +64,12 @@ class LeafProcess:
         self._exit: Callable[[int], NoReturn] = os._exit
         os._exit = self._exit_with_note
         _adopt_orphans()
+        with contextlib.suppress(OSError):  # Ray gives its workers a lower priority
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
 
     @contextmanager
-    def running(self, token: str, *, last: bool) -> Generator[None]:
-        """Run a leaf inside; the processes that it starts carry its mark and end with it.
-
-        Args:
-            token: The submission of the leaf.
-            last: Whether the process ends after it.
-        """
+    def running(self, token: str) -> Generator[None]:
+        """Run a leaf inside; the processes that it starts carry its mark and end with it."""
         entry = self._begin(token)
         before = os.environ.get(MARK)
         os.environ[MARK] = entry.mark
@@ -84,7 +82,7 @@ class LeafProcess:
                 os.environ[MARK] = before
             self._end_children(entry.mark)
             self._state.restore()
-            self._finish(last)
+            self._finish()
 
     def imported(self) -> None:
         """Say that the leaf's code is imported: its time runs from here."""
@@ -102,7 +100,7 @@ class LeafProcess:
             pid=self._pid,
             birth=self._birth,
             started=time.monotonic(),
-            mark=f"{self._base_mark}/{token}",
+            mark=f"{self._base_mark}/{token}.",
             folder=self.folder,
         )
         with locked(self._record):
@@ -112,7 +110,7 @@ class LeafProcess:
             self._wait_to_be_ended()
         return entry
 
-    def _finish(self, last: bool) -> None:
+    def _finish(self) -> None:
         entry = self._entry
         if entry is None:
             return
@@ -124,11 +122,6 @@ class LeafProcess:
         self._entry = None
         with locked(self._record):  # which this process has: only released here
             write_entry(self._record, entry.with_state("done"))
-        if last:
-            self._path(RECORD).unlink(missing_ok=True)
-            self._path(TRACE).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                Path(self.folder).rmdir()
 
     def _wait_to_be_ended(self) -> NoReturn:
         """Never return: a task that came back now could meet its own cancellation in the driver."""

@@ -39,6 +39,7 @@ class Driver:
         first: Folders that it imports from before all others: the script's, and `PYTHONPATH`.
         last: Folders of its installed packages.
         folder: Its working directory.
+        temporary: Where leaves have their temporary folders; None for each node's usual place.
         argv: Its command line, for scripts that look at it when they are imported.
     """
 
@@ -48,6 +49,7 @@ class Driver:
     first: tuple[str, ...]
     last: tuple[str, ...]
     folder: str
+    temporary: str | None
     argv: tuple[str, ...]
 
 
@@ -59,13 +61,11 @@ class Job:
         token: Unique for each submission.
         call: The try of the leaf.
         uses_gpu: Whether Ray gave it GPUs.
-        once: Whether its process runs no other leaf after it.
     """
 
     token: str
     call: LeafCall
     uses_gpu: bool
-    once: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ class UsedProcess:
     """In place of an outcome: the leaf asked for a process of its own and this one was used."""
 
 
-def this_driver(driver_id: str, session_dir: str) -> Driver:
-    """Describe this process as a driver."""
+def this_driver(driver_id: str, session_dir: str, temporary: str | None) -> Driver:
+    """Describe this process as a driver; for the arguments, see `Driver`."""
     first: list[str] = []
     last: list[str] = []
     prefixes = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})
@@ -88,6 +88,7 @@ def this_driver(driver_id: str, session_dir: str) -> Driver:
         first=tuple(dict.fromkeys(first)),
         last=tuple(dict.fromkeys(last)),
         folder=str(Path.cwd()),
+        temporary=temporary,
         argv=tuple(sys.argv),
     )
 
@@ -124,7 +125,7 @@ def _run(process: LeafProcess, job: Job) -> LeafOutcome | UsedProcess:
         return UsedProcess()
     from scythe.leaf import run_leaf
 
-    with process.running(job.token, last=job.once), _gpus_hidden(hide=not job.uses_gpu):
+    with process.running(job.token), _gpus_hidden(hide=not job.uses_gpu):
         _import(job.call.code)
         process.imported()
         return run_leaf(job.call, process.folder)
@@ -163,7 +164,7 @@ def _prepare(driver: bytes) -> LeafProcess:
     sys.argv[:] = known.argv
     if Path(known.folder).is_dir():
         os.chdir(known.folder)
-    _process = LeafProcess(leaf_folder(known.session_dir, known.driver_id))
+    _process = LeafProcess(leaf_folder(known.session_dir, known.driver_id), known.temporary)
     _prepared = driver
     return _process
 
@@ -214,6 +215,10 @@ class ControlActor:
     def report(self, token: str) -> Sighting | None:
         """See `NodeControl.report`."""
         return self._control.report(token)
+
+    def retire(self, token: str) -> None:
+        """See `NodeControl.retire`."""
+        self._control.retire(token)
 
     def forget(self, token: str) -> None:
         """See `NodeControl.forget`."""

@@ -18,8 +18,7 @@ from scythe.experiments import BaseExperiment, ExperimentRun
 
 def start(designs: Sequence[PVDesign]) -> ExperimentRun:
     """Upload the weather file and start a run of these designs, as the next minor version."""
-    experiment = BaseExperiment(runnable=pv_yield)
-    run, _ = experiment.allocate(designs, version="bumpminor")
+    run, _ = BaseExperiment(runnable=pv_yield).allocate(designs, version="bumpminor")
     print(f"Allocated {len(designs)} designs as {run.experiment_id}", flush=True)
     return run
 
@@ -78,7 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments, __doc__)
     try:
         run = start(make_designs(options.designs, options.weather))
-        print("Its leaves run as soon as a worker is there: python main.py", flush=True)
         return finish(run, options.weather, options.out)
     except ScytheError as error:
         print(f"allocate.py: {error}", file=sys.stderr)

@@ -25,9 +25,7 @@ def make_designs(count: int = FULL_GRID, weather_file: Path = WEATHER_FILE) -> l
         weather_file: A typical year in the TMY3 format.
     """
     tilts, azimuths, ratios = grid_steps(count)
-    grid = product(
-        spread(*TILT, tilts), spread(*AZIMUTH, azimuths), spread(*DC_AC_RATIO, ratios)
-    )
+    grid = product(spread(*TILT, tilts), spread(*AZIMUTH, azimuths), spread(*DC_AC_RATIO, ratios))
     return [
         PVDesign(
             experiment_id="placeholder",  # the run's id takes its place
@@ -47,13 +45,13 @@ def grid_steps(count: int) -> tuple[int, int, int]:
     The number of azimuths is odd, so that one of them is south.
     """
     sizes = [
-        (tilts * azimuths * ratios, azimuths, tilts, ratios)
+        (tilts * azimuths * ratios, ratios, azimuths, tilts)
         for ratios in (1, 2, 3)
         for azimuths in range(1, 38, 2)
         for tilts in range(azimuths, 2 * azimuths + 3)
         if tilts * azimuths * ratios <= count
     ]
-    _, azimuths, tilts, ratios = max(sizes)
+    _, ratios, azimuths, tilts = max(sizes)
     return tilts, azimuths, ratios
 
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from scythe.experiments import ExperimentRun
 
 COLUMNS = {  # column: (heading, unit, format)
-    "tilt": ("tilt", "deg", "{:.0f}"),
-    "azimuth": ("azimuth", "deg", "{:.0f}"),
+    "tilt": ("tilt", "deg", "{:.4g}"),
+    "azimuth": ("azimuth", "deg", "{:.4g}"),
     "dc_ac_ratio": ("DC/AC", "-", "{:.2f}"),
     "annual_yield": ("annual yield", "kWh", "{:,.0f}"),
     "specific_yield": ("specific yield", "kWh/kWp", "{:,.0f}"),
@@ -34,9 +34,8 @@ def print_report(run: ExperimentRun, scalars: pd.DataFrame) -> None:
     print("\nThe best orientation for each size of the inverter:\n")
     print_table(scalars.loc[scalars.groupby("dc_ac_ratio")["specific_yield"].idxmax()])
     print(f"\n{describe_leaves(run)}")
-    print("\nThe results:\n")
-    for name, key in sorted(run.list_results_files().items()):
-        print(f"  {name:<18}{run.as_uri(key)}")
+    tables = ", ".join(f"{name}.pq" for name in sorted(run.list_results_files()))
+    print(f"\nThe tables: {run.as_uri(run.final_results_dirkey)}\n  {tables}")
 
 
 def print_table(designs: pd.DataFrame) -> None:
@@ -55,12 +54,13 @@ def describe_leaves(run: ExperimentRun) -> str:
     """Say in how many processes the leaves ran, and how long each took."""
     leaves = run.results("leaves").to_pandas().reset_index()
     pids = sorted(leaves["pid"].unique())
-    first, last = leaves["started"].min(), leaves["finished"].max()
+    shown = ", ".join(str(pid) for pid in pids[:4]) + (", ..." if len(pids) > 4 else "")
+    together = (leaves["finished"].max() - leaves["started"].min()).total_seconds()
     return (
-        f"{len(leaves)} leaves ran in {len(pids)} processes "
-        f"({', '.join(f'pid {pid}' for pid in pids[:4])}{', ...' if len(pids) > 4 else ''}) "
-        f"on {leaves['node'].nunique()} node(s): {leaves['seconds'].median():.2f} s each, "
-        f"{(last - first).total_seconds():.1f} s together."
+        f"{_count(len(leaves), 'leaf', 'leaves')} ran in "
+        f"{_count(len(pids), 'process', 'processes')} (pid {shown}) "
+        f"on {_count(leaves['node'].nunique(), 'node', 'nodes')}: "
+        f"{leaves['seconds'].median():.2f} s each (median), {together:.1f} s in all."
     )
 
 
@@ -82,15 +82,15 @@ def draw_map(scalars: pd.DataFrame, site: str, path: Path) -> None:
             cells.columns, cells.index, cells.to_numpy(), shading="nearest", vmin=low, vmax=high
         )
         tilt, azimuth = cells.stack().idxmax()
-        axis.plot(azimuth, tilt, "*", markersize=22, markerfacecolor="none", color="black")
+        axis.plot(azimuth, tilt, "s", markersize=30, markerfacecolor="none", color="black")
         _write_numbers(axis, cells, dark_below=(low + high) / 2)
-        axis.set_title(f"DC/AC = {ratio:g}")
+        axis.set_title(f"DC/AC = {ratio:.2f}")
         axis.set_xlabel("azimuth [deg]  (90 east, 180 south)")
         axis.set_xticks(cells.columns)
         axis.set_yticks(cells.index)
     axes[0].set_ylabel("tilt [deg]")
     figure.colorbar(mesh, ax=list(axes), label="specific yield [kWh/kWp]")
-    figure.suptitle(f"Photovoltaic yield in a typical year: {site}  (star: best)")
+    figure.suptitle(f"Photovoltaic yield in a typical year: {site}  (framed: the best)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
@@ -106,3 +106,7 @@ def _write_numbers(axis, cells: pd.DataFrame, dark_below: float) -> None:
     for (tilt, azimuth), value in cells.stack().items():
         color = "white" if value < dark_below else "black"
         axis.text(azimuth, tilt, f"{value:.0f}", ha="center", va="center", size=7, color=color)
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

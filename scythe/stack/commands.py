@@ -6,7 +6,6 @@ import argparse
 import json
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -107,32 +106,38 @@ def _up(options: argparse.Namespace) -> int:
     from scythe.stack.status import status
 
     began = time.monotonic()
-    interrupted = _on_interrupt()
+    _on_interrupt()
     begun = start(options.home, _progress)
     if begun.parts:
         _progress(f"ready after {time.monotonic() - began:.1f} s")
     for line in table(status(options.home)):
         _out(line)
     if options.foreground:
-        return _stay(options.home, begun, interrupted)
+        return _stay(options.home, begun)
     _out("Show it: scythe dev status. Stop it: scythe dev stop.")
     return 0
 
 
-def _on_interrupt() -> threading.Event:
-    """Make the end of the terminal, and a polite kill, mean the same as Ctrl-C."""
-    came = threading.Event()
+def _on_interrupt() -> None:
+    """Make the end of the terminal, and a polite kill, mean the same as Ctrl-C, and that once.
+
+    What was started is stopped then; a second Ctrl-C must not leave half of it running.
+    """
+    came = False
 
     def interrupt(_number: int, _frame: object) -> None:
-        came.set()
+        nonlocal came
+        if came:
+            _progress("still stopping what was started")
+            return
+        came = True
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
-    return came
 
 
-def _stay(home: Path, begun: Start, interrupted: threading.Event) -> int:
+def _stay(home: Path, begun: Start) -> int:
     from scythe.stack.control import stop
 
     if not begun.parts:
@@ -141,23 +146,21 @@ def _stay(home: Path, begun: Start, interrupted: threading.Event) -> int:
         _out(f"Ctrl-C stops {', '.join(begun.parts)}.")
     code = 0
     try:
-        code = _watch(home, interrupted)
+        code = _watch(home)
     except KeyboardInterrupt:
         _progress("interrupted")
     finally:
-        # A second Ctrl-C must not leave half of it running.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
         if begun.parts:
             stop(home, _progress, begun.parts)
     return code
 
 
-def _watch(home: Path, interrupted: threading.Event) -> int:
+def _watch(home: Path) -> int:
     """Wait until a part dies, or somebody stops the stack."""
     from scythe.stack.status import Health, status
 
-    while not interrupted.wait(_WATCH):
+    while True:
+        time.sleep(_WATCH)
         found = status(home)
         if found.health is Health.STOPPED:
             _progress("the stack was stopped")
@@ -166,7 +169,6 @@ def _watch(home: Path, interrupted: threading.Event) -> int:
             for line in table(found):
                 _out(line)
             return _FAILED
-    return 0
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from scythe.stack.locks import locked
 from scythe.stack.paths import HOME_VARIABLE, PARTS, Layout, layout_of, private_folder
 from scythe.stack.starting import Start, start_stack
 from scythe.stack.state import read_state, write_state
-from scythe.stack.stopping import end_strays, stop_parts
+from scythe.stack.stopping import stop_parts, stop_strays
 
 # Longer than a build and a start take: whoever waits gets the stack that the other one starts.
 _LOCK_LIMIT = 3900.0  # seconds
@@ -103,7 +103,7 @@ def reset(home: Path | None = None, report: Report = _silent) -> None:
             read_state(layout)
         except StackError:
             report("the state file is damaged; whatever works in the data folder is ended")
-            end_strays(layout)
+            stop_strays(layout, PARTS, grace=0)
         else:
             _stop(layout, PARTS, report)
         _remove(layout)
@@ -116,6 +116,8 @@ def _stop(layout: Layout, parts: tuple[str, ...], report: Report) -> bool:
     if state is None:
         return False
     ran = stop_parts(layout, state, parts, report)
+    # A `scythe dev` that was killed may have left what nobody knows of.
+    ran = stop_strays(layout, parts, grace=0) or ran
     for part in parts:
         state = state.without(part)
     write_state(layout, state)

@@ -71,6 +71,8 @@ def _build(program: Path, report: Callable[[str], None]) -> None:
     )
     began = time.monotonic()
     log = program.parent / "build.log"
+    for left in program.parent.glob("build-*"):  # by a build that was killed
+        shutil.rmtree(left, ignore_errors=True)
     # In the same folder, so that the program can be moved into place in one step.
     with tempfile.TemporaryDirectory(dir=program.parent, prefix="build-") as folder:
         made = Path(folder) / _PROGRAM

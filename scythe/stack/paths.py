@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ HOME_VARIABLE = "SCYTHE_DEV_HOME"
 HOST = "127.0.0.1"
 POSTGRES, ENGINE, S3 = PARTS = ("postgres", "engine", "s3")
 _SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 104 (macOS) or 108 (Linux), with a name in it
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9._/-]+")
 _ROOT_BASE = Path("/var/lib/scythe")
 
 
@@ -22,7 +24,7 @@ class Layout:
     """The files of the stack in one data folder.
 
     Attributes:
-        home: The data folder, absolute.
+        home: The data folder, absolute and without symbolic links.
     """
 
     home: Path
@@ -72,7 +74,9 @@ class Layout:
         if is_root():
             return self.postgres / "run"
         inside = self.home / "run"
-        if len(os.fsencode(inside / ".s.PGSQL.5432.lock")) < _SOCKET_PATH_LIMIT:
+        short = len(os.fsencode(inside / ".s.PGSQL.5432.lock")) < _SOCKET_PATH_LIMIT
+        # Programs read this path in configuration files and addresses, with quoting of their own.
+        if short and _PLAIN_PATH.fullmatch(str(inside)):
             return inside
         import tempfile
 
@@ -106,7 +110,7 @@ def default_home() -> Path:
     """Return `SCYTHE_DEV_HOME`, else `scythe/dev` in the user's data folder."""
     given = os.environ.get(HOME_VARIABLE)
     if given:
-        return Path(given).expanduser().absolute()
+        return Path(given).expanduser().resolve()
     base = os.environ.get("XDG_DATA_HOME")
     root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share"
     return root / "scythe" / "dev"
@@ -134,7 +138,7 @@ def layout_of(home: Path | str | None = None) -> Layout:
             "HATCHET_CLIENT_TOKEN and the S3 variables for servers elsewhere."
         )
     chosen = default_home() if home is None else Path(home).expanduser()
-    return Layout(chosen.absolute())
+    return Layout(chosen.resolve())
 
 
 def private_folder(path: Path) -> None:

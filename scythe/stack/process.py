@@ -153,33 +153,42 @@ def end(record: ProcessRecord, ask: signal.Signals, grace: float) -> bool:
     return willing
 
 
-def end_all_in(folder: Path, grace: float) -> None:
-    """See all processes dead whose working directory is a folder, killing them after a while.
+def end_strays(programs: Mapping[Path, str], grace: float) -> bool:
+    """See all processes dead that run a program in its folder, killing them after a while.
 
-    The children of a PostgreSQL server that was killed live on for a moment, and a new server
-    cannot start before they are gone.
+    The children of a PostgreSQL server that was killed live on for a moment, and whatever a killed
+    `scythe dev` had just started is known to nobody: both are in the way of a new start.
 
     Args:
-        folder: The working directory.
+        programs: For each working directory the name of the program that works there. A shell, or
+            an editor, that somebody has opened in it is left alone.
         grace: Seconds until they are killed.
+
+    Returns:
+        Whether there were any.
     """
-    members = _processes_in(folder)
-    if members and not _wait_for_end(members, grace):
-        for member in members:
-            _signal(member, signal.SIGKILL)
-        _wait_for_end(members, 10)
+    strays = _strays(programs)
+    if strays and not _wait_for_end(strays, grace):
+        for stray in strays:
+            _signal(stray, signal.SIGKILL)
+        _wait_for_end(strays, 10)
+    return bool(strays)
 
 
-def _processes_in(folder: Path) -> list[ProcessRecord]:
+def _strays(programs: Mapping[Path, str]) -> list[ProcessRecord]:
     import psutil
 
+    names = set(programs.values())
     found: list[ProcessRecord] = []
     for process in psutil.process_iter():
         try:
-            if Path(process.cwd()) == folder and (birth := birth_of(process.pid)):
-                found.append(ProcessRecord(process.pid, birth))
+            name = process.name()
+            if name not in names or programs.get(Path(process.cwd())) != name:
+                continue
         except (psutil.Error, OSError):
             continue
+        if birth := birth_of(process.pid):
+            found.append(ProcessRecord(process.pid, birth))
     return found
 
 

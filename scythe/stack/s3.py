@@ -153,6 +153,7 @@ def _options(starter: Starter) -> list[str]:
         "filer": "true",
         "filer.port": ports["filer"],
         "filer.port.grpc": ports["filer_grpc"],
+        "filer.disableHttp": "true",  # it would hand out objects without a key
         "filer.localSocket": sockets["filer"],
         "s3": "true",
         "s3.port": ports["s3"],

@@ -28,7 +28,7 @@ from scythe.stack.state import (
     read_state,
     write_secrets,
 )
-from scythe.stack.stopping import stop_parts
+from scythe.stack.stopping import stop_parts, stop_strays
 
 _PORT_TRIES = 4
 _PORTS_OF = {ENGINE: ENGINE_PORTS, S3: S3_PORTS}
@@ -87,6 +87,9 @@ def _forget_the_dead(layout: Layout, state: State, report: Callable[[str], None]
         # It would go on with connections, and with messages in flight, of the server that is gone.
         stop_parts(layout, state, (ENGINE,), report)
         state = state.without(ENGINE)
+    missing = [part for part in PARTS if part not in state.parts]
+    if missing and stop_strays(layout, missing, grace=3):
+        report("processes of an interrupted start were ended")
     return state
 
 
@@ -129,6 +132,7 @@ def _start_on_free_ports(
             for part in ours:
                 state = state.without(part)
             keys = starter.keys
+            starter.release()
             Starter(layout, state, keys, report).remember(ready=False)
             if not (left and isinstance(err, PartFailed) and err.port_taken):
                 raise

@@ -9,11 +9,12 @@ from pathlib import Path
 from scythe.stack.connection import BUCKET, api_url, grpc_address, s3_url
 from scythe.stack.files import tail
 from scythe.stack.locks import is_locked
-from scythe.stack.paths import PARTS, Layout, layout_of
+from scythe.stack.paths import ENGINE, PARTS, POSTGRES, S3, Layout, layout_of
 from scythe.stack.ports import answers
+from scythe.stack.postgres import is_ready
 from scythe.stack.state import Secrets, State, read_secrets, read_state
 
-_MAIN_PORTS = {"engine": ("api", "grpc"), "s3": ("s3",)}
+_MAIN_PORTS = {ENGINE: ("api", "grpc"), S3: ("s3",)}
 
 
 class Health(StrEnum):
@@ -104,7 +105,7 @@ def _part(layout: Layout, state: State, keys: Secrets | None, name: str, busy: b
     record = state.parts.get(name)
     if record is None:
         return PartStatus(name, Health.STOPPED, None, None, None, None, layout.log(name))
-    health = _health(state, name, busy)
+    health = _health(layout, state, name, busy)
     alive = health is not Health.DIED
     end = ""
     if health in {Health.DIED, Health.SILENT}:
@@ -122,16 +123,21 @@ def _part(layout: Layout, state: State, keys: Secrets | None, name: str, busy: b
     )
 
 
-def _health(state: State, name: str, busy: bool) -> Health:
+def _health(layout: Layout, state: State, name: str, busy: bool) -> Health:
     if not state.alive(name):
         return Health.DIED
-    if all(answers(state.ports[port]) for port in _MAIN_PORTS.get(name, ())):
+    record = state.parts[name]
+    if name == POSTGRES:
+        fine = is_ready(layout, record.process.pid)
+    else:
+        fine = all(answers(state.ports[port]) for port in _MAIN_PORTS[name])
+    if fine:
         return Health.RUNNING
     return Health.STARTING if busy and not state.ready else Health.SILENT
 
 
 def _address(layout: Layout, state: State, name: str) -> str:
-    if name == "postgres":
+    if name == POSTGRES:
         return str(layout.sockets)
     return ", ".join(
         f"127.0.0.1:{state.ports[port]} ({port})" for port in _MAIN_PORTS.get(name, ())

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from scythe.stack.paths import ENGINE, POSTGRES, S3, Layout
 from scythe.stack.postgres import clean_up_postgres, data_folder
-from scythe.stack.process import end, end_all_in
+from scythe.stack.process import end, end_strays
 from scythe.stack.s3 import clean_up_s3
 from scythe.stack.state import State
 
@@ -61,20 +61,30 @@ def _stop_part(layout: Layout, state: State, part: str, report: Callable[[str], 
     return alive
 
 
-def end_strays(layout: Layout) -> None:
-    """End whatever works in the folders of a stack, for a stack whose state is lost.
+def stop_strays(layout: Layout, parts: Sequence[str], grace: float) -> bool:
+    """End what works for parts of a stack without being known to it.
 
     Args:
         layout: The files of the stack.
+        parts: Parts that do not run, as far as is known.
+        grace: Seconds until it is killed.
+
+    Returns:
+        Whether there was anything.
     """
-    for folder in (layout.engine, layout.s3, data_folder(layout)):
-        end_all_in(folder, grace=0)
+    programs = {
+        ENGINE: (layout.engine, "scythe-engine"),
+        POSTGRES: (data_folder(layout), "postgres"),
+        S3: (layout.s3, "weed"),
+    }
+    return end_strays(dict(programs[part] for part in parts), grace)
 
 
 def _clean_up(layout: Layout, state: State, part: str) -> None:
     if part == S3:
         clean_up_s3(layout, state.ports)
     elif part == POSTGRES:
+        stop_strays(layout, [POSTGRES], grace=5)
         clean_up_postgres(layout)
     with suppress(OSError):  # the last one finds it empty
         layout.sockets.rmdir()

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import tempfile
-import time
 import uuid
 from collections.abc import Coroutine, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +20,9 @@ from scythe.errors import ExecutorError
 from scythe.executor import Executor, ExecutorRequest, load_executor_factory
 from scythe.experiment import Experiment
 from scythe.locate import code_ref
-from scythe.outcomes import LeafCall, LeafFailure, LeafResult, StoreConfig
+from scythe.outcomes import LeafCall, LeafFailure, LeafResources, LeafResult, StoreConfig
 
-EXECUTORS = ["local"]  # the names under which they are installed
+EXECUTORS = ["local", "ray"]  # the names under which they are installed
 SLOTS = 2
 RUN = f"contract/v1.0.0/{uuid.uuid4().hex}"
 
@@ -35,25 +32,35 @@ T = TypeVar("T")
 class Harness:
     """An executor, the loop that it belongs to, and short ways to run leaves."""
 
-    def __init__(self, executor: Executor, runner: asyncio.Runner, temporary: Path) -> None:
+    def __init__(
+        self, executor: Executor, runner: asyncio.Runner, temporary: Path, others: set[int]
+    ) -> None:
         self.executor = executor
         self.temporary = temporary
+        self.others = others  # processes that were there before
         self._runner = runner
 
     def call(
-        self, experiment: Experiment[Any, Any], number: int = 0, *, store: StoreConfig | None = None,
-        timeout: float = 60.0, **fields: Any,
+        self,
+        experiment: Experiment[Any, Any],
+        index: int = 0,
+        *,
+        store: StoreConfig | None = None,
+        timeout: float = 60.0,
+        resources: LeafResources | None = None,
+        **fields: Any,
     ) -> LeafCall:
         """Make the call of a leaf whose spec has these fields."""
         spec: ExperimentInputSpec = experiment.input_validator_type(
-            experiment_id=RUN, sort_index=number, **fields
+            experiment_id=RUN, sort_index=index, **fields
         )
         return LeafCall(
-            leaf_id=f"{number:08d}-{uuid.uuid4().hex[:8]}",
+            leaf_id=f"{index:08d}-{uuid.uuid4().hex[:8]}",
             code=code_ref(experiment),
             spec=encode_spec(spec),
             experiment_id=RUN,
             store=store or StoreConfig(bucket="none"),
+            resources=resources or LeafResources(),
             timeout=timeout,
         )
 
@@ -86,15 +93,21 @@ class Harness:
 
 
 @pytest.fixture(scope="module", params=EXECUTORS)
-def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+def harness(
+    request: pytest.FixtureRequest,
+    stack_env: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Harness]:
     """Each executor in turn, with a folder for temporary files that nobody else uses."""
+    tmp_path_factory.getbasetemp()  # pytest's own folder is made elsewhere
+    others = own_children()
     with tempfile.TemporaryDirectory(prefix="sc-", dir="/tmp") as folder:
         before, own = os.environ.get("TMPDIR"), tempfile.tempdir
         os.environ["TMPDIR"], tempfile.tempdir = folder, None
         try:
             executor = load_executor_factory(request.param)(ExecutorRequest(slots=SLOTS))
             with asyncio.Runner() as runner:
-                harness = Harness(executor, runner, Path(folder))
+                harness = Harness(executor, runner, Path(folder), others)
                 try:
                     yield harness
                 finally:

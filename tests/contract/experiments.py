@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -10,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.files import FileReference
@@ -44,7 +47,7 @@ class Values(ExperimentInputSpec):
     whole: int = 0
     yes: bool = False
     text: str = ""
-    mapping: dict[int, list[float]] = {}
+    mapping: dict[int, list[float]] = Field(default_factory=dict)
 
 
 class Scalars(ExperimentOutputSpec):
@@ -231,10 +234,8 @@ def hangs(spec: Task) -> Number:
         take(mutex)
     elif spec.how == "swallow":
         while True:
-            try:
+            with contextlib.suppress(BaseException):
                 time.sleep(LONG)
-            except BaseException:  # noqa: S110
-                pass
     return Number()
 
 

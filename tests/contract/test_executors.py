@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from contract import experiments
 from contract.conftest import (
     RUN,
@@ -22,7 +23,6 @@ from contract.conftest import (
     own_children,
     scalars_of,
 )
-
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.outcomes import CodeRef, FailureKind, LeafResources, StoreConfig
 from scythe.store import open_store
@@ -37,7 +37,7 @@ HANGS = ["sleep", "wait", "busy", "gil", "swallow"]
 
 def test_a_leaf_runs_in_another_process_and_says_where_and_how_long(harness: Harness) -> None:
     before = time.time()
-    stats = harness.result(experiments.noop, number=5).stats
+    stats = harness.result(experiments.noop, index=5).stats
     assert stats.pid not in (0, os.getpid())
     assert stats.node
     assert before - 1 <= stats.started <= stats.finished <= time.time() + 1
@@ -87,7 +87,7 @@ def test_a_large_table_goes_to_the_bucket(harness: Harness, store: StoreConfig) 
 
 
 def test_an_output_file_is_uploaded(harness: Harness, store: StoreConfig) -> None:
-    uri = harness.result(experiments.writes_file, number=7, store=store).files["report"]
+    uri = harness.result(experiments.writes_file, index=7, store=store).files["report"]
     key = uri.removeprefix(f"s3://{store.bucket}/")
     assert key == f"{store.prefix}/{RUN}/results/report/00000007.txt"
     assert open_store(store).get_bytes(key) == b"report \x00 of leaf 7"
@@ -105,9 +105,7 @@ def test_an_input_file_is_fetched(harness: Harness, store: StoreConfig, name: st
 
 
 def test_many_leaves_at_once_run_exactly_once_each(harness: Harness, tmp_path: Path) -> None:
-    calls = [
-        harness.call(experiments.once, number, folder=str(tmp_path)) for number in range(200)
-    ]
+    calls = [harness.call(experiments.once, number, folder=str(tmp_path)) for number in range(200)]
 
     async def together() -> list[float]:
         results = await asyncio.gather(*(harness.executor.run(call) for call in calls))
@@ -146,6 +144,17 @@ def test_working_directory_and_environment_do_not_leak(harness: Harness) -> None
     assert after[changed]["new"] is None
     assert after[changed]["path"] == os.environ["PATH"]
     assert {shown["cwd"] for shown in after.values()} == {shown["cwd"] for shown in before.values()}
+
+
+def test_a_fresh_process_ran_no_other_leaf_and_runs_no_further_one(harness: Harness) -> None:
+    used = {json.loads(scalars_of(result)["text"])["pid"] for result in _on_all(harness)}
+    fresh = LeafResources(fresh_process=True)
+    for _ in range(2):
+        call = harness.call(experiments.shows_process, resources=fresh)
+        pid = json.loads(scalars_of(harness.do(harness.executor.run(call)))["text"])["pid"]
+        assert pid not in used
+        assert not is_alive(pid)
+        used.add(pid)
 
 
 def _on_all(harness: Harness) -> list:
@@ -187,7 +196,7 @@ def test_a_leaf_that_ends_its_process_costs_only_itself(harness: Harness) -> Non
     failure = harness.failure(experiments.fails, how="os._exit")
     assert failure.kind is FailureKind.WORKER_CRASH
     assert "exit code 3" in failure.message
-    assert scalars_of(harness.result(experiments.noop, number=1)) == {"value": 1.0}
+    assert scalars_of(harness.result(experiments.noop, index=1)) == {"value": 1.0}
 
 
 def test_a_segmentation_fault_says_where(harness: Harness) -> None:
@@ -197,7 +206,7 @@ def test_a_segmentation_fault_says_where(harness: Harness) -> None:
     assert "SIGSEGV" in failure.message
     assert "in _follow_null_pointer" in failure.traceback
     assert failure.stats.pid > 0
-    assert scalars_of(harness.result(experiments.noop, number=1)) == {"value": 1.0}
+    assert scalars_of(harness.result(experiments.noop, index=1)) == {"value": 1.0}
 
 
 def test_memory_that_is_not_there(harness: Harness) -> None:
@@ -241,7 +250,7 @@ def test_code_that_cannot_be_imported_is_a_matter_of_the_environment(harness: Ha
 
 
 def test_a_leaf_that_needs_more_than_there_is_is_refused_at_once(harness: Harness) -> None:
-    greedy = replace(harness.call(experiments.noop), resources=LeafResources(cpus=100_000))
+    greedy = harness.call(experiments.noop, resources=LeafResources(cpus=100_000))
     began = time.monotonic()
     with pytest.raises(ExecutorUnavailable) as caught:
         harness.do(harness.executor.run(greedy))
@@ -365,7 +374,7 @@ def test_nothing_is_left_when_it_is_closed(harness: Harness, tmp_path: Path) -> 
 
     processes = harness.do(close())
     assert not [name for name, pid in processes.items() if is_alive(pid)]
-    assert own_children() == set()
+    assert own_children() <= harness.others
     assert list(harness.temporary.iterdir()) == []
     harness.close()
     with pytest.raises(ExecutorUnavailable):

@@ -1,0 +1,113 @@
+"""The whole example in one command: local stack, worker with a local Ray, study, results.
+
+The local stack goes on afterwards, as after `scythe dev`; the worker and its Ray do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, timedelta
+from types import FrameType
+
+import allocate
+from designs import make_designs
+from worker_process import WorkerProblem, WorkerProcess
+
+from scythe.environment import token_is_given
+from scythe.errors import ScytheError
+from scythe.experiments import ExperimentRun
+from scythe.hatchet import hatchet
+from scythe.stack import running, up
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo and return the exit code."""
+    options = allocate.parse(arguments, __doc__)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        return demo(options)
+    except (ScytheError, WorkerProblem) as error:
+        print(f"demo.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo.py: interrupted; of the worker nothing is left.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Run the study with a worker of its own, on the local stack or on the user's Hatchet."""
+    began = time.monotonic()
+    on_local_stack = not token_is_given()
+    if on_local_stack:
+        ensure_stack()
+    log = options.out / "worker.log"
+    say(f"Starting a worker with a Ray of its own. Its log: {log}")
+    with WorkerProcess(log) as worker:
+        worker.start()
+        worker.wait_until_ready()
+        print(worker.output().rstrip(), flush=True)
+        code = study(options, worker)
+        say("Stopping the worker and its Ray")
+    say(f"Done after {time.monotonic() - began:.0f} s.")
+    if on_local_stack:
+        say("The local stack goes on: `scythe dev status` shows it, `scythe dev stop` stops it.")
+    return code
+
+
+def ensure_stack() -> None:
+    """Start the local stack, or what of it does not run."""
+    found = running()
+    if found is None:
+        say("No local stack runs: starting one, as `scythe dev` does.")
+        say("The first time ever this builds the Hatchet engine, which takes about 3 minutes.")
+    else:
+        say(f"The local stack runs ({found.home}).")
+    up(report=say)
+
+
+def study(options: argparse.Namespace, worker: WorkerProcess) -> int:
+    """Run the study; when it is interrupted, the run is cancelled.
+
+    Returns:
+        The exit code.
+    """
+    run = allocate.start(make_designs(options.designs, options.weather))
+    try:
+        return allocate.finish(run, options.weather, options.out)
+    except KeyboardInterrupt:
+        cancel(run)
+        worker.check()
+        raise
+
+
+def cancel(run: ExperimentRun) -> None:
+    """Cancel what is left of a run: else its leaves would wait for the next worker."""
+    from hatchet_sdk import V1TaskStatus
+    from hatchet_sdk.features.runs import BulkCancelReplayOpts, RunFilter
+
+    of_this_run = RunFilter(
+        since=run.timestamp.replace(tzinfo=UTC) - timedelta(minutes=1),
+        statuses=[V1TaskStatus.QUEUED, V1TaskStatus.RUNNING],
+        additional_metadata={"experiment_id": run.experiment_id},
+    )
+    hatchet.runs.bulk_cancel(BulkCancelReplayOpts(filters=of_this_run))
+
+
+def say(line: str) -> None:
+    """Print a line about the demo itself."""
+    print(f"demo: {line}", flush=True)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

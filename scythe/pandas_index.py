@@ -1,0 +1,132 @@
+"""The note in an Arrow schema that tells pandas which columns are the index, and their dtypes.
+
+pandas keeps an index in a Parquet file as ordinary columns plus this note. It is written here
+without pandas, so that none is needed to make a table with a MultiIndex.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PANDAS = b"pandas"
+
+Role = tuple[str, str, int]  # what a column is, whatever it is called; see `roles`
+
+
+def index_names(schema: pa.Schema) -> list[tuple[str, str | None]]:
+    """Return the index of a table: the column that holds each level, and the level's name."""
+    note = _note(schema)
+    names = {column["field_name"]: column["name"] for column in note.get("columns", [])}
+    levels = [level for level in note.get("index_columns", []) if isinstance(level, str)]
+    return [(level, names.get(level, level)) for level in levels if level in schema.names]
+
+
+def roles(schema: pa.Schema) -> dict[Role, str]:
+    """Return the columns of a table by what they are: levels of the index first, then data.
+
+    A level is known by its name, not by its column, which has another name where a data column has
+    the level's.
+    """
+    found: dict[Role, str] = {}
+    levels = index_names(schema)
+    for field, name in levels:
+        known = name or field
+        count = sum(1 for role in found if role[1] == known)
+        found["level", known, count] = field
+    held = {field for field, _ in levels}
+    return found | {("data", name, 0): name for name in schema.names if name not in held}
+
+
+def free_name(name: str, taken: Sequence[str] | set[str]) -> str:
+    """Return `name`, or `index.<name>` where a data column has it, for the column of a level."""
+    while name in taken:
+        name = f"index.{name}"
+    return name
+
+
+def with_pandas_index(table: pa.Table, levels: Sequence[tuple[str, str | None] | str]) -> pa.Table:
+    """Return the table with a note that makes pandas read `levels` as its index.
+
+    What an older note of the table says of the dtypes of columns is kept.
+
+    Args:
+        table: The table; the levels are columns of it.
+        levels: The columns of the levels, each with the level's name where that differs.
+    """
+    pairs = [(level, level) if isinstance(level, str) else level for level in levels]
+    names = dict(pairs)
+    old = _note(table.schema)
+    known = {column["field_name"]: column for column in old.get("columns", [])}
+    columns = [
+        {
+            "name": field.name,
+            "field_name": field.name,
+            "pandas_type": _pandas_type(field.type),
+            "numpy_type": _numpy_type(field.type),
+            "metadata": None,
+        }
+        | known.get(field.name, {})
+        | ({"name": names[field.name]} if field.name in names else {})
+        for field in table.schema
+    ]
+    note = {
+        "index_columns": [field for field, _ in pairs],
+        "column_indexes": old.get("column_indexes", []),
+        "columns": columns,
+        "creator": {"library": "scythe", "version": "1"},
+        "pandas_version": "2.2.0",
+    }
+    kept = dict(table.schema.metadata or {})
+    return table.replace_schema_metadata({**kept, _PANDAS: json.dumps(note).encode()})
+
+
+def shared_note(schemas: Sequence[pa.Schema], unified: pa.Schema) -> dict[bytes, bytes]:
+    """Return a note with what all schemas say alike of the columns of `unified`."""
+    notes = [_note(schema) for schema in schemas]
+    columns: list[dict[str, Any]] = []
+    for field in unified:
+        said = [
+            next((c for c in note.get("columns", []) if c["field_name"] == field.name), None)
+            for note, schema in zip(notes, schemas, strict=True)
+            if field.name in schema.names
+        ]
+        same_type = all(
+            schema.field(field.name).type == field.type
+            for schema in schemas
+            if field.name in schema.names
+        )
+        if said and said[0] is not None and same_type and all(one == said[0] for one in said):
+            columns.append(said[0])
+    headers = [note.get("column_indexes", []) for note in notes]
+    alike = headers[0] if all(header == headers[0] for header in headers) else []
+    return {_PANDAS: json.dumps({"columns": columns, "column_indexes": alike}).encode()}
+
+
+def _note(schema: pa.Schema) -> dict[str, Any]:
+    note = (schema.metadata or {}).get(_PANDAS)
+    return cast("dict[str, Any]", json.loads(note)) if note else {}
+
+
+def _pandas_type(kind: pa.DataType) -> str:
+    import pyarrow as pa
+
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "unicode"
+    if pa.types.is_null(kind):
+        return "empty"
+    return _numpy_type(kind)
+
+
+def _numpy_type(kind: pa.DataType) -> str:
+    import pyarrow as pa
+
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return str(kind.to_pandas_dtype().__name__).rstrip("_")
+    if pa.types.is_timestamp(kind):
+        return f"datetime64[{kind.unit}]"
+    return "object"

@@ -1,0 +1,81 @@
+"""One run of a worker: check that it can start, start its parts, say what it serves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from scythe import worker_logs
+from scythe.banner import PartFacts, WorkerFacts, banner
+from scythe.labels import required_labels
+from scythe.outcomes import StoreConfig
+from scythe.part_handle import PartHandle
+from scythe.parts import PartPlan, PartReady, Work, plan_parts
+from scythe.supervisor import Supervisor
+
+logger = logging.getLogger("scythe.worker")
+
+
+class WorkerRun:
+    """A worker from its start to its end.
+
+    Args:
+        base: What all its parts have in common.
+        work: What it serves.
+        fan: Whether it handles scatter and gather.
+        leaf: Whether it handles experiments.
+
+    Raises:
+        WorkerStartError: There is nothing that it could serve.
+    """
+
+    def __init__(self, base: PartPlan, work: Work, *, fan: bool, leaf: bool) -> None:
+        self._plans = plan_parts(base, work, fan=fan, leaf=leaf)
+        self._needs = {
+            item.name: required_labels(item.options.desired_worker_labels)
+            for item in work.experiments
+        }
+        self._engine = ""
+        self._store: StoreConfig | None = None
+        self._supervisor = Supervisor(self._plans, self._announce)
+
+    def run(self) -> int | None:
+        """Serve until a stop is asked for.
+
+        Returns:
+            The signal that ended it at once, or None after a graceful stop.
+
+        Raises:
+            ScytheError: It cannot start, or a part of it keeps dying.
+        """
+        worker_logs.configure("worker")
+        self._check()
+        self._supervisor.run()
+        logger.info("%s has stopped.", self._plans[0].name)
+        return self._supervisor.forced_by
+
+    def stop(self) -> None:
+        """Ask for a graceful stop; asked again, for one at once. May be called in any thread."""
+        self._supervisor.stop()
+
+    def _check(self) -> None:
+        """Find out within seconds, and before any process starts, what would keep it from working."""
+        from scythe.engine import check_engine, engine_address
+        from scythe.executor import load_executor_factory
+        from scythe.settings import store_config
+        from scythe.store import Store
+
+        for plan in self._plans:
+            if plan.role == "leaf":
+                load_executor_factory(plan.executor)
+        with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop in this one
+            version = thread.submit(check_engine).result()
+        self._engine = f"Hatchet {version} at {engine_address()}"
+        if any(plan.role != "tasks" for plan in self._plans):
+            self._store = store_config()
+            Store(self._store, attempts=1).check()
+
+    def _announce(self, parts: Sequence[PartHandle]) -> None:
+        facts = [PartFacts(part.plan, part.ready or PartReady(0), part.pid) for part in parts]
+        logger.info("%s", banner(WorkerFacts(facts, self._engine, self._store, self._needs)))

@@ -1,0 +1,193 @@
+"""Whole runs as a user makes them: a real worker, the real engine, both executors."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.acceptance.running import load_app, wait_until, worker
+
+EXECUTORS = ["local", "ray"]
+
+
+def start(app: Any, specs: list[Any], **options: Any) -> tuple[Any, Any]:
+    from scythe.experiments import BaseExperiment
+
+    return BaseExperiment(runnable=app.mixed).allocate(specs, version="bumppatch", **options)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_tree_finishes_on_two_slots(
+    executor: str, stack: dict[str, str], tmp_path: Path
+) -> None:
+    from scythe.scatter_gather import RecursionMap
+
+    app = load_app("mixed")
+    specs = [app.MixedInput(experiment_id="x", sort_index=i) for i in range(30)]
+    variables = {"SCYTHE_WORKER_EXECUTOR": executor, "SCYTHE_WORKER_SLOTS": "2"}
+    with worker("mixed", tmp_path / "log", **variables):
+        run, ref = start(app, specs, recursion_map=RecursionMap(factor=2, max_depth=2))
+        result = ref.result(timeout=120)
+    assert (result.n_leaves, result.n_failed) == (30, 0)
+    scalars = run.results("scalars").to_pandas()
+    assert scalars.index.get_level_values("sort_index").tolist() == list(range(30))
+    assert scalars["doubled"].tolist() == [2 * i for i in range(30)]
+    leaves = run.results("leaves").to_pandas()
+    assert leaves["pid"].nunique() >= 2
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_ten_of_fifty_leaves_fail(
+    executor: str, stack: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = load_app("mixed")
+    modes = ["good"] * 50
+    modes[3:40:4] = ["raise"] * 7 + ["unpicklable", "exit", "segfault"]
+    specs = [
+        app.MixedInput(experiment_id="x", sort_index=i, mode=mode) for i, mode in enumerate(modes)
+    ]
+    with worker("mixed", tmp_path / "log", SCYTHE_WORKER_EXECUTOR=executor):
+        run, ref = start(app, specs)
+        status = run.wait(progress=True, timeout=150)
+        result = ref.result(timeout=30)
+    assert "10 failed" in str(status)
+    assert "10 failed" in result.summary
+    assert "10 failed" in capsys.readouterr().err
+    scalars = run.results("scalars").to_pandas()
+    assert len(scalars) == 40
+    errors = run.errors().to_pandas().reset_index().set_index("mode")
+    assert len(errors) == 10
+    assert errors["attempts"].min() >= 1
+    assert set(errors.loc["raise", "type"]) == {"ValueError"}
+    assert errors.loc["raise", "message"].iloc[0] == "no solution for 3"
+    assert "raise ValueError" in errors.loc["raise", "traceback"].iloc[0]
+    assert errors.loc["unpicklable", "type"] == "UnpicklableError"
+    assert errors.loc["unpicklable", "message"] == "lock: cannot travel"
+    assert errors.loc["exit", "type"] == "SystemExit"
+    assert "3" in errors.loc["exit", "message"]
+    assert errors.loc["segfault", "kind"] == "worker_crash"
+    assert "mixed" in errors.loc["segfault", "traceback"]
+    leaves = run.results("leaves").to_pandas()
+    assert leaves["state"].value_counts().to_dict() == {"done": 40, "failed": 10}
+
+
+def leaf_process(root: psutil.Process, run: Any) -> int:
+    """Return the pid of a process that runs leaves of this run now."""
+    found: list[int] = []
+
+    def running() -> bool:
+        for child in root.children(recursive=True):
+            try:
+                if child.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                title = " ".join(child.cmdline())
+            except psutil.Error:
+                continue
+            if "ray::" in title and "IDLE" not in title and "ontrol" not in title:
+                found.append(child.pid)
+        return bool(found)
+
+    wait_until(running, "a Ray process runs a leaf")
+    return found[0]
+
+
+def test_a_ray_process_is_killed(stack: dict[str, str], tmp_path: Path) -> None:
+    app = load_app("mixed")
+    specs = [app.MixedInput(experiment_id="x", sort_index=i, seconds=0.05) for i in range(200)]
+    with worker("mixed", tmp_path / "log", SCYTHE_WORKER_EXECUTOR="ray") as process:
+        run, ref = start(app, specs)
+        wait_until(lambda: run.status().done >= 20, "20 leaves are done")
+        os.kill(leaf_process(process, run), signal.SIGKILL)
+        result = ref.result(timeout=120)
+    assert (result.n_leaves, result.n_failed) == (200, 0)
+    scalars = run.results("scalars").to_pandas()
+    assert scalars["doubled"].tolist() == [2 * i for i in range(200)]
+
+
+def test_the_example_of_the_engines_readme(stack: dict[str, str], tmp_path: Path) -> None:
+    import shutil
+    import subprocess
+    import sys
+
+    from tests.acceptance.running import APPS
+
+    folder = tmp_path / "app"
+    shutil.copytree(APPS / "building_energy", folder)
+    with worker("building_energy", tmp_path / "log"):
+        done = subprocess.run(
+            [sys.executable, "allocate.py"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    for name in ("daily", "result_file_refs", "scalars"):
+        assert name in lines["uris"]
+        assert name in lines["latest"]
+    assert lines["versions"].startswith("['v1.")
+    assert "/final/scalars.pq" in lines["run"]
+
+
+def test_the_tables_of_that_example(stack: dict[str, str], tmp_path: Path) -> None:
+    import io
+
+    import pandas as pd
+    from scythe.experiments import BaseExperiment, SemVer
+    from scythe.files import split_s3_uri
+    from scythe.registry import ExperimentRegistry
+
+    from tests.acceptance.running import APPS
+
+    app = load_app("building_energy", "experiments/building_energy.py")
+    artifacts = APPS / "building_energy" / "artifacts"
+    specs = [
+        app.BuildingSimulationInput(
+            experiment_id="placeholder",
+            sort_index=0,
+            r_value=1 + i,
+            lpd=i,
+            setpoint=20,
+            economizer="NoEconomizer",
+            weather_file=artifacts / f"{city}.epw",
+            design_day_file=artifacts / f"{city}.ddy",
+        )
+        for i, city in enumerate(["Boston", "Oslo"] * 3)
+    ]
+    experiment = BaseExperiment(runnable="scythe_experiment_simulate_energy", run_name="tables")
+    assert experiment.runnable is ExperimentRegistry.get_runnable(experiment.runnable.name)
+    with worker("building_energy", tmp_path / "log"):
+        run, ref = experiment.allocate(specs, version=SemVer(major=2))
+        ref.result(timeout=120)
+    store = run.store()
+
+    def read(name: str) -> pd.DataFrame:
+        return pd.read_parquet(io.BytesIO(store.get_bytes(experiment.latest_results[name])))
+
+    scalars = read("scalars")
+    assert scalars.index.names[:4] == [
+        "experiment_id",
+        "sort_index",
+        "workflow_run_id",
+        "root_workflow_run_id",
+    ]
+    assert scalars["lighting"].tolist() == [3.0 * i for i in range(6)]
+    assert scalars.index.get_level_values("r_value").tolist() == [1.0 + i for i in range(6)]
+    weather = scalars.index.get_level_values("weather_file")
+    assert len(set(weather)) == 2
+    assert all(uri.startswith("s3://") for uri in weather)
+    files = read("result_file_refs")
+    hourly = pd.read_parquet(io.BytesIO(store.get_bytes(split_s3_uri(files["timeseries"].iloc[3])[1])))
+    assert hourly["heating"].sum() == pytest.approx(scalars["heating"].iloc[3])
+    daily = read("daily")
+    assert daily.index.names[-1] == "sort_subindex"
+    assert len(daily) == 6 * 365
+    sums = daily.groupby(level="sort_index")["heating"].sum()
+    assert sums.tolist() == pytest.approx(scalars["heating"].tolist())
