@@ -18,14 +18,12 @@ def parse_duration(value: Any) -> Any:
     Anything else (ISO 8601, `HH:MM:SS`, a `timedelta`) is given back as it is, for pydantic to
     parse.
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return timedelta(seconds=value)
-    if not isinstance(value, str):
+    if not isinstance(value, (int, float, str)) or isinstance(value, bool):
         return value
-    text = value.strip().lower()
+    text = str(value).strip().lower()
     try:
         return timedelta(seconds=float(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     if text and _PART.sub("", text) == "":
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,35 +12,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from scythe import worker_logs
 from scythe.environment import TOKEN, prepare_environment, token_is_given
 from scythe.errors import EngineError
+from scythe.sdk_logs import quiet_logger
 
 _CHECK_SECONDS = 8.0
-
-
-class SdkLogger(logging.Logger):
-    """The SDK's logger, which stays quiet in the processes that the SDK starts too."""
-
-    def __reduce__(self) -> tuple[Callable[[str | None], logging.Logger], tuple[str | None]]:
-        return quiet_logger, (worker_logs.label(),)
-
-
-def quiet_logger(label: str | None = None) -> logging.Logger:
-    """Return the logger for the SDK, which writes four lines for each leaf unless told not to.
-
-    Args:
-        label: What its lines are marked with in a process that the SDK started.
-    """
-    if label is not None:
-        worker_logs.configure(label)
-    sdk = logging.getLogger("hatchet")
-    sdk.setLevel(logging.WARNING)
-    sdk.handlers.clear()  # it writes to standard output, in a form of its own
-    sdk.parent, sdk.propagate = logging.getLogger("scythe"), True
-    logger = SdkLogger("scythe.hatchet", logging.WARNING)
-    logger.parent = logging.getLogger("scythe")
-    return logger
 
 
 @lru_cache(maxsize=1)
@@ -98,12 +73,17 @@ def check_engine() -> str:
     except Exception as error:
         raise EngineError(_explain_refusal(address, error)) from error
     client.cache_clear()  # its channel belongs to the event loop that has just ended
+    if version is None:
+        raise EngineError(
+            f"What answers at {address} is no Hatchet engine, or one older than v0.78: check "
+            "HATCHET_CLIENT_HOST_PORT (the engine's gRPC port, not the dashboard's)."
+        )
     return version
 
 
-async def _version(hatchet: Any) -> str:
+async def _version(hatchet: Any) -> str | None:
     version = await hatchet.aio_get_engine_version()
-    return str(version or "unknown")
+    return str(version) if version else None
 
 
 def _explain_refusal(address: str, error: Exception) -> str:
@@ -208,13 +188,12 @@ def make_worker(
 
     Args:
         name: The worker's name.
-        workflows: What it serves. Slots are only offered of the kinds that these need.
+        workflows: What it serves. Durable slots are only offered where these need them.
         slots: Slots for leaves and other ordinary tasks.
         durable_slots: Slots for scatter nodes and other durable tasks.
         labels: The worker's labels.
         on_stop: Awaited after the last task has ended.
     """
-    durable = [task.is_durable for workflow in workflows for task in workflow.tasks]
 
     async def lifespan() -> Any:
         yield None
@@ -226,8 +205,8 @@ def make_worker(
         warnings.simplefilter("ignore", DeprecationWarning)
         return client().worker(
             name=name,
-            slots=None if all(durable) else slots,
-            durable_slots=durable_slots if any(durable) else None,
+            slots=slots,
+            durable_slots=durable_slots if any(map(has_durable_tasks, workflows)) else None,
             labels=dict(labels),
             workflows=list(workflows),
             lifespan=lifespan,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+from typing import IO, cast
 
-from scythe.processes import end_tree, load, users_of
+from scythe.processes import MARK, end_tree, load, users_of
 from scythe.spawning import python_command
 
 _GRACE = 0.5
@@ -36,39 +38,52 @@ class Guard:
 
     def ensure(self) -> None:
         """Start the guard again should it have died."""
-        if self._process.poll() is not None:
-            self._discard()
+        if self._is_gone(within=0):
+            self._forget()
             self._process = self._start()
 
     def close(self) -> None:
         """End the guard, which then ends nothing."""
         with contextlib.suppress(OSError):
-            os.write(self._input, _CLEAN)
-        self._discard()
+            self._input.write(_CLEAN)
+        self._input.close()
+        self._is_gone(within=_WAIT)
+        self._forget()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        code = f"from scythe.guard import main; main({self._arguments})"
+        # A grandchild without the mark: whoever ends the owner with all that it started would end
+        # its guard before it can do anything. It ends by itself when the owner is gone.
         return subprocess.Popen(
-            python_command(code),
+            python_command(
+                "import os; os.fork() and os._exit(0); "
+                f"from scythe.guard import main; main({self._arguments})"
+            ),
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if name != MARK},
             start_new_session=True,  # what ends the owner's group must leave the guard alone
             bufsize=0,
         )
 
     @property
-    def _input(self) -> int:
-        return self._process.stdin.fileno() if self._process.stdin else -1
+    def _input(self) -> IO[bytes]:
+        return cast("IO[bytes]", self._process.stdin)
 
-    def _discard(self) -> None:
-        if self._process.stdin:
-            self._process.stdin.close()
-        try:
-            self._process.wait(_WAIT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    @property
+    def _output(self) -> IO[bytes]:
+        return cast("IO[bytes]", self._process.stdout)
+
+    def _is_gone(self, within: float) -> bool:
+        """Return whether the guard, which never writes a word, has let go of its end."""
+        poller = select.poll()  # takes any descriptor, unlike select
+        poller.register(self._output, select.POLLIN)
+        return bool(poller.poll(within * 1000))
+
+    def _forget(self) -> None:
+        self._input.close()
+        self._output.close()
+        self._process.wait()  # the process that started the guard, and ended at once
 
 
 def main(mark: str, folder: str, *, users: bool = False) -> None:

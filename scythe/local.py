@@ -32,15 +32,9 @@ from scythe.local_failures import (
     waited_failure,
 )
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafResult
+from scythe.pool_events import Ending, LeafTimeout, ProcessLost, StartFailed
 from scythe.pool_messages import Finished
-from scythe.pool_process import (
-    Ending,
-    LeafTimeout,
-    PoolProcess,
-    ProcessLost,
-    StartFailed,
-    to_the_end,
-)
+from scythe.pool_process import PoolProcess, to_the_end
 from scythe.processes import GRACE, MARK, end_tree, oom_kills
 from scythe.slots import NoSlotInTimeError, Slots, default_slots
 from scythe.spawning import is_preparing, preparation

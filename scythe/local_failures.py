@@ -9,7 +9,8 @@ from pathlib import Path
 
 from scythe.executor import Capacity
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafStats
-from scythe.pool_process import START_TIMEOUT, Ending, StartFailed
+from scythe.pool_events import Ending, StartFailed
+from scythe.pool_process import START_TIMEOUT
 
 _OWN_FOLDER = str(Path(__file__).parent)
 _STACKS_CHARS = 20_000

@@ -7,7 +7,7 @@ import os
 import runpy
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def is_importing() -> bool:
 
 
 @contextmanager
-def _import_noted() -> Iterator[None]:
+def _import_noted() -> Generator[None]:
     global _importing
     _importing += 1
     try:
@@ -192,11 +192,13 @@ def _pickle(experiment: Experiment[Any, Any]) -> bytes:
 
 def _explain_import(ref: CodeRef, error: BaseException) -> str:
     where = ref.main_path or ref.main_module or ref.module
+    if isinstance(error.__cause__, ModuleNotFoundError):
+        error = error.__cause__  # what `python -m` says of a package that is not there
     if isinstance(error, ModuleNotFoundError):
         return (
             f"The experiment {ref.experiment} needs the module {error.name!r}, which is not on "
-            f"this node (imported from {where}): install it there, or start the worker's cluster with a "
-            "shared environment."
+            f"this node (imported from {where}): install it there, or start the worker's cluster "
+            "with a shared environment."
         )
     return (
         f"{where} cannot be imported on this node ({type(error).__name__}: {error}): a script must "

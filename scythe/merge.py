@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ from scythe.tables import ORDER, concat, conform, unify_schemas
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BATCH_ROWS = 16_384
+_MOST_FILES = 200  # that are open at one time: systems often allow a process 1,024
+_ROWS = 65_536  # in memory, of all files together
 
 
 def write_merged(tables: Sequence[pa.Table], target: Path, *, final: bool) -> int:
@@ -37,7 +39,7 @@ def write_merged(tables: Sequence[pa.Table], target: Path, *, final: bool) -> in
 def merge_files(files: Sequence[Path], target: Path, *, final: bool) -> int:
     """Merge Parquet files, each sorted by `__order__`, into one sorted file.
 
-    Memory holds one batch of rows of each file, not the files.
+    Memory holds some rows of each file, not the files. Many files are merged in groups first.
 
     Args:
         files: The files; their columns may differ.
@@ -49,11 +51,19 @@ def merge_files(files: Sequence[Path], target: Path, *, final: bool) -> int:
     """
     import pyarrow.parquet as pq
 
+    if len(files) > _MOST_FILES:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            groups = [files[i : i + _MOST_FILES] for i in range(0, len(files), _MOST_FILES)]
+            merged = [Path(folder) / f"{number}.pq" for number in range(len(groups))]
+            for group, file in zip(groups, merged, strict=True):
+                merge_files(group, file, final=False)
+            return merge_files(merged, target, final=final)
     schema = unify_schemas([pq.read_schema(file) for file in files])
     written = schema.remove(schema.get_field_index(ORDER)) if final else schema
     rows = 0
     with pq.ParquetWriter(target, written, compression="zstd") as writer:
-        for window in _windows([_Source(file, schema) for file in files]):
+        batch = _ROWS // max(1, len(files))
+        for window in _windows([_Source(file, schema, batch) for file in files]):
             table = window.drop_columns([ORDER]) if final else window
             writer.write_table(table)
             rows += table.num_rows
@@ -63,8 +73,8 @@ def merge_files(files: Sequence[Path], target: Path, *, final: bool) -> int:
 class _Source:
     """One sorted file, read batch by batch."""
 
-    def __init__(self, file: Path, schema: pa.Schema) -> None:
-        self._batches = _batches(file, schema)
+    def __init__(self, file: Path, schema: pa.Schema, batch_rows: int) -> None:
+        self._batches = _batches(file, schema, batch_rows)
         self.head: pa.Table | None = next(self._batches, None)
 
     @property
@@ -88,13 +98,13 @@ class _Source:
         return taken
 
 
-def _batches(file: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+def _batches(file: Path, schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as parquet:
         own = parquet.schema_arrow
-        for batch in parquet.iter_batches(_BATCH_ROWS):
+        for batch in parquet.iter_batches(rows):
             table = pa.Table.from_batches([batch], own)
             if table.num_rows:
                 yield conform(table, schema)

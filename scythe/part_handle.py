@@ -7,9 +7,11 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
@@ -73,6 +75,7 @@ class PartHandle:
         self.ready = self.failure = self.running = None
         self._mark = f"{uuid.uuid4().hex}."
         context = multiprocessing.get_context("spawn")
+        _start_tracker()
         self._pipe, theirs = context.Pipe(duplex=False)
         self._process = context.Process(
             target=self._entry,
@@ -134,13 +137,23 @@ class PartHandle:
 
 
 @contextmanager
-def _interrupt_blocked() -> Iterator[None]:
-    """Let a process that is started here begin with SIGINT blocked; it lets it in when it is set."""
+def _interrupt_blocked() -> Generator[None]:
+    """Let a process that is started here begin with SIGINT blocked, which it undoes itself."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_tracker() -> None:
+    """Start the process that frees the semaphores of killed parts, without its warning."""
+    before = list(sys.warnoptions)
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions[:] = before
 
 
 def _describe_end(code: int | None) -> str:

@@ -21,13 +21,15 @@ from typing import Any, NoReturn
 from scythe import worker_logs
 from scythe.errors import EngineError, ScytheError
 from scythe.executor import Capacity, Executor, ExecutorRequest, load_executor_factory
+from scythe.hidden_main import HiddenMain
 from scythe.outcomes import LeafCall, LeafResult
-from scythe.part_start import HiddenMain, SdkErrors
 from scythe.parts import WIND_DOWN, PartFailed, PartMessage, PartPlan, PartReady, PartStopping
 from scythe.processes import GRACE, MARK, end_tree
+from scythe.sdk_logs import SdkErrors
 
 _POLL = 0.05
 _REPORT = 0.2
+_EXIT = 3.0
 
 logger = logging.getLogger("scythe.worker")
 
@@ -210,7 +212,7 @@ class Part:
                 self._send(PartStopping(told))
 
     def _watch_start(self, supervisor: int) -> int:
-        """Wait until the engine knows the worker; return what tells the end of the SDK's process."""
+        """Wait until the engine knows the worker; return what tells the end of its listener."""
         from scythe.engine import is_registered, listener_of
 
         while True:
@@ -260,12 +262,19 @@ class Part:
         listener = listener_of(self._worker)
         if listener is not None:
             listener.join(WIND_DOWN)
-        _flush()
-        os._exit(0)
+        # Normally, so that semaphores are given back; but no thread of user code may prevent it.
+        threading.Thread(target=_exit_after, args=(_EXIT,), daemon=True).start()
+        sys.exit(0)
 
     def _send(self, message: PartMessage) -> None:
         with contextlib.suppress(OSError):  # the supervisor is gone
             self._pipe.send(message)
+
+
+def _exit_after(seconds: float) -> None:
+    time.sleep(seconds)
+    _flush()
+    os._exit(0)
 
 
 def _flush() -> None:

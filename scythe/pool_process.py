@@ -14,12 +14,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor as Threads
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from scythe.leaf_state import DUMP_SIGNAL
 from scythe.outcomes import LeafCall, LeafFailure
+from scythe.pool_events import Ending, LeafTimeout, ProcessLost, StartFailed
 from scythe.pool_messages import Finished, Inbox, NotStarted, Ready, Setup, Started, frame_of
 from scythe.processes import GRACE, MARK, end_tree, open_pidfd
 from scythe.spawning import python_command
@@ -30,37 +30,6 @@ _READ = 1 << 18
 
 T = TypeVar("T")
 logger = logging.getLogger("scythe.local")
-
-
-class ProcessLost(Exception):  # noqa: N818 - an event, not an error
-    """The process ended, or can no longer be talked to."""
-
-
-class LeafTimeout(Exception):  # noqa: N818 - an event, not an error
-    """The leaf ran longer than it may."""
-
-
-class StartFailed(Exception):  # noqa: N818 - an event, not an error
-    """The process cannot import the worker's script, or the leaf's code took too long to import."""
-
-    def __init__(self, failure: LeafFailure | None = None) -> None:
-        self.failure = failure
-        super().__init__(failure)
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a process ended.
-
-    Attributes:
-        status: Its exit code, negative for the signal that ended it; None when it is not known.
-        stacks: Where its threads were, as `faulthandler` wrote it.
-        peak_rss: Its peak resident memory in bytes.
-    """
-
-    status: int | None
-    stacks: str
-    peak_rss: int
 
 
 class PoolProcess:

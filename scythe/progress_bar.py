@@ -111,7 +111,7 @@ def _make_bar() -> Any:
     texts = ("{task.fields[done]}", "{task.fields[failed]}", "{task.fields[running]}")
     rates = ("{task.fields[rate]}", "{task.fields[left]}")
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a name may look like markup
         BarColumn(bar_width=30),
         TextColumn("{task.completed:.0f}/{task.total}"),
         *[TextColumn(text) for text in (*texts, *rates)],

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -93,11 +93,18 @@ class Supervisor:
                 self._serve()
             finally:
                 self._stop_parts()
-        self._close()
 
     def stop(self) -> None:
         """Ask for a graceful stop; asked again, for one at once. May be called in any thread."""
-        self._wake(0)
+        self._request(0)
+
+    def close(self) -> None:
+        """Give back what the supervisor holds; it takes no more requests."""
+        with self._pipe_lock:
+            if self._wake_write >= 0:
+                os.close(self._wake_read)
+                os.close(self._wake_write)
+                self._wake_write = -1
 
     def _serve(self) -> None:
         for part in self._parts:
@@ -108,25 +115,22 @@ class Supervisor:
                 self._tend(part)
             self._announce()
 
-    def _wake(self, number: int, frame: types.FrameType | None = None) -> None:
+    def _on_signal(self, number: int, _frame: types.FrameType | None) -> None:
+        self._request(number)
+
+    def _request(self, number: int) -> None:
         with self._pipe_lock, contextlib.suppress(OSError):
             if self._wake_write >= 0:
                 os.write(self._wake_write, bytes([number]))
 
-    def _close(self) -> None:
-        with self._pipe_lock:
-            os.close(self._wake_read)
-            os.close(self._wake_write)
-            self._wake_write = -1
-
     @contextmanager
-    def _signals_taken(self) -> Iterator[None]:
+    def _signals_taken(self) -> Generator[None]:
         """Take SIGTERM and SIGINT, where that can be done: in the main thread."""
         taken: dict[int, object] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's `&`
-                    taken[number] = signal.signal(number, self._wake)
+                    taken[number] = signal.signal(number, self._on_signal)
         try:
             yield
         finally:
@@ -157,7 +161,9 @@ class Supervisor:
 
     def _next_event(self) -> float:
         """Return when the next part is due to be started again."""
-        return min((self._due(part) for part in self._parts if not part.is_up), default=float("inf"))
+        return min(
+            (self._due(part) for part in self._parts if not part.is_up), default=float("inf")
+        )
 
     def _due(self, part: PartHandle) -> float:
         return self._since[part] + self._policy.delay(part.tries)
@@ -219,8 +225,13 @@ class Supervisor:
                 "Stopping; running leaves get %g s. Ask again to stop at once.", self._grace
             )
         for part in parts:
-            part.ask_to_stop()
+            part.read()
+            if part.ready:
+                part.ask_to_stop()
+            else:
+                part.bury()  # nothing runs in it yet
         started = time.monotonic()
+        parts = [part for part in parts if part.is_up]
         while parts and len(self._requests) < 2:
             parts = [part for part in parts if not self._has_stopped(part, started)]
             if parts:

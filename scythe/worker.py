@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
@@ -24,6 +27,7 @@ from scythe.worker_run import WorkerRun
 __all__ = ["ScytheWorkerConfig", "ScytheWorkerLabel", "WorkerNameConfig"]
 
 _PREFIX = "SCYTHE_WORKER_"
+logger = logging.getLogger("scythe.worker")
 
 
 class WorkerNameConfig(BaseSettings):
@@ -205,6 +209,8 @@ class ScytheWorkerConfig(BaseSettings):
             if threading.current_thread() is not threading.main_thread():
                 raise  # a thread that ends with an exit says nothing
             raise WorkerExit(str(error)) from error
+        except KeyboardInterrupt:
+            forced_by = signal.SIGINT  # before any part was started
         if forced_by is not None:
             raise SystemExit(128 + forced_by)
 
@@ -227,6 +233,7 @@ class ScytheWorkerConfig(BaseSettings):
         )
         work = Work(ExperimentRegistry.experiments(), ExperimentRegistry.included(), workflows)
         self._run = WorkerRun(base, work, fan=self.does_fan, leaf=self.does_leaf)
+        _warn_of_unknown_variables()
         try:
             return self._run.run()
         finally:
@@ -237,11 +244,21 @@ def _register(item: Any) -> None:
     if isinstance(item, Experiment) or hasattr(item, "run"):
         ExperimentRegistry.Include(item)
     elif callable(item):
-        ExperimentRegistry.Register()(item)
+        function: ExperimentFunction = item
+        ExperimentRegistry.Register()(function)
     else:
         raise WorkerStartError(
             f"start(experiments=[…]) takes functions, not {item!r}: pass the functions themselves."
         )
+
+
+def _warn_of_unknown_variables() -> None:
+    known = [f"{_PREFIX}{name.upper()}" for name in ScytheWorkerConfig.model_fields]
+    for name in os.environ:
+        if name.upper().startswith(_PREFIX) and name.upper() not in known:
+            close = get_close_matches(name.upper(), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
+            logger.warning("%s is no setting of a worker: %s", name, hint)
 
 
 def _is_imported_again() -> bool:

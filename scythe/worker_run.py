@@ -50,8 +50,11 @@ class WorkerRun:
             ScytheError: It cannot start, or a part of it keeps dying.
         """
         worker_logs.configure("worker")
-        self._check()
-        self._supervisor.run()
+        try:
+            self._check()
+            self._supervisor.run()
+        finally:
+            self._supervisor.close()
         logger.info("%s has stopped.", self._plans[0].name)
         return self._supervisor.forced_by
 
@@ -60,7 +63,7 @@ class WorkerRun:
         self._supervisor.stop()
 
     def _check(self) -> None:
-        """Find out within seconds, and before any process starts, what would keep it from working."""
+        """Find out within seconds, before any process starts, what would keep it from working."""
         from scythe.engine import check_engine, engine_address
         from scythe.executor import load_executor_factory
         from scythe.settings import store_config

@@ -27,7 +27,7 @@ def workflow_ref(workflow: Any) -> CodeRef:
         )
     module, attribute = _place_of(workflow)
     main_path, main_module = main_source() if module in MAIN_NAMES else (None, None)
-    if module is None or (module in MAIN_NAMES and not (main_path or main_module)):
+    if not module or (module in MAIN_NAMES and not (main_path or main_module)):
         raise WorkerStartError(
             f"The Hatchet workflow {workflow.name} cannot be found by the worker's processes: "
             "define it at module level, in a module or in the script that starts the worker."
@@ -44,7 +44,7 @@ def find_workflow(ref: CodeRef) -> Any:
     module = import_code(ref)
     values = [getattr(module, ref.qualname, None), *vars(module).values()]
     for value in values:
-        if is_hatchet_runnable(value) and str(value.name) == ref.experiment:
+        if is_hatchet_runnable(value) and str(getattr(value, "name", "")) == ref.experiment:
             return value
     raise CodeNotFoundError(
         f"Importing {ref.main_path or ref.main_module or ref.module} brings no Hatchet workflow "
@@ -52,11 +52,11 @@ def find_workflow(ref: CodeRef) -> Any:
     )
 
 
-def _place_of(workflow: Any) -> tuple[str | None, str]:
+def _place_of(workflow: Any) -> tuple[str, str]:
     """Return the module and the name in it that hold the workflow; not the main script's if any."""
-    modules = sorted(list(sys.modules.items()), key=lambda item: item[0] in MAIN_NAMES)
+    modules = sorted(sys.modules.items(), key=lambda item: item[0] in MAIN_NAMES)
     for name, module in modules:
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is workflow:
                 return name, attribute
-    return None, ""
+    return "", ""

@@ -12,6 +12,7 @@ from scythe.errors import WorkerStartError
 from scythe_ray.cluster import Cluster
 from scythe_ray.discovery import (
     Head,
+    answers,
     gcs_client,
     host_and_port,
     probe,
@@ -96,7 +97,8 @@ def _attach(head: Head, timeout: float, environment: RayEnvironment) -> Cluster:
             environment.restore()
 
     def attach_again() -> Cluster:
-        leave()
+        if not answers(address):
+            raise WorkerStartError(f"No Ray head answers at {address}: start it again there.")
         return _attach(probe(address, timeout), timeout, environment)
 
     return Cluster(
@@ -105,6 +107,8 @@ def _attach(head: Head, timeout: float, environment: RayEnvironment) -> Cluster:
         node_id=info["node_id"],
         session_dir=info["session_dir"],
         is_own=False,
+        gcs=gcs_client(address),
+        leave=leave,
         close=close,
         attach_again=attach_again,
     )

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from scythe_ray.resources import RayNode, parse_nodes
+from scythe_ray.resources import RayNode
+
+_NODES_TIMEOUT = 5  # seconds
+_ALIVE = 0  # in Ray's `GcsNodeInfo.GcsNodeState`
 
 
 @dataclass(slots=True)
@@ -18,9 +22,11 @@ class Cluster:
         node_id: The node that this process is attached to.
         session_dir: Ray's session folder on this node.
         is_own: Whether it was started here, and ends here.
+        gcs: Ray's client of the head.
+        leave: Disconnects; blocks, with a deadline.
+        close: Leaves it, or ends it; blocks, with deadlines.
         attach_again: Attaches to a head that was lost and is back; raises `WorkerStartError`.
         temporary: A folder for the files of leaves, which goes with the cluster.
-        close: Leaves it, or ends it; blocks, with deadlines.
     """
 
     address: str
@@ -28,12 +34,34 @@ class Cluster:
     node_id: str
     session_dir: str
     is_own: bool
+    gcs: Any
+    leave: Callable[[], None]
     close: Callable[[], None]
     attach_again: Callable[[], Cluster]
     temporary: str | None = None
 
     def nodes(self) -> list[RayNode]:
-        """Return the nodes that are alive. Blocks for as long as the head does not answer."""
-        import ray
+        """Return the nodes that are alive. Blocks for a few seconds where the head is gone.
 
-        return parse_nodes(ray.nodes())
+        `ray.nodes()` is not used: it waits for a head that is gone for ever, and aborts this
+        process when another one takes its place.
+
+        Raises:
+            RayError: The head does not answer, or is another one than before.
+        """
+        table = self.gcs.get_all_node_info(timeout=_NODES_TIMEOUT)
+        return [
+            RayNode(
+                node_id=node_id.hex(),
+                host=info.node_manager_hostname,
+                address=info.node_manager_address,
+                resources=dict(info.resources_total),
+            )
+            for node_id, info in table.items()
+            if info.state == _ALIVE
+        ]
+
+
+def is_other_head(error: BaseException) -> bool:
+    """Return whether an error of `Cluster.nodes` says that the head was started anew."""
+    return "WrongClusterID" in str(error)

@@ -8,14 +8,13 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from scythe.errors import ExecutorUnavailable, LeafFailed, WorkerStartError
+from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.executor import Capacity
 from scythe.outcomes import LeafCall, LeafFailure, LeafOutcome, LeafResult
 from scythe.pool_process import to_the_end
 from scythe_ray.attempt import Attempt, PlaceLost
 from scythe_ray.cluster import Cluster
 from scythe_ray.failures import closed_failure, lost_failure
-from scythe_ray.head_watch import head_answers, watch_head
 from scythe_ray.remote import UsedProcess
 from scythe_ray.resources import RayNode, demand_of
 from scythe_ray.session import Session
@@ -115,33 +114,36 @@ class RayExecutor:
             raise ExecutorUnavailable(closed_failure())
 
     async def _watch_head(self) -> None:
+        """Attach again whenever the head was lost and is back."""
+        loop = asyncio.get_running_loop()
         while True:
-            await watch_head(self._cluster.address, self._give_up_leaves)
+            why = await self._session.watch()
+            logger.error("The Ray cluster is lost: %s.", why)
+            self._attached.clear()
+            for attempt in self._attempts:
+                attempt.give_up(lost_failure(why))
+            # At once: Ray aborts this process when another head answers it.
+            await loop.run_in_executor(self._threads, self._cluster.leave)
             await self._attach_again()
-
-    async def _give_up_leaves(self) -> None:
-        self._attached.clear()
-        failure = lost_failure(f"its head at {self._cluster.address} does not answer")
-        for attempt in self._attempts:
-            attempt.give_up(failure)
 
     async def _attach_again(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        said = ""
+        while not self._attached.is_set():
             await asyncio.sleep(_RECONNECT_EVERY)
-            if not await head_answers(self._cluster.address):
-                continue
             try:
-                again = await loop.run_in_executor(self._threads, self._cluster.attach_again)
-            except WorkerStartError as error:
-                logger.warning("%s", error)
+                self._cluster = await loop.run_in_executor(
+                    self._threads, self._cluster.attach_again
+                )
+                nodes = await loop.run_in_executor(self._threads, self._cluster.nodes)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it may be over the next time
+                if said != str(error):
+                    said = str(error)
+                    logger.warning("%s", said)
                 continue
-            self._cluster = again
-            nodes = await loop.run_in_executor(self._threads, again.nodes)
-            self._session = Session(again, nodes, self._settings.SCOPE, self._threads)
+            self._session = Session(self._cluster, nodes, self._settings.SCOPE, self._threads)
             self._attached.set()
-            logger.warning("Attached to the Ray cluster at %s again.", again.address)
-            return
+            logger.warning("Attached to the Ray cluster at %s again.", self._cluster.address)
 
     async def _close(self) -> None:
         if self._watch is not None:

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor as Threads
 
 from scythe.errors import ExecutorUnavailable
-from scythe_ray.discovery import within
+from scythe_ray.cluster import Cluster, is_other_head
 from scythe_ray.failures import infeasible_failure, lost_failure
 from scythe_ray.resources import Demand, RayNode, able_nodes, explain_infeasible
 
-_MAX_AGE = 2.0  # seconds
-_TIMEOUT = 15.0
+_MAX_AGE = 1.0  # seconds, of a table by which a leaf is refused
+_EVERY = 2.0
+_PATIENCE = 3  # questions in a row without an answer
+logger = logging.getLogger("scythe.ray")
 
 
 class NodeTable:
-    """A table that is read again in the background while it is used.
+    """A table that is read again and again, by which a lost head is noticed too.
 
     Args:
-        read: Returns the nodes that are alive; blocks.
-        threads: Where it is called.
-        nodes: The nodes now.
+        cluster: The cluster.
+        nodes: Its nodes now.
+        threads: Where blocking work is done.
     """
 
-    def __init__(
-        self, read: Callable[[], list[RayNode]], threads: Threads, nodes: Sequence[RayNode]
-    ) -> None:
-        self._read, self._threads = read, threads
+    def __init__(self, cluster: Cluster, nodes: Sequence[RayNode], threads: Threads) -> None:
+        self._cluster, self._threads = cluster, threads
         self._nodes = list(nodes)
         self._read_at = time.monotonic()
-        self._reading: asyncio.Task[None] | None = None
 
     async def admit(self, demand: Demand) -> list[RayNode]:
         """Return the nodes that could run a leaf.
@@ -40,33 +40,37 @@ class NodeTable:
             ExecutorUnavailable: There is none, so that Ray would let the leaf wait for ever; or the
                 cluster does not say what nodes it has.
         """
-        old = time.monotonic() - self._read_at > _MAX_AGE
-        reading = self._refresh() if old else None
-        if not (able := able_nodes(demand, self._nodes)):
-            await self._await_refresh(reading or self._refresh())
+        able = able_nodes(demand, self._nodes)
+        if not able and time.monotonic() - self._read_at > _MAX_AGE:
+            try:
+                await self._read()
+            except Exception as error:  # noqa: BLE001 - whatever Ray raises, there is no table
+                raise ExecutorUnavailable(lost_failure(str(error))) from None
             able = able_nodes(demand, self._nodes)
         if not able:
             raise ExecutorUnavailable(infeasible_failure(explain_infeasible(demand, self._nodes)))
         return able
 
-    def replace(self, nodes: Sequence[RayNode]) -> None:
-        """Put in what another way of asking gave."""
-        self._nodes, self._read_at = list(nodes), time.monotonic()
+    async def watch(self) -> str:
+        """Keep the table fresh; return why when the head is lost.
 
-    def _refresh(self) -> asyncio.Task[None]:
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.get_running_loop().create_task(self._read_again())
-        return self._reading
+        Ray itself would say so late, or never, and abort this process should another head take its
+        place.
+        """
+        unanswered = 0
+        while True:
+            await asyncio.sleep(_EVERY)
+            try:
+                await self._read()
+                unanswered = 0
+            except Exception as error:  # noqa: BLE001 - whatever Ray raises, there is no table
+                unanswered += 1
+                if is_other_head(error):
+                    return f"another head was started at {self._cluster.address}"
+                if unanswered >= _PATIENCE:
+                    return f"its head at {self._cluster.address} does not answer"
 
-    async def _read_again(self) -> None:
+    async def _read(self) -> None:
         loop = asyncio.get_running_loop()
-        nodes = await loop.run_in_executor(
-            self._threads, within, _TIMEOUT, self._read, "the table of Ray's nodes"
-        )
-        self.replace(nodes)
-
-    async def _await_refresh(self, reading: asyncio.Task[None]) -> None:
-        try:
-            await asyncio.shield(reading)
-        except Exception:  # noqa: BLE001 - whatever Ray raises, there is no table
-            raise ExecutorUnavailable(lost_failure("it does not say what nodes it has")) from None
+        self._nodes = await loop.run_in_executor(self._threads, self._cluster.nodes)
+        self._read_at = time.monotonic()

@@ -17,7 +17,7 @@ from scythe.guard import Guard
 from scythe.labels import ScytheWorkerLabel
 from scythe.processes import MARK, end_tree, users_of
 from scythe_ray.cluster import Cluster
-from scythe_ray.discovery import OWN_PREFIX, reread_configuration
+from scythe_ray.discovery import OWN_PREFIX, gcs_client, reread_configuration
 from scythe_ray.driver import connect, leave, reason
 from scythe_ray.environment import RayEnvironment
 from scythe_ray.resources import own_resources
@@ -64,6 +64,8 @@ def start_cluster(settings: RaySettings, slots: int | None, labels: Mapping[str,
         node_id=info["node_id"],
         session_dir=info["session_dir"],
         is_own=True,
+        gcs=gcs_client(info["gcs_address"]),
+        leave=leave,
         close=own.close,
         attach_again=own.refuse,
         temporary=own.temporary,
@@ -93,7 +95,7 @@ class _OwnCluster:
 
     def __init__(self) -> None:
         self._environment = RayEnvironment()
-        self._mark = f"ray-{uuid.uuid4().hex}"
+        self._mark = f"{os.environ.get(MARK, '')}ray-{uuid.uuid4().hex}."
         self._folder = Path(tempfile.mkdtemp(prefix=OWN_PREFIX, dir=_short_folder()))
         self._guard: Guard | None = None
         in_usual_place = self._folder.parent == Path(tempfile.gettempdir())
@@ -104,13 +106,15 @@ class _OwnCluster:
         token = self._folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-        # Should this process be killed, the guard ends what is left within seconds.
-        self._guard = Guard(self._mark, str(self._folder), users=True)
-        self._environment.for_own_cluster(str(token))
-        reread_configuration()
         mark = RayEnvironment()
-        mark.set({MARK: self._mark})  # for Ray's processes, not for others that this one starts
         try:
+            # Should this process be killed, the guard ends what is left within seconds. Who ends
+            # all that carries this process's own mark leaves the guard to its work.
+            mark.set({MARK: "guard"})
+            self._guard = Guard(self._mark, str(self._folder), users=True)
+            self._environment.for_own_cluster(str(token))
+            reread_configuration()
+            mark.set({MARK: self._mark})  # for Ray's processes, not for what else is started here
             return connect(
                 _START_TIMEOUT, address="local", _temp_dir=str(self._folder / "r"), **options
             )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from multiprocessing import process as mp_process
 from typing import TYPE_CHECKING
 
 from scythe.errors import WorkerStartError
 from scythe.executor import Capacity, ExecutorRequest
+from scythe.spawning import is_preparing
 from scythe_ray.resources import RayNode, backed_labels, check_labels, show_amount, whole_cpus
 from scythe_ray.settings import RaySettings, ray_settings
 
@@ -25,7 +25,7 @@ def open_executor(request: ExecutorRequest) -> RayExecutor:
     Raises:
         WorkerStartError: It does not work; the message says what to do.
     """
-    if getattr(mp_process.current_process(), "_inheriting", False):
+    if is_preparing():
         raise WorkerStartError(
             "The worker's script starts its worker whenever it is imported: put the start below "
             "`if __name__ == '__main__':`."

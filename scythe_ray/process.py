@@ -7,7 +7,6 @@ import inspect
 import logging
 import os
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Generator
@@ -28,6 +27,7 @@ from scythe_ray.record import (
     try_lock,
     write_entry,
 )
+from scythe_ray.scratch import scratch_folder
 
 EXIT_NOTE = "os._exit"
 _WAIT_TO_BE_ENDED = 60.0
@@ -51,7 +51,7 @@ class LeafProcess:
         import psutil
 
         self.leaves = 0
-        self.folder = tempfile.mkdtemp(prefix="scythe-leaf-", dir=temporary)
+        self.folder = scratch_folder(temporary)
         self._records = private_folder(records)
         self._pid = os.getpid()
         self._birth = psutil.Process().create_time()

@@ -98,20 +98,6 @@ def demand_of(call: LeafCall) -> Demand:
     return Demand({name: amount for name, amount in amounts.items() if amount > 0})
 
 
-def parse_nodes(table: Sequence[Mapping[str, Any]]) -> list[RayNode]:
-    """Return the nodes that are alive in what `ray.nodes()` gives."""
-    return [
-        RayNode(
-            node_id=row["NodeID"],
-            host=row.get("NodeManagerHostname", "?"),
-            address=row.get("NodeManagerAddress", "?"),
-            resources={name: float(amount) for name, amount in row["Resources"].items()},
-        )
-        for row in table
-        if row.get("Alive")
-    ]
-
-
 def able_nodes(demand: Demand, nodes: Sequence[RayNode]) -> list[RayNode]:
     """Return the nodes that could run such a leaf when nothing else runs on them."""
     return [node for node in nodes if not demand.lacking(node)]

@@ -52,7 +52,7 @@ class Session:
         self._driver = pickle.dumps(driver)
         self._tokens = (f"{driver_id}-{number}" for number in itertools.count(1))
         self._scope, self._here = scope, cluster.node_id
-        self._nodes = NodeTable(cluster.nodes, threads, nodes)
+        self._nodes = NodeTable(cluster, nodes, threads)
         self._controls = Controls(driver, self._driver, cluster.node_id, threads)
 
     async def submit(self, call: LeafCall, demand: Demand) -> Attempt:
@@ -85,6 +85,10 @@ class Session:
                 )
             ) from error
         return Attempt(call, token, ref, nodes, demand.describe(), self._controls, retire=once)
+
+    async def watch(self) -> str:
+        """Return why when the cluster is lost."""
+        return await self._nodes.watch()
 
     async def close(self) -> None:
         """Remove what the leaves' processes left. No leaf runs any more."""

@@ -15,7 +15,7 @@ from types import FrameType
 
 import allocate
 from designs import make_designs
-from worker_process import WorkerProblem, WorkerProcess
+from worker_process import WorkerError, WorkerProcess
 
 from scythe.environment import token_is_given
 from scythe.errors import ScytheError
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     try:
         return demo(options)
-    except (ScytheError, WorkerProblem) as error:
+    except (ScytheError, WorkerError) as error:
         print(f"demo.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -48,13 +48,13 @@ def demo(options: argparse.Namespace) -> int:
     if on_local_stack:
         ensure_stack()
     log = options.out / "worker.log"
-    say(f"Starting a worker with a Ray of its own. Its log: {log}")
+    say(f"Starting a worker with executor ray. Its log: {log}")
     with WorkerProcess(log) as worker:
         worker.start()
         worker.wait_until_ready()
         print(worker.output().rstrip(), flush=True)
         code = study(options, worker)
-        say("Stopping the worker and its Ray")
+        say("Stopping the worker.")
     say(f"Done after {time.monotonic() - began:.0f} s.")
     if on_local_stack:
         say("The local stack goes on: `scythe dev status` shows it, `scythe dev stop` stops it.")

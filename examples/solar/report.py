@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from scythe.experiments import ExperimentRun
 
@@ -20,6 +25,7 @@ COLUMNS = {  # column: (heading, unit, format)
     "clipping_loss": ("clipping", "%", "{:.2f}"),
 }
 MOST_NUMBERS = 100  # a map with more cells than that has no numbers in them
+MOST_TICKS = 9  # of our own; matplotlib chooses where there would be more
 
 
 def read_scalars(run: ExperimentRun) -> pd.DataFrame:
@@ -74,22 +80,22 @@ def print_errors(run: ExperimentRun) -> None:
 def draw_map(scalars: pd.DataFrame, site: str, path: Path) -> None:
     """Draw the specific yield over tilt and azimuth, one map for each size of the inverter."""
     maps = list(_maps(scalars))
-    low, high = scalars["specific_yield"].min(), scalars["specific_yield"].max()
+    colors = Normalize(scalars["specific_yield"].min(), scalars["specific_yield"].max())
     figure = Figure(figsize=(1.5 + 4.2 * len(maps), 4.6), layout="constrained")
     axes = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
     for axis, (ratio, cells) in zip(axes, maps, strict=True):
-        mesh = axis.pcolormesh(
-            cells.columns, cells.index, cells.to_numpy(), shading="nearest", vmin=low, vmax=high
-        )
-        tilt, azimuth = cells.stack().idxmax()
-        axis.plot(azimuth, tilt, "s", markersize=30, markerfacecolor="none", color="black")
-        _write_numbers(axis, cells, dark_below=(low + high) / 2)
+        right, top = _edges(cells.columns), _edges(cells.index)
+        axis.pcolormesh(right, top, cells.to_numpy(), norm=colors)
+        _frame_best(axis, cells, right, top)
+        _write_numbers(axis, cells, colors)
         axis.set_title(f"DC/AC = {ratio:.2f}")
         axis.set_xlabel("azimuth [deg]  (90 east, 180 south)")
-        axis.set_xticks(cells.columns)
-        axis.set_yticks(cells.index)
+        if len(cells.columns) <= MOST_TICKS:
+            axis.set_xticks(cells.columns)
+        if len(cells.index) <= MOST_TICKS:
+            axis.set_yticks(cells.index)
     axes[0].set_ylabel("tilt [deg]")
-    figure.colorbar(mesh, ax=list(axes), label="specific yield [kWh/kWp]")
+    figure.colorbar(ScalarMappable(colors), ax=list(axes), label="specific yield [kWh/kWp]")
     figure.suptitle(f"Photovoltaic yield in a typical year: {site}  (framed: the best)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
@@ -100,11 +106,27 @@ def _maps(scalars: pd.DataFrame) -> Iterator[tuple[float, pd.DataFrame]]:
         yield ratio, group.pivot_table("specific_yield", index="tilt", columns="azimuth")
 
 
-def _write_numbers(axis, cells: pd.DataFrame, dark_below: float) -> None:
+def _edges(centres: pd.Index) -> np.ndarray:
+    """Return where the cells around these centres begin and end: one number more."""
+    values = centres.to_numpy()
+    half = np.diff(values) / 2 if len(values) > 1 else np.array([5.0])
+    return np.concatenate(
+        [[values[0] - half[0]], values[:-1] + half[: len(values) - 1], [values[-1] + half[-1]]]
+    )
+
+
+def _frame_best(axis: Axes, cells: pd.DataFrame, right: np.ndarray, top: np.ndarray) -> None:
+    row, column = np.unravel_index(np.nanargmax(cells.to_numpy()), cells.shape)
+    corner = (right[column], top[row])
+    width, height = right[column + 1] - right[column], top[row + 1] - top[row]
+    axis.add_patch(Rectangle(corner, width, height, fill=False, linewidth=2))
+
+
+def _write_numbers(axis: Axes, cells: pd.DataFrame, colors: Normalize) -> None:
     if cells.size > MOST_NUMBERS:
         return
     for (tilt, azimuth), value in cells.stack().items():
-        color = "white" if value < dark_below else "black"
+        color = "white" if colors(value) < 0.5 else "black"
         axis.text(azimuth, tilt, f"{value:.0f}", ha="center", va="center", size=7, color=color)
 
 

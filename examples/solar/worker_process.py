@@ -25,12 +25,12 @@ LOG_TAIL = 20  # lines
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class WorkerProblem(Exception):
+class WorkerError(Exception):
     """The worker did not start, or ended on its own."""
 
 
 class WorkerProcess:
-    """Runs `main.py` for as long as a `with` block lasts; a block that outlives it is interrupted.
+    """Runs `main.py`, at most for as long as a `with` block lasts.
 
     Args:
         log: The file that takes the worker's output.
@@ -71,33 +71,33 @@ class WorkerProcess:
             )
         if came:
             raise KeyboardInterrupt
-        threading.Thread(target=self._watch, daemon=True).start()
 
     def wait_until_ready(self) -> None:
-        """Wait for the worker's banner.
+        """Wait for the worker's banner. From then on its end interrupts the block.
 
         Raises:
-            WorkerProblem: It did not come in time, or the worker has ended.
+            WorkerError: It did not come in time, or the worker has ended.
         """
         deadline = time.monotonic() + START_LIMIT
         while READY_LINE not in self.output():
             self.check()
             if time.monotonic() > deadline:
-                raise WorkerProblem(self._explain(f"was not ready after {START_LIMIT:g} s"))
+                raise WorkerError(self._explain(f"was not ready after {START_LIMIT:g} s"))
             try:
                 self._started.wait(0.2)
             except subprocess.TimeoutExpired:
                 continue
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def check(self) -> None:
         """Raise if the worker has ended.
 
         Raises:
-            WorkerProblem: It has.
+            WorkerError: It has.
         """
         code = self._started.poll()
         if code is not None:
-            raise WorkerProblem(self._explain(f"ended with exit code {code}"))
+            raise WorkerError(self._explain(f"ended with exit code {code}"))
 
     def output(self) -> str:
         """Return what the worker has written so far."""
@@ -106,11 +106,11 @@ class WorkerProcess:
     @property
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            raise WorkerProblem("The worker is not running: call start() first.")
+            raise WorkerError("The worker is not running: call start() first.")
         return self._process
 
     def _watch(self) -> None:
-        """Interrupt what waits for the worker's results when the worker ends on its own."""
+        """Interrupt the main thread, which waits for results, when the worker ends on its own."""
         self._started.wait()
         if not self._is_over:
             interrupt_main()
@@ -152,7 +152,7 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
         process.kill()
     _, left = psutil.wait_procs(left, timeout=KILL_LIMIT)
     if left:
-        raise WorkerProblem(f"Processes that cannot be ended: {[one.pid for one in left]}")
+        raise WorkerError(f"Processes that cannot be ended: {[one.pid for one in left]}")
 
 
 def _family(pid: int) -> list[psutil.Process]:

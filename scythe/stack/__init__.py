@@ -12,16 +12,16 @@ from scythe.stack.connection import StackConnection, running
 
 if TYPE_CHECKING:
     from scythe.stack.control import reset, stop, up
-    from scythe.stack.status import StackStatus, status
+    from scythe.stack.health import StackStatus, status
 
 __all__ = ["StackConnection", "StackStatus", "reset", "running", "status", "stop", "up"]
 
 _HOMES = {
-    "status": "scythe.stack.status",
+    "status": "scythe.stack.health",
     "reset": "scythe.stack.control",
     "stop": "scythe.stack.control",
     "up": "scythe.stack.control",
-    "StackStatus": "scythe.stack.status",
+    "StackStatus": "scythe.stack.health",
 }
 
 

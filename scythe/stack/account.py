@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scythe.errors import StackError
-from scythe.stack.paths import is_root, shared_root_folder
+from scythe.stack.paths import is_root, private_folder, shared_root_folder
 
 _NAMES = ("postgres", "nobody")
 
@@ -58,16 +58,17 @@ def give_folder(path: Path, account: Account | None) -> None:
     Raises:
         StackError: It cannot be created or handed over.
     """
+    if account is None:
+        private_folder(path)
+        return
     try:
-        if account is not None:
-            # That user must get through, and nobody needs to list what is in there.
-            shared = shared_root_folder()
-            shared.mkdir(parents=True, exist_ok=True)
-            shared.chmod(0o711)
+        # That user must get through, and nobody needs to list what is in there.
+        shared = shared_root_folder()
+        shared.mkdir(parents=True, exist_ok=True)
+        shared.chmod(0o711)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
-        if account is not None:
-            os.chown(path, account.uid, account.gid)
+        os.chown(path, account.uid, account.gid)
     except OSError as err:
         raise StackError(f"The folder {path} cannot be used: {err.strerror or err}.") from err
 

@@ -17,7 +17,7 @@ from scythe.stack.paths import HOME_VARIABLE, PARTS, default_home
 
 if TYPE_CHECKING:
     from scythe.stack.control import Start
-    from scythe.stack.status import StackStatus
+    from scythe.stack.health import StackStatus
 
 _STOPPED = 3  # exit code
 _FAILED = 1
@@ -103,7 +103,7 @@ def _progress(line: str) -> None:
 
 def _up(options: argparse.Namespace) -> int:
     from scythe.stack.control import start
-    from scythe.stack.status import status
+    from scythe.stack.health import status
 
     began = time.monotonic()
     _on_interrupt()
@@ -157,7 +157,7 @@ def _stay(home: Path, begun: Start) -> int:
 
 def _watch(home: Path) -> int:
     """Wait until a part dies, or somebody stops the stack."""
-    from scythe.stack.status import Health, status
+    from scythe.stack.health import Health, status
 
     while True:
         time.sleep(_WATCH)
@@ -172,7 +172,7 @@ def _watch(home: Path) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from scythe.stack.status import Health, status
+    from scythe.stack.health import Health, status
 
     found = status(options.home)
     if options.json:

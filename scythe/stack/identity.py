@@ -48,7 +48,8 @@ def _linux_birth(pid: int) -> str | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (OSError, UnicodeDecodeError):
         return None
-    if fields[0] in "ZX":
+    # A process whose first thread is gone still has its ports and files while others are ending.
+    if fields[0] in "ZX" and int(fields[17]) <= 1:
         _reap(pid)
         return None
     try:

@@ -64,7 +64,6 @@ class Starter:
 
     Attributes:
         layout: The files of the stack.
-        report: Takes lines about the progress.
         started: What this object has started.
     """
 
@@ -72,10 +71,10 @@ class Starter:
         self, layout: Layout, state: State, keys: Secrets, report: Callable[[str], None]
     ) -> None:
         self.layout = layout
-        self.report = report
         self.started: list[Running] = []
         self._state = state
         self._keys = keys
+        self._report = report
         self._lock = threading.RLock()
         self._abort = threading.Event()
 
@@ -88,6 +87,11 @@ class Starter:
     def keys(self) -> Secrets:
         """The keys of the stack."""
         return self._keys
+
+    def report(self, line: str) -> None:
+        """Pass on a line about the progress; two threads never write at the same time."""
+        with self._lock:
+            self._report(line)
 
     def remember(self, **changes: object) -> None:
         """Change fields of the state and write it.

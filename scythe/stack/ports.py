@@ -26,11 +26,12 @@ def is_free(port: int) -> bool:
             probe.listen(1)
         except OSError:
             return False
-    return not _seaweed_socket(port).exists()
+    return True
 
 
-def _seaweed_socket(port: int) -> Path:
-    return Path(f"/tmp/seaweedfs-s3-grpc-{port}.sock")  # noqa: S108 - fixed by that program
+def _has_seaweed_socket(port: int) -> bool:
+    # Its name has the port in it and nothing of the user; somebody else's cannot be replaced.
+    return any(Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"))  # noqa: S108 - fixed there
 
 
 def choose(names: Iterable[str], taken: Iterable[int] = ()) -> dict[str, int]:
@@ -51,7 +52,7 @@ def choose(names: Iterable[str], taken: Iterable[int] = ()) -> dict[str, int]:
     for name in names:
         for _ in range(_TRIES):
             port = secrets.choice(_RANGE)
-            if port not in used and is_free(port):
+            if port not in used and is_free(port) and not _has_seaweed_socket(port):
                 break
         else:
             raise StackError(

@@ -79,14 +79,15 @@ def start_stack(layout: Layout, report: Callable[[str], None]) -> Start:
 
 
 def _forget_the_dead(layout: Layout, state: State, report: Callable[[str], None]) -> State:
-    dead = [part for part in PARTS if part in state.parts and not state.alive(part)]
-    for part in dead:
+    gone = [part for part in PARTS if part in state.parts and not state.alive(part)]
+    for part in gone:
         report(f"{part} has ended; it is started again")
-        state = state.without(part)
-    if POSTGRES not in state.parts and state.alive(ENGINE):
+    if not state.alive(POSTGRES) and state.alive(ENGINE):
         # It would go on with connections, and with messages in flight, of the server that is gone.
-        stop_parts(layout, state, (ENGINE,), report)
-        state = state.without(ENGINE)
+        gone.append(ENGINE)
+    stop_parts(layout, state, gone, report)
+    for part in gone:
+        state = state.without(part)
     missing = [part for part in PARTS if part not in state.parts]
     if missing and stop_strays(layout, missing, grace=3):
         report("processes of an interrupted start were ended")

@@ -15,7 +15,7 @@ from scythe.stack.state import State
 
 # Seconds. The S3 server closes its files at once, and then waits up to 15 s or for ever for streams
 # between its own parts; what it was sent before is in its files either way.
-_GRACE = {ENGINE: 15.0, POSTGRES: 15.0, S3: 2.0}
+_GRACE = {ENGINE: 15.0, POSTGRES: 15.0, S3: 1.0}
 # SIGINT is PostgreSQL's fast shutdown; at SIGTERM it would wait for its clients to go.
 _SIGNALS = {POSTGRES: signal.SIGINT}
 # Each line in its order; the lines side by side.

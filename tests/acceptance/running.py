@@ -41,7 +41,8 @@ def worker(name: str, log: Path, **variables: str) -> Generator[psutil.Process]:
         process = subprocess.Popen(
             [sys.executable, "main.py"],
             cwd=APPS / name,
-            env={**os.environ, **variables},
+            # A Ray that somebody runs on this machine is not for the tests.
+            env={**os.environ, "SCYTHE_RAY_ADDRESS": "local", **variables},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.acceptance.running import load_app, wait_until, worker
@@ -76,35 +75,27 @@ def test_ten_of_fifty_leaves_fail(
     assert leaves["state"].value_counts().to_dict() == {"done": 40, "failed": 10}
 
 
-def leaf_process(root: psutil.Process, run: Any) -> int:
-    """Return the pid of a process that runs leaves of this run now."""
-    found: list[int] = []
-
-    def running() -> bool:
-        for child in root.children(recursive=True):
-            try:
-                if child.status() == psutil.STATUS_ZOMBIE:
-                    continue
-                title = " ".join(child.cmdline())
-            except psutil.Error:
-                continue
-            if "ray::" in title and "IDLE" not in title and "ontrol" not in title:
-                found.append(child.pid)
-        return bool(found)
-
-    wait_until(running, "a Ray process runs a leaf")
-    return found[0]
-
-
-def test_a_ray_process_is_killed(stack: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_process_that_runs_leaves_is_killed(
+    executor: str, stack: dict[str, str], tmp_path: Path
+) -> None:
     app = load_app("mixed")
-    specs = [app.MixedInput(experiment_id="x", sort_index=i, seconds=0.05) for i in range(200)]
-    with worker("mixed", tmp_path / "log", SCYTHE_WORKER_EXECUTOR="ray") as process:
+    pid_file = tmp_path / "pid"
+    specs = [
+        app.MixedInput(
+            experiment_id="x",
+            sort_index=i,
+            seconds=2.0 if i == 20 else 0.02,
+            pid_file=str(pid_file) if i == 20 else "",
+        )
+        for i in range(200)
+    ]
+    with worker("mixed", tmp_path / "log", SCYTHE_WORKER_EXECUTOR=executor):
         run, ref = start(app, specs)
-        wait_until(lambda: run.status().done >= 20, "20 leaves are done")
-        os.kill(leaf_process(process, run), signal.SIGKILL)
+        wait_until(lambda: pid_file.exists() and pid_file.read_text() != "", "leaf 20 runs")
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
         result = ref.result(timeout=120)
-    assert (result.n_leaves, result.n_failed) == (200, 0)
+    assert (result.n_leaves, result.n_failed) == (200, 0), run.errors().to_pylist()[:1]
     scalars = run.results("scalars").to_pandas()
     assert scalars["doubled"].tolist() == [2 * i for i in range(200)]
 

@@ -104,6 +104,7 @@ def harness(
     with tempfile.TemporaryDirectory(prefix="sc-", dir="/tmp") as folder:
         before, own = os.environ.get("TMPDIR"), tempfile.tempdir
         os.environ["TMPDIR"], tempfile.tempdir = folder, None
+        os.environ["SCYTHE_RAY_ADDRESS"] = "local"  # whatever else runs on this machine
         try:
             executor = load_executor_factory(request.param)(ExecutorRequest(slots=SLOTS))
             with asyncio.Runner() as runner:
@@ -114,6 +115,7 @@ def harness(
                     harness.close()
         finally:
             tempfile.tempdir = own
+            del os.environ["SCYTHE_RAY_ADDRESS"]
             if before is None:
                 del os.environ["TMPDIR"]
             else:

@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from contract import experiments
-from contract.conftest import (
+from scythe.errors import ExecutorUnavailable, LeafFailed
+from scythe.outcomes import CodeRef, FailureKind, LeafResources, StoreConfig
+from scythe.store import open_store
+from scythe.tables import from_ipc
+from tests.contract import experiments
+from tests.contract.conftest import (
     RUN,
     SLOTS,
     Harness,
@@ -23,10 +27,6 @@ from contract.conftest import (
     own_children,
     scalars_of,
 )
-from scythe.errors import ExecutorUnavailable, LeafFailed
-from scythe.outcomes import CodeRef, FailureKind, LeafResources, StoreConfig
-from scythe.store import open_store
-from scythe.tables import from_ipc
 
 LATE = 10.0  # seconds after which something that should have been stopped at once was not
 HANGS = ["sleep", "wait", "busy", "gil", "swallow"]
@@ -242,10 +242,10 @@ def test_an_input_file_that_cannot_be_fetched_is_an_error(
 
 
 def test_code_that_cannot_be_imported_is_a_matter_of_the_environment(harness: Harness) -> None:
-    code = CodeRef("noop", "contract.no_such_module", "noop")
+    code = CodeRef("noop", "tests.contract.no_such_module", "noop")
     failure = harness.failure_of(replace(harness.call(experiments.noop), code=code))
     assert failure.kind is FailureKind.ENVIRONMENT
-    assert "contract.no_such_module" in failure.message
+    assert "tests.contract.no_such_module" in failure.message
     assert failure.kind.is_final
 
 

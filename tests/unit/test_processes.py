@@ -228,8 +228,7 @@ _OWNER = (
     " 'f = ctypes.PyDLL(None).pthread_mutex_lock; f(m); print(1, flush=True); f(m)')\n"
     "held = subprocess.Popen([sys.executable, '-c', stuck], env=env, stdout=subprocess.PIPE)\n"
     "held.stdout.readline()\n"
-    "say(held=held.pid, child=sleeper(env=env, start_new_session=True),"
-    " guard=guard._process.pid)\n"
+    "say(held=held.pid, child=sleeper(env=env, start_new_session=True))\n"
 )
 
 
@@ -240,11 +239,11 @@ def test_the_guard_ends_what_a_killed_owner_leaves(python, tmp_path: Path, numbe
     (folder / "file").write_text("x")
     code = _OWNER.format(mark=f"guard-{os.getpid()}.", folder=str(folder))
     owner, pids = python(code + "time.sleep(600)")
-    assert len(alive(pids)) == 3
+    assert len(alive(pids)) == 2
     owner.send_signal(number)
     owner.wait()
     assert wait_until(lambda: not alive(pids), "all to end") < 4
-    assert not folder.exists()
+    wait_until(lambda: not folder.exists(), "the folder to go", 5)
 
 
 def test_the_guard_survives_the_end_of_the_owners_group(python, tmp_path: Path) -> None:
@@ -264,18 +263,48 @@ def test_a_closed_guard_ends_nothing(python, tmp_path: Path) -> None:
     assert tmp_path.exists()
 
 
-def test_a_guard_that_died_is_started_again(python, tmp_path: Path) -> None:
+def test_a_guard_that_died_is_started_again(tmp_path: Path) -> None:
     mark = f"again-{os.getpid()}."
     guard = Guard(mark, str(tmp_path))
-    first = guard._process
-    first.kill()
-    first.wait()
-    guard.ensure()
     try:
-        assert guard._process.pid != first.pid
-        assert is_alive(guard._process.pid)
+        wait_until(lambda: len(_guards(mark)) == 1, "the guard")
+        first = _guards(mark)
+        os.kill(first[0], signal.SIGKILL)
+        wait_until(lambda: not is_alive(first[0]), "its end")
+        guard.ensure()
+        wait_until(lambda: len(_guards(mark)) == 1, "the second guard")
+        guard.ensure()
+        assert len(_guards(mark)) == 1
     finally:
         guard.close()
+    assert _guards(mark) == []
+    assert psutil.Process().children() == []
+
+
+def _guards(mark: str) -> list[int]:
+    """Return the guards of a mark that are on their own."""
+    wanted = f"main({mark!r}, "
+    return [
+        one.pid
+        for one in psutil.process_iter(["cmdline", "ppid"])
+        if wanted in " ".join(one.info["cmdline"] or []) and one.info["ppid"] != os.getpid()
+    ]
+
+
+def test_the_guard_acts_after_its_owner_was_ended_with_all_it_started(
+    python, tmp_path: Path
+) -> None:
+    """Who ends the owner's tree and mark does not end the guard, which removes the folder."""
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    outer = f"outer-{os.getpid()}."
+    code = _OWNER.format(mark=f"{outer}inner.", folder=str(folder))
+    owner, pids = python(code + "time.sleep(600)", env={**os.environ, MARK: outer})
+    wait_until(lambda: len(_guards(f"{outer}inner.")) == 1, "the guard")
+    assert end_tree(owner.pid, 0, mark=outer) == []
+    assert alive(pids) == []
+    wait_until(lambda: not folder.exists(), "the folder to go", 5)
+    wait_until(lambda: not _guards(f"{outer}inner."), "the guard to end", 5)
 
 
 # --- memory --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 from pydantic import Field
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
@@ -15,6 +16,7 @@ from scythe.worker import ScytheWorkerConfig
 class MixedInput(ExperimentInputSpec):
     mode: str = "good"
     seconds: float = Field(0.0, description="How long the leaf takes [s]")
+    pid_file: str = Field("", description="Where the leaf writes its process id")
 
 
 class MixedOutput(ExperimentOutputSpec):
@@ -31,6 +33,8 @@ class UnpicklableError(Exception):
 @ExperimentRegistry.Register(name="mixed", retries=1)
 def mixed(input_spec: MixedInput) -> MixedOutput:
     """Do what the spec says."""
+    if input_spec.pid_file:
+        Path(input_spec.pid_file).write_text(str(os.getpid()))
     time.sleep(input_spec.seconds)
     if input_spec.mode == "raise":
         raise ValueError(f"no solution for {input_spec.sort_index}")

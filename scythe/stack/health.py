@@ -110,7 +110,7 @@ def _part(layout: Layout, state: State, keys: Secrets | None, name: str, busy: b
     end = ""
     if health in {Health.DIED, Health.SILENT}:
         hide = keys.all() if keys else ()
-        end = tail(layout.log(name), start=record.log_start, hide=hide)
+        end = tail(layout.log(name), start=record.log_start, hide=hide) or "(empty)"
     return PartStatus(
         name=name,
         health=health,

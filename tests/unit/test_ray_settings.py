@@ -1,0 +1,158 @@
+"""Settings, addresses and the environment of Ray; none of it needs a cluster."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from scythe.errors import SettingsError, WorkerStartError
+from scythe.executor import ExecutorRequest
+from scythe_ray import discovery
+from scythe_ray.environment import RayEnvironment
+from scythe_ray.plugin import open_executor
+from scythe_ray.settings import ray_settings
+
+pytestmark = pytest.mark.usefixtures("no_settings")
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("SCYTHE_RAY_", "RAY_")):
+            monkeypatch.delenv(name)
+
+
+def test_settings_have_defaults() -> None:
+    settings = ray_settings()
+    assert settings.address is None
+    assert settings.SCOPE == "node"
+    assert settings.CONNECT_TIMEOUT == timedelta(seconds=30)
+    assert (settings.PREFETCH, settings.SYSTEM_RETRIES, settings.RESOURCES) == (0, 3, {})
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCYTHE_RAY_CONNECT_TIMEOUT", "1m30s")
+    monkeypatch.setenv("SCYTHE_RAY_RESOURCES", '{"high_memory": 4, "license": 0.5}')
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    settings = ray_settings()
+    assert settings.CONNECT_TIMEOUT == timedelta(seconds=90)
+    assert settings.RESOURCES == {"high_memory": 4.0, "license": 0.5}
+    assert (settings.address, settings.address_source) == ("10.0.0.1:6379", "RAY_ADDRESS")
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "10.0.0.2")
+    settings = ray_settings()
+    assert (settings.address, settings.address_source) == ("10.0.0.2", "SCYTHE_RAY_ADDRESS")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("SCOPE", "galaxy"), ("PREFETCH", "-1"), ("RESOURCES", "high_memory=4"), ("NUM_GPUS", "x")],
+)
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"SCYTHE_RAY_{name}", value)
+    with pytest.raises(SettingsError, match=f"(?i){name}"):
+        ray_settings()
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("10.0.0.1:6380", ("10.0.0.1", 6380)),
+        ("head", ("head", 6379)),
+        ("head:6379", ("head", 6379)),
+        ("[::1]:6379", ("::1", 6379)),
+    ],
+)
+def test_addresses(address: str, expected: tuple[str, int]) -> None:
+    assert discovery.host_and_port(address, "X") == expected
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "head:port", ":6379", "6379"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(WorkerStartError, match="SCYTHE_RAY_ADDRESS=.*host:port"):
+        discovery.host_and_port(address, "SCYTHE_RAY_ADDRESS")
+
+
+def test_the_environment_is_as_before_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_worker_niceness", "7")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of the user's cluster")
+    before = dict(os.environ)
+    environment = RayEnvironment()
+    environment.for_own_cluster("/somewhere/token")
+    assert os.environ["RAY_worker_niceness"] == "7"  # the user's own values stay
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == "/somewhere/token"
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    environment.restore()
+    assert dict(os.environ) == before
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_an_address_at_which_nothing_listens(
+    monkeypatch: pytest.MonkeyPatch, silent_port: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = server.getsockname()[1]
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", f"127.0.0.1:{closed}")
+    monkeypatch.setenv("SCYTHE_RAY_CONNECT_TIMEOUT", "1s")
+    began = time.monotonic()
+    with pytest.raises(WorkerStartError, match=rf"127\.0\.0\.1:{closed} \(SCYTHE_RAY_ADDRESS\)"):
+        open_executor(ExecutorRequest())
+    assert time.monotonic() - began < 10
+
+
+def test_the_environment_names_what_is_missing_for_authentication(
+    monkeypatch: pytest.MonkeyPatch, silent_port: int
+) -> None:
+    """Ray would abort the process."""
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", f"127.0.0.1:{silent_port}")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere/token")
+    with pytest.raises(WorkerStartError, match="RAY_AUTH_MODE=token .*RAY_AUTH_TOKEN_PATH"):
+        open_executor(ExecutorRequest())
+
+
+def test_auto_without_a_ray_on_this_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "auto")
+    monkeypatch.setattr("scythe_ray.attach.raylets_here", list)
+    with pytest.raises(WorkerStartError, match="SCYTHE_RAY_ADDRESS=auto.*ray start"):
+        open_executor(ExecutorRequest())
+
+
+def test_slots_that_make_no_sense() -> None:
+    with pytest.raises(WorkerStartError, match="SLOTS=0"):
+        open_executor(ExecutorRequest(slots=0))
+
+
+WITHOUT_RAY = """
+import sys
+sys.modules["ray"] = None  # as if it were not installed
+import scythe_ray, scythe_ray.plugin, scythe_ray.executor, scythe_ray.remote
+from scythe.errors import WorkerStartError
+from scythe.executor import ExecutorRequest, load_executor_factory
+assert not {"hatchet_sdk", "boto3", "psutil"} & set(sys.modules), sys.modules
+try:
+    load_executor_factory("ray")(ExecutorRequest())
+except WorkerStartError as error:
+    print(error)
+"""
+
+
+def test_without_ray_the_package_imports_and_says_what_to_install() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_RAY], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'scythe-ray[ray]'" in done.stdout

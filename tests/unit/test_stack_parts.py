@@ -1,0 +1,550 @@
+"""The pure parts of the local stack: no PostgreSQL, no engine, no S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scythe.errors import StackError
+from scythe.stack import StackConnection, engine_build, programs, running
+from scythe.stack.account import Account, reachable
+from scythe.stack.commands import quoted, table
+from scythe.stack.control import reset, stop, up
+from scythe.stack.files import open_log, read_json, tail, write_private
+from scythe.stack.health import Health, status
+from scythe.stack.identity import ProcessRecord, birth_of
+from scythe.stack.locks import is_locked, locked
+from scythe.stack.parts import PartFailed, Starter
+from scythe.stack.paths import PARTS, default_home, layout_of, private_folder
+from scythe.stack.ports import answers, choose, is_free
+from scythe.stack.process import Launch, describe_exit, end, end_strays, release, run, spawn
+from scythe.stack.s3_request import authorization
+from scythe.stack.state import (
+    ENGINE_PORTS,
+    S3_PORTS,
+    PartRecord,
+    State,
+    new_secrets,
+    read_secrets,
+    read_state,
+    write_secrets,
+    write_state,
+)
+
+SLEEP = "import time; time.sleep(60)"
+
+
+def launch(tmp_path: Path, code: str) -> Launch:
+    return Launch([sys.executable, "-c", code], dict(os.environ), tmp_path, tmp_path / "log")
+
+
+def silent(_line: str) -> None:
+    """Report nothing."""
+
+
+class TestPaths:
+    def test_the_variable_comes_first(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+        assert default_home() == tmp_path / "data" / "scythe" / "dev"
+        monkeypatch.setenv("SCYTHE_DEV_HOME", str(tmp_path / "mine"))
+        assert default_home() == tmp_path / "mine"
+
+    def test_a_relative_xdg_folder_does_not_count(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.delenv("SCYTHE_DEV_HOME", raising=False)
+        monkeypatch.setenv("XDG_DATA_HOME", "data")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert default_home() == tmp_path / ".local" / "share" / "scythe" / "dev"
+
+    def test_one_folder_by_two_names_is_one_stack(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        assert layout_of(tmp_path / "link") == layout_of(tmp_path / "real")
+
+    @pytest.mark.parametrize("name", ["n" * 150, "with space", "with,comma", "with'quote"])
+    def test_socket_paths_are_short_and_plain(
+        self, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        layout = layout_of(tmp_path / name)
+        assert tmp_path not in layout.sockets.parents
+        assert len(os.fsencode(layout.sockets)) < 80
+        assert layout.sockets != layout_of(tmp_path / f"{name}2").sockets
+
+    def test_an_ordinary_folder_keeps_its_sockets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        assert layout_of("/srv/stack").sockets == Path("/srv/stack/run")
+        assert layout_of("/srv/stack").postgres == Path("/srv/stack/postgres")
+
+    def test_private_folders(self, tmp_path: Path) -> None:
+        private_folder(tmp_path / "a" / "b")
+        assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+        (tmp_path / "link").symlink_to(tmp_path / "a")
+        with pytest.raises(StackError, match="symbolic link"):
+            private_folder(tmp_path / "link")
+        (tmp_path / "file").touch()
+        with pytest.raises(StackError, match="cannot be used"):
+            private_folder(tmp_path / "file")
+
+    def test_who_can_reach_a_folder(self, tmp_path: Path) -> None:
+        stranger = Account(uid=54321, gid=54321)
+        assert reachable(Path("/usr/bin"), stranger)
+        closed = tmp_path / "closed"
+        closed.mkdir(mode=0o700)
+        assert not reachable(closed, stranger)
+
+
+class TestPorts:
+    def test_a_taken_port_is_not_free(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            assert not is_free(port)
+            assert answers(port)
+        assert is_free(port)
+        assert not answers(port)
+
+    def test_a_port_taken_on_all_interfaces_is_not_free(self) -> None:
+        with socket.create_server(("0.0.0.0", 0)) as server:
+            assert not is_free(server.getsockname()[1])
+
+    def test_chosen_ports_differ_and_are_not_those_of_connections(self) -> None:
+        chosen = choose([str(number) for number in range(50)])
+        assert len(set(chosen.values())) == 50
+        assert all(20_000 <= port < 32_000 for port in chosen.values())
+
+    def test_no_port_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("scythe.stack.ports.is_free", lambda _port: False)
+        with pytest.raises(StackError, match="No free port"):
+            choose(["one"])
+
+
+class TestFiles:
+    def test_private_files(self, tmp_path: Path) -> None:
+        file = tmp_path / "secret"
+        write_private(file, "one")
+        write_private(file, "two")
+        assert file.read_text() == "two"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert list(tmp_path.iterdir()) == [file]
+
+    def test_damaged_json_is_named(self, tmp_path: Path) -> None:
+        file = tmp_path / "state.json"
+        assert read_json(file) is None
+        for text in ("{", "[]"):
+            file.write_text(text)
+            with pytest.raises(StackError, match=re.escape(str(file))):
+                read_json(file)
+
+    def test_the_end_of_a_log(self, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        assert tail(log) == ""
+        log.write_bytes(b"old\n")
+        start = open_log(log)
+        with log.open("ab") as file:
+            file.write("".join(f"line {number}\n" for number in range(50)).encode())
+            file.write(b"the key is hunter2 \xff\n")
+        end_of_log = tail(log, lines=3, start=start, hide=("hunter2", ""))
+        assert end_of_log == "line 48\nline 49\nthe key is *** \ufffd"
+        assert "old" not in tail(log, lines=100, start=start)
+        assert tail(log, lines=1, start=10_000) == ""
+
+    def test_a_big_log_is_put_aside(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("scythe.stack.files._LOG_LIMIT", 10)
+        log = tmp_path / "log"
+        log.write_text("x" * 11)
+        assert open_log(log) == 0
+        assert (tmp_path / "log.1").read_text() == "x" * 11
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+class TestLocks:
+    def test_the_second_waits_for_the_first(self, tmp_path: Path) -> None:
+        lock = tmp_path / "folder" / "lock"
+        order: list[str] = []
+        waiting = threading.Event()
+
+        def second() -> None:
+            with locked(lock, timeout=10, waiting=waiting.set):
+                order.append("second")
+
+        with locked(lock, timeout=1):
+            thread = threading.Thread(target=second)
+            thread.start()
+            assert waiting.wait(5)
+            assert is_locked(lock)
+            order.append("first")
+        thread.join(10)
+        assert order == ["first", "second"]
+        assert not lock.exists()
+        assert not is_locked(lock)
+
+    def test_waiting_has_an_end(self, tmp_path: Path) -> None:
+        lock = tmp_path / "lock"
+        with locked(lock, timeout=1):
+            with pytest.raises(StackError, match="still holds"), locked(lock, timeout=0.2):
+                pass
+            assert lock.exists()
+
+    def test_the_lock_of_a_dead_process_is_free(self, tmp_path: Path) -> None:
+        lock = tmp_path / "lock"
+        code = (
+            "import os, sys; from pathlib import Path; from scythe.stack.locks import locked\n"
+            "with locked(Path(sys.argv[1]), timeout=1): os._exit(0)"
+        )
+        subprocess.run([sys.executable, "-c", code, str(lock)], check=True, timeout=30)
+        assert lock.exists()
+        assert not is_locked(lock)
+        with locked(lock, timeout=1):
+            pass
+
+
+class TestProcesses:
+    def test_a_process_is_recognised(self, tmp_path: Path) -> None:
+        process = spawn(launch(tmp_path, SLEEP))
+        birth = birth_of(process.pid)
+        assert birth is not None
+        record = ProcessRecord(process.pid, birth)
+        assert record.is_alive()
+        assert not replace(record, birth="another").is_alive()
+        assert os.getsid(process.pid) == process.pid
+        assert end(record, signal.SIGTERM, 10)
+        assert not record.is_alive()
+        assert birth_of(process.pid) is None
+        release(process)
+
+    def test_a_zombie_is_dead(self, tmp_path: Path) -> None:
+        process = spawn(launch(tmp_path, "pass"))
+        deadline = time.monotonic() + 10
+        while birth_of(process.pid) is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        release(process)
+
+    def test_who_does_not_listen_is_killed_with_all_children(self, tmp_path: Path) -> None:
+        code = (
+            "import signal, subprocess, sys, time\n"
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+            f"child = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], start_new_session=True)\n"
+            "print(child.pid, flush=True)\n"
+            "time.sleep(60)"
+        )
+        process = spawn(launch(tmp_path, code))
+        deadline = time.monotonic() + 10
+        while not (text := (tmp_path / "log").read_text().strip()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        record = ProcessRecord(process.pid, birth_of(process.pid) or "")
+        assert not end(record, signal.SIGTERM, 0.3)
+        assert birth_of(int(text)) is None
+        release(process)
+
+    def test_strays_are_found_by_program_and_folder(self, tmp_path: Path) -> None:
+        name = Path(f"/proc/{os.getpid()}/comm").read_text().strip()
+        process = spawn(launch(tmp_path, SLEEP))
+        assert not end_strays({tmp_path: "another-program"}, grace=0)
+        assert not end_strays({tmp_path.parent: name}, grace=0)
+        assert birth_of(process.pid) is not None
+        assert end_strays({tmp_path: name}, grace=0)
+        assert birth_of(process.pid) is None
+        release(process)
+
+    def test_helpers(self, tmp_path: Path) -> None:
+        assert run(launch(tmp_path, "print('hello')"), timeout=30, output=True) == "hello\n"
+        assert run(launch(tmp_path, "print('hello')"), timeout=30) == ""
+        assert (tmp_path / "log").read_text() == "hello\n"
+        with pytest.raises(StackError, match="ended with exit code 3"):
+            run(launch(tmp_path, "raise SystemExit(3)"), timeout=30)
+        with pytest.raises(StackError, match="not done after"):
+            run(launch(tmp_path, SLEEP), timeout=0.2)
+        missing = Launch(["/no/such/program"], {}, tmp_path, tmp_path / "log")
+        with pytest.raises(StackError, match="cannot be started: No such file"):
+            run(missing, timeout=1)
+        with pytest.raises(StackError, match="cannot be started: No such file"):
+            spawn(missing)
+
+    def test_how_a_process_ended(self) -> None:
+        assert describe_exit(2) == "it ended with exit code 2"
+        assert describe_exit(-9) == "it was ended by SIGKILL"
+        assert describe_exit(-200) == "it was ended by signal 200"
+
+
+def record_of(pid: int) -> PartRecord:
+    return PartRecord(ProcessRecord(pid, birth_of(pid) or "gone"), 1.5, "1.0", 0)
+
+
+def ports() -> dict[str, int]:
+    return {name: 20_000 + number for number, name in enumerate((*ENGINE_PORTS, *S3_PORTS))}
+
+
+class TestState:
+    def test_it_is_read_as_it_was_written(self, tmp_path: Path) -> None:
+        layout = layout_of(tmp_path)
+        assert read_state(layout) is None
+        state = State(ports(), {"s3": record_of(os.getpid())}, ready=True, schema="v1")
+        write_state(layout, state)
+        assert read_state(layout) == state
+        keys = replace(new_secrets(), token="t", token_for="a")
+        write_secrets(layout, keys)
+        assert read_secrets(layout) == keys
+        assert keys.secret_key not in repr(keys)
+
+    @pytest.mark.parametrize(
+        "change", [{"format": 99}, {"ports": []}, {"parts": {"s3": {"pid": "x"}}}]
+    )
+    def test_what_cannot_be_used_is_named(self, tmp_path: Path, change: dict[str, object]) -> None:
+        layout = layout_of(tmp_path)
+        write_state(layout, State(ports()))
+        found = json.loads(layout.state_file.read_text())
+        layout.state_file.write_text(json.dumps(found | change))
+        with pytest.raises(StackError, match="scythe dev reset"):
+            read_state(layout)
+        assert running(tmp_path) is None
+
+    def test_a_stack_runs_when_all_parts_live_and_have_answered(self, tmp_path: Path) -> None:
+        layout = layout_of(tmp_path)
+        alive = {part: record_of(os.getpid()) for part in PARTS}
+        state = State(ports(), alive, ready=True)
+        write_state(layout, state)
+        assert running(tmp_path) is None  # no keys
+        addresses = "http://127.0.0.1:20000 127.0.0.1:20001"
+        write_secrets(layout, replace(new_secrets(), token="secret!", token_for=addresses))
+        found = running(tmp_path)
+        assert isinstance(found, StackConnection)
+        assert found.env["HATCHET_CLIENT_HOST_PORT"] == "127.0.0.1:20001"
+        assert found.env["AWS_ENDPOINT_URL_S3"] == "http://127.0.0.1:20002"
+        assert "secret!" not in repr(found)
+        for change in (
+            replace(state, ready=False),
+            replace(state, ports=ports() | {"grpc": 5}),  # the token holds another address
+            replace(state, parts=alive | {"engine": PartRecord(ProcessRecord(1, "x"), 1, "1", 0)}),
+            state.without("postgres"),
+        ):
+            write_state(layout, change)
+            assert running(tmp_path) is None
+
+
+class TestStatus:
+    def test_a_dead_part_is_shown_with_the_end_of_its_log(self, tmp_path: Path) -> None:
+        layout = layout_of(tmp_path)
+        keys = new_secrets()
+        write_secrets(layout, keys)
+        dead = PartRecord(ProcessRecord(os.getpid(), "an earlier one"), 1.5, "4.48", 4)
+        write_state(layout, State(ports(), {"s3": dead}, ready=True))
+        layout.logs.mkdir()
+        layout.log("s3").write_text(f"old\nout of disk, says {keys.secret_key}\n")
+        found = status(tmp_path)
+        assert found.health is Health.DIED
+        assert [part.health.value for part in found.parts] == ["stopped", "stopped", "died"]
+        shown = "\n".join(table(found))
+        assert f"s3: died. The end of {layout.log('s3')}:\nout of disk, says ***" in shown
+        assert "old" not in shown
+
+    def test_nothing_there(self, tmp_path: Path) -> None:
+        found = status(tmp_path / "new")
+        assert found.health is Health.STOPPED
+        assert not (tmp_path / "new").exists()
+        assert not stop(tmp_path / "new")
+        reset(tmp_path / "new")
+
+
+class TestStarter:
+    def starter(self, tmp_path: Path) -> Starter:
+        layout = layout_of(tmp_path)
+        private_folder(layout.logs)
+        return Starter(layout, State(ports()), new_secrets(), silent)
+
+    def test_a_part_that_ends_is_named_with_code_and_log(self, tmp_path: Path) -> None:
+        starter = self.starter(tmp_path)
+        code = f"print('listen: address already in use {starter.keys.secret_key}'); exit(7)"
+        argv = [sys.executable, "-c", code]
+        part = starter.launch("s3", argv, env=dict(os.environ), cwd=tmp_path, version="1")
+        assert read_state(starter.layout) == starter.state
+        with pytest.raises(PartFailed) as caught:
+            starter.await_ready("s3", part.record, lambda: "it is silent", 30)
+        assert caught.value.part == "s3"
+        assert caught.value.port_taken
+        message = str(caught.value)
+        assert message.startswith("The local stack did not start: s3: it ended with exit code 7")
+        assert message.endswith("listen: address already in use ***")
+        starter.release()
+
+    def test_a_part_that_stays_silent_is_given_up(self, tmp_path: Path) -> None:
+        starter = self.starter(tmp_path)
+        argv = [sys.executable, "-c", SLEEP]
+        part = starter.launch("s3", argv, env=dict(os.environ), cwd=tmp_path, version="1")
+        with pytest.raises(PartFailed, match=r"after 0 s no answer comes.\nThe end of .*\n\(empty"):
+            starter.await_ready("s3", part.record, lambda: "no answer comes", 0.1)
+        end(part.record.process, signal.SIGTERM, 5)
+        starter.release()
+
+
+class TestForeignFolders:
+    def test_they_are_left_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "thesis.tex").write_text("years of work")
+        for action in (up, reset):
+            with pytest.raises(StackError, match=r"it holds 'thesis.tex'"):
+                action(tmp_path)
+        assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+class TestPrograms:
+    def test_a_missing_package_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def missing(name: str) -> object:
+            raise programs.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(programs.metadata, "distribution", missing)
+        monkeypatch.setattr(programs.shutil, "which", lambda _name: None)
+        for find in (programs.postgres_folders, programs.weed, lambda: programs.go("1.26")):
+            with pytest.raises(StackError, match=re.escape("pip install 'scythe-ray[dev]'")):
+                find()
+
+    def test_settings_for_other_servers_stay_outside(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("DATABASE_URL", "SERVER_PORT", "PGHOST", "WEED_JWT", "AWS_PROFILE"):
+            monkeypatch.setenv(name, "x")
+        monkeypatch.setenv("PATH", "/bin")
+        env = programs.base_environment()
+        assert env["PATH"] == "/bin"
+        assert "x" not in env.values()
+
+    @pytest.mark.parametrize(
+        ("answer", "minimum", "good"),
+        [
+            ("go1.26.8", "1.26", True),
+            ("go1.26", "1.26", True),
+            ("go1.27rc1", "1.26", True),
+            ("go1.9.7", "1.26", False),
+            ("devel", "1.26", False),
+        ],
+    )
+    def test_an_old_go_is_not_used(
+        self,
+        answer: str,
+        minimum: str,
+        good: bool,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        program = tmp_path / "go"
+        program.write_text(f"#!/bin/sh\necho {answer}\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(programs.shutil, "which", lambda _name: str(program))
+
+        def missing(name: str) -> object:
+            raise programs.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(programs.metadata, "distribution", missing)
+        if good:
+            assert programs.go(minimum).program == program
+        else:
+            with pytest.raises(StackError, match=re.escape(str(program))):
+                programs.go(minimum)
+
+
+class TestEngineBuild:
+    def test_the_version_is_that_of_the_module(self) -> None:
+        assert re.fullmatch(r"v\d+\.\d+\.\d+", engine_build.engine_version())
+
+    def test_a_failed_build_leaves_no_program_and_shows_its_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compiler = tmp_path / "go"
+        compiler.write_text("#!/bin/sh\necho 'dial tcp: no route to the module proxy'\nexit 1\n")
+        compiler.chmod(0o755)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(
+            engine_build, "go", lambda _minimum: programs.Go(compiler, "1.26", from_wheel=False)
+        )
+        with pytest.raises(StackError, match=r"GOPROXY[\s\S]*no route to the module proxy"):
+            engine_build.engine_program(silent)
+        left = [file.name for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+        assert left == ["build.log"]
+
+    def test_a_program_of_another_version_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compiler = tmp_path / "go"
+        # Writes to what follows -o a program that calls itself something else.
+        compiler.write_text(
+            '#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\n'
+            'printf "#!/bin/sh\\necho v0.1.0-alpha.0\\n" > "$2"\nchmod +x "$2"\n'
+        )
+        compiler.chmod(0o755)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(
+            engine_build, "go", lambda _minimum: programs.Go(compiler, "1.26", from_wheel=False)
+        )
+        with pytest.raises(StackError, match=r"calls itself 'v0\.1\.0-alpha\.0'"):
+            engine_build.engine_program(silent)
+
+    def test_what_is_built_is_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        compiler = tmp_path / "go"
+        version = engine_build.engine_version()
+        compiler.write_text(
+            f"#!/bin/sh\necho built >> {tmp_path}/count\n"
+            'while [ "$1" != -o ]; do shift; done\n'
+            f'printf "#!/bin/sh\\necho {version}\\n" > "$2"\nchmod +x "$2"\n'
+        )
+        compiler.chmod(0o755)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(
+            engine_build, "go", lambda _minimum: programs.Go(compiler, "1.26", from_wheel=False)
+        )
+        made: list[Path] = []
+        threads = [
+            threading.Thread(target=lambda: made.append(engine_build.engine_program(silent)))
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(set(made)) == 1
+        assert len(made) == 3
+        assert made[0].is_file()
+        assert (tmp_path / "count").read_text() == "built\n"
+
+
+class TestSignature:
+    def test_it_is_the_one_of_the_aws_manual(self) -> None:
+        # The example "GET Object" in the chapter on signing with a header.
+        header = authorization(
+            "GET",
+            "/test.txt",
+            {
+                "host": "examplebucket.s3.amazonaws.com",
+                "range": "bytes=0-9",
+                "x-amz-content-sha256": (
+                    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+                ),
+                "x-amz-date": "20130524T000000Z",
+            },
+            access_key="AKIAIOSFODNN7EXAMPLE",
+            secret_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+            region="us-east-1",
+        )
+        assert header.endswith(
+            "Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
+        )
+
+
+def test_shell_quotes() -> None:
+    value = 'it\'s $HOME `x` "y"'
+    done = subprocess.run(
+        ["sh", "-c", f"printf %s '{quoted(value)}'"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == value
