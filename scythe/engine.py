@@ -153,7 +153,9 @@ def cancel_run(workflow_run_id: str) -> None:
 
 def has_durable_tasks(workflow: Any) -> bool:
     """Return whether a Hatchet task or workflow has durable tasks, which need a fan worker."""
-    return any(task.is_durable for task in workflow.tasks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # there is no other way to ask
+        return any(task.is_durable for task in workflow.tasks)
 
 
 def task_name_of(task: Any) -> str:

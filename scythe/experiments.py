@@ -17,9 +17,8 @@ from scythe.errors import (
     ExperimentVersionNotFoundError,
 )
 from scythe.experiment import TInput, TOutput
-from scythe.files import S3Url
 from scythe.layout import RunLayout, check_path
-from scythe.manifest import ExperimentRunManifest, InputArtifactLocations, from_yaml
+from scythe.manifest import ExperimentRunManifest, InputArtifactLocations
 from scythe.reading import RunReader
 from scythe.references import RunRef
 from scythe.run_keys import RunKeys
@@ -312,20 +311,6 @@ class ExperimentRun(RunReader, RunKeys, BaseModel, Generic[TInput, TOutput]):
     def a_second_later(self) -> Self:
         """Return the run that would be allocated one second later."""
         return self.model_copy(update={"timestamp": self.timestamp + timedelta(seconds=1)})
-
-    def as_uri(self, key: str) -> S3Url:
-        """Return the URI of a key in the run's bucket."""
-        return S3Url(self.store().uri(key))
-
-    def manifest(self) -> ExperimentRunManifest:
-        """Read the manifest of the run."""
-        data = self.store().find_bytes(self.manifest_filekey)
-        if data is None:
-            version = self.versioned_experiment
-            raise ExperimentRunNotFoundError(
-                version.base_experiment.base_id, version.version, self.dt_str
-            )
-        return ExperimentRunManifest.model_validate(from_yaml(data))
 
     def store(self, s3_client: Any = None) -> Store:
         """Return the store of the run."""

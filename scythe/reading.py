@@ -7,9 +7,10 @@ import time
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from scythe.errors import ResultNotFoundError, RunTimeoutError
+from scythe.errors import ExperimentRunNotFoundError, ResultNotFoundError, RunTimeoutError
+from scythe.files import S3Url
 from scythe.layout import RunLayout
-from scythe.manifest import from_yaml
+from scythe.manifest import ExperimentRunManifest, from_yaml
 from scythe.progress_bar import ProgressView
 from scythe.status import RunStatus
 from scythe.store import Store
@@ -103,6 +104,17 @@ class RunReader:
         """Return the keys of the final tables of the run, by name."""
         keys = self.store(s3_client).list_keys(self.layout.final, recursive=False)
         return {PurePosixPath(key).stem: key for key in keys if not key.endswith("/")}
+
+    def as_uri(self, key: str) -> S3Url:
+        """Return the URI of a key in the run's bucket."""
+        return S3Url(self.store().uri(key))
+
+    def manifest(self) -> ExperimentRunManifest:
+        """Read the manifest of the run."""
+        data = self.store().find_bytes(self.layout.manifest)
+        if data is None:
+            raise ExperimentRunNotFoundError(*self.layout.experiment_id.rsplit("/", 2))
+        return ExperimentRunManifest.model_validate(from_yaml(data))
 
     def status(self) -> RunStatus:
         """Return how far the run is."""

@@ -35,7 +35,10 @@ def usable_cpus() -> int:
     """Return the CPUs that this process may use: those there are, or fewer where it is confined."""
     counts = [os.cpu_count() or 1]
     if hasattr(os, "sched_getaffinity"):
-        counts.append(len(os.sched_getaffinity(0)))
+        allowed = len(os.sched_getaffinity(0))
+        # All that there are is no limit, even where `os.cpu_count` was told another number.
+        if allowed < os.sysconf("SC_NPROCESSORS_ONLN"):
+            counts.append(allowed)
     for files in _QUOTAS:
         with contextlib.suppress(OSError, ValueError):
             words = " ".join(Path(file).read_text() for file in files).split()

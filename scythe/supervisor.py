@@ -19,6 +19,7 @@ from scythe.part_handle import PartEntry, PartHandle
 from scythe.part_process import run_part
 from scythe.parts import WIND_DOWN, PartFailed, PartPlan, PartReady
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _TICK = 1.0
 _SAME = 0.5  # seconds within which two signals are one request
 _REASSIGN = 30  # seconds after which the engine takes tasks from a worker that is silent
@@ -77,7 +78,7 @@ class Supervisor:
         self._requests: list[int] = []
         self._last_signal = float("-inf")
         self._since: dict[PartHandle, float] = {}  # started, or ready, or dead
-        self._pipe_lock = threading.RLock()  # a signal may come while its thread holds it
+        self._pipe_lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -96,7 +97,9 @@ class Supervisor:
 
     def stop(self) -> None:
         """Ask for a graceful stop; asked again, for one at once. May be called in any thread."""
-        self._request(0)
+        with self._pipe_lock, contextlib.suppress(OSError):
+            if self._wake_write >= 0:
+                os.write(self._wake_write, bytes([0]))
 
     def close(self) -> None:
         """Give back what the supervisor holds; it takes no more requests."""
@@ -115,27 +118,23 @@ class Supervisor:
                 self._tend(part)
             self._announce()
 
-    def _on_signal(self, number: int, _frame: types.FrameType | None) -> None:
-        self._request(number)
-
-    def _request(self, number: int) -> None:
-        with self._pipe_lock, contextlib.suppress(OSError):
-            if self._wake_write >= 0:
-                os.write(self._wake_write, bytes([number]))
-
     @contextmanager
     def _signals_taken(self) -> Generator[None]:
         """Take SIGTERM and SIGINT, where that can be done: in the main thread."""
-        taken: dict[int, object] = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's `&`
-                    taken[number] = signal.signal(number, self._on_signal)
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        # None of nohup's, or of a shell's `&`, which are there to be ignored.
+        wanted = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+        # The numbers go to the pipe at once, whatever thread the kernel chose.
+        wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        before = {number: signal.signal(number, _pass_over) for number in wanted}
         try:
             yield
         finally:
-            for number, handler in taken.items():
-                signal.signal(number, handler)  # type: ignore[arg-type]
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(wakeup)
 
     def _wait(self, timeout: float) -> None:
         """Wait for something to happen: a message, a death, a signal, or a time."""
@@ -143,7 +142,8 @@ class Supervisor:
         wait([self._wake_read, *waitables], min(max(timeout, 0.0), _TICK))
         with contextlib.suppress(BlockingIOError):
             for number in os.read(self._wake_read, 64):
-                self._take_request(number)
+                if number in (0, *_SIGNALS):  # and not one that the user's code handles
+                    self._take_request(number)
 
     def _take_request(self, number: int) -> None:
         now = time.monotonic()
@@ -266,6 +266,10 @@ class Supervisor:
             else ""
         )
         logger.warning("%s was ended (%s)%s.", who, why, lost)
+
+
+def _pass_over(_number: int, _frame: types.FrameType | None) -> None:
+    pass
 
 
 def _leaves(count: int) -> str:

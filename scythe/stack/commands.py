@@ -60,6 +60,9 @@ def add_commands(commands: Any) -> None:
         "show the parts; exit code 0 when all run, 3 when stopped, 1 when something is wrong",
     )
     shown.add_argument("--json", action="store_true", help="print JSON")
+    word(
+        "build", _build, "build the Hatchet engine and start nothing; else the first start does it"
+    )
     word("stop", _stop, "end all processes of the stack; its data stay")
     removed = word("reset", _reset, "stop the stack and delete its data, keys and logs")
     removed.add_argument("--yes", action="store_true", help="do not ask")
@@ -110,10 +113,10 @@ def _up(options: argparse.Namespace) -> int:
     begun = start(options.home, _progress)
     if begun.parts:
         _progress(f"ready after {time.monotonic() - began:.1f} s")
-    for line in table(status(options.home)):
-        _out(line)
     if options.foreground:
         return _stay(options.home, begun)
+    for line in table(status(options.home)):
+        _out(line)
     _out("Show it: scythe dev status. Stop it: scythe dev stop.")
     return 0
 
@@ -139,13 +142,16 @@ def _on_interrupt() -> None:
 
 def _stay(home: Path, begun: Start) -> int:
     from scythe.stack.control import stop
+    from scythe.stack.health import status
 
-    if not begun.parts:
-        _out("It ran before: Ctrl-C ends this command and leaves the stack running.")
-    else:
-        _out(f"Ctrl-C stops {', '.join(begun.parts)}.")
     code = 0
     try:
+        for line in table(status(home)):
+            _out(line)
+        if begun.parts:
+            _out(f"Ctrl-C stops {', '.join(begun.parts)}.")
+        else:
+            _out("It ran before: Ctrl-C ends this command and leaves the stack running.")
         code = _watch(home)
     except KeyboardInterrupt:
         _progress("interrupted")
@@ -181,6 +187,14 @@ def _status(options: argparse.Namespace) -> int:
         for line in table(found):
             _out(line)
     return {Health.RUNNING: 0, Health.STOPPED: _STOPPED}.get(found.health, _FAILED)
+
+
+def _build(_options: argparse.Namespace) -> int:
+    from scythe.stack.engine_build import engine_program
+
+    _on_interrupt()
+    _out(str(engine_program(_progress)))
+    return 0
 
 
 def _stop(options: argparse.Namespace) -> int:

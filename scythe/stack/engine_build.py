@@ -80,7 +80,7 @@ def _build(program: Path, report: Callable[[str], None]) -> None:
         _check(made)
         made.replace(program)
     if toolchain.from_wheel:
-        _remove_go_caches()
+        shutil.rmtree(_go_cache(), ignore_errors=True)
     report(f"built the Hatchet engine in {time.monotonic() - began:.0f} s")
 
 
@@ -161,13 +161,12 @@ def _go_environment(toolchain: Go) -> dict[str, str]:
 
 
 def _go_caches() -> dict[str, Path]:
-    root = cache_root() / "go"
+    root = _go_cache()
     return {"GOCACHE": root / "build", "GOMODCACHE": root / "modules"}
 
 
-def _remove_go_caches() -> None:
-    for folder in _go_caches().values():
-        shutil.rmtree(folder, ignore_errors=True)
+def _go_cache() -> Path:
+    return cache_root() / "go"
 
 
 def _check(program: Path) -> None:

@@ -74,7 +74,7 @@ def start_stack(layout: Layout, report: Callable[[str], None]) -> Start:
     starter.release()
     return Start(
         connection=connect(layout, starter.state, starter.keys),
-        parts=tuple(running.name for running in starter.started),
+        parts=tuple(part for part in PARTS if part in {one.name for one in starter.started}),
     )
 
 

@@ -10,8 +10,8 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from scythe.parts import PartFailed, PartPlan, PartReady, PartStopping
 from scythe.part_process import leave_terminal
+from scythe.parts import PartFailed, PartPlan, PartReady, PartStopping
 from scythe.processes import MARK
 
 

@@ -83,13 +83,17 @@ def open_pool() -> Iterator[Callable[[int], Pool]]:
         for pool in pools:
             pool.do(pool.executor.aclose())
             assert not pool.executor._folder.exists()
-            left = [one for one in psutil.process_iter(["environ"]) if _belongs(one, pool)]
+            left = [one for one in psutil.process_iter() if _belongs(one, pool)]
             assert left == []
 
 
 def _belongs(process: psutil.Process, pool: Pool) -> bool:
-    mark = (process.info["environ"] or {}).get("SCYTHE_PROCESS", "")
-    return mark.startswith(pool.executor._mark) and process.status() != psutil.STATUS_ZOMBIE
+    """Return whether a living process is of the pool, or was started by one of its leaves."""
+    try:
+        mark = process.environ().get("SCYTHE_PROCESS", "")
+        return mark.startswith(pool.executor._mark) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 @pytest.fixture
@@ -126,6 +130,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., No
         (tmp_path / "cpu.max").write_text(quota)
         monkeypatch.setattr(slots, "_QUOTAS", ((str(tmp_path / "cpu.max"),),))
         monkeypatch.setattr(os, "cpu_count", lambda: cpus)
+        monkeypatch.setattr(os, "sysconf", lambda _: cpus)
         monkeypatch.setattr(
             os, "sched_getaffinity", lambda _: set(range(affinity or cpus)), raising=False
         )
@@ -265,12 +270,7 @@ def test_a_fresh_process_is_there_for_one_leaf(open_pool) -> None:
 
 
 def _pool_processes(pool: Pool) -> list[int]:
-    return [
-        child.pid
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE
-        and child.environ().get("SCYTHE_PROCESS", "").startswith(pool.executor._mark)
-    ]
+    return [child.pid for child in psutil.Process().children() if _belongs(child, pool)]
 
 
 def test_a_process_that_ends_while_idle_is_replaced(pool: Pool, caplog) -> None:

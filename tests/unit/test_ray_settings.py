@@ -33,7 +33,7 @@ def test_settings_have_defaults() -> None:
     settings = ray_settings()
     assert settings.address is None
     assert settings.SCOPE == "node"
-    assert settings.CONNECT_TIMEOUT == timedelta(seconds=30)
+    assert timedelta(seconds=30) == settings.CONNECT_TIMEOUT
     assert (settings.PREFETCH, settings.SYSTEM_RETRIES, settings.RESOURCES) == (0, 3, {})
 
 
@@ -42,7 +42,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SCYTHE_RAY_RESOURCES", '{"high_memory": 4, "license": 0.5}')
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     settings = ray_settings()
-    assert settings.CONNECT_TIMEOUT == timedelta(seconds=90)
+    assert timedelta(seconds=90) == settings.CONNECT_TIMEOUT
     assert settings.RESOURCES == {"high_memory": 4.0, "license": 0.5}
     assert (settings.address, settings.address_source) == ("10.0.0.1:6379", "RAY_ADDRESS")
     monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "10.0.0.2")

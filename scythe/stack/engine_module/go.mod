@@ -1,3 +1,6 @@
+// The Hatchet engine that `scythe dev` builds and runs. To change its version, here:
+//
+//	go get github.com/hatchet-dev/hatchet@vX.Y.Z && go mod tidy
 module scythe-engine
 
 go 1.26

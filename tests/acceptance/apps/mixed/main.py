@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from pydantic import Field
+
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.registry import ExperimentRegistry
 from scythe.worker import ScytheWorkerConfig

@@ -1,0 +1,1 @@
+from experiments.simulations import *  # noqa: F403

@@ -1,0 +1,330 @@
+"""The rules of DESIGN §4: who may import whom, how large things are, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("scythe", "scythe_ray")
+MODULE_LINES, FUNCTION_LINES = 320, 60  # "about 300": a few lines of grace
+IMPORT_SECONDS = 0.3
+
+# Each layer may import from itself and from those above it.
+LAYERS: list[set[str]] = [
+    {"errors", "outcomes", "texts", "durations", "labels", "semver", "tree", "leaf_state"},
+    {"layout", "environment", "executor", "status", "slots", "pandas_index", "progress_bar"},
+    {"settings", "files", "codec", "tables", "messages"},
+    {"store", "user_tables", "manifest"},
+    {"fetch", "artifacts", "merge", "gather"},
+    {"base", "utils", "utils.filesys", "specs_file"},
+    {"experiment", "node_models", "plain_tasks"},
+    {"registry", "node_output", "references"},
+    {"locate", "runnable", "single", "scatter_gather", "reading"},
+    {"leaf", "allocate", "run_keys"},
+    {"experiments", "tasks", "serve", "progress", "scatter"},
+]
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: who imports what, at which level, and whether only for types."""
+
+    importer: str
+    module: str
+    name: str | None
+    line: int
+    inside: bool
+    for_types: bool
+
+    @property
+    def target(self) -> str:
+        """The module that is imported, also where it is named as a member of its package."""
+        whole = f"{self.module}.{self.name}"
+        return whole if whole in modules() else self.module
+
+
+@cache
+def modules() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            steps = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(steps[:-1] if steps[-1] == "__init__" else steps)] = path
+    return found
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(modules()[module].read_text())
+
+
+@cache
+def imports_of(module: str) -> tuple[Import, ...]:
+    return tuple(_walk(module, tree_of(module), inside=False, for_types=False))
+
+
+def _walk(module: str, node: ast.AST, *, inside: bool, for_types: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(module, alias.name, None, child.lineno, inside, for_types)
+        elif isinstance(child, ast.ImportFrom):
+            for alias in child.names:
+                yield Import(
+                    module, child.module or "", alias.name, child.lineno, inside, for_types
+                )
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            yield from _walk(module, ast.Module(child.body, []), inside=inside, for_types=True)
+            yield from _walk(
+                module, ast.Module(child.orelse, []), inside=inside, for_types=for_types
+            )
+        else:
+            within = inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield from _walk(module, child, inside=within, for_types=for_types)
+
+
+def all_imports() -> list[Import]:
+    return [item for module in modules() for item in imports_of(module)]
+
+
+def importers_of(*names: str) -> set[str]:
+    """Return the modules of ours that import one of these, or something below it."""
+    wanted = tuple(f"{name}." for name in names)
+    return {item.importer for item in all_imports() if f"{item.target}.".startswith(wanted)}
+
+
+def test_scythe_never_imports_ray() -> None:
+    assert {
+        name for name in importers_of("ray", "scythe_ray") if name.startswith("scythe.")
+    } == set()
+
+
+def test_only_the_store_imports_boto3() -> None:
+    assert importers_of("boto3", "botocore") == {"scythe.store"}
+
+
+def test_hatchets_client_and_worker_are_used_in_one_module() -> None:
+    using = importers_of("hatchet_sdk")
+    assert using == {"scythe.engine", "scythe.tasks"}
+    names = {i.name for i in imports_of("scythe.tasks") if i.module.startswith("hatchet_sdk")}
+    assert names <= {
+        *{"Context", "DurableContext", "EvictionPolicy"},
+        *{"DesiredWorkerLabel", "WorkerLabelComparator", "NonRetryableException"},
+    }
+
+
+def test_one_sub_package_knows_the_local_stack() -> None:
+    outside = {name for name in importers_of("scythe.stack") if not name.startswith("scythe.stack")}
+    assert outside == {"scythe.environment", "scythe.cli"}
+
+
+def test_scythe_ray_uses_the_seam_and_no_engine() -> None:
+    ours = {
+        i.target
+        for i in all_imports()
+        if i.importer.startswith("scythe_ray") and i.module.startswith("scythe.")
+    }
+    assert "scythe.executor" in ours
+    assert not ours & {
+        "scythe.engine",
+        "scythe.tasks",
+        "scythe.serve",
+        "scythe.worker",
+        "scythe.store",
+    }
+
+
+def test_heavy_imports_wait_until_they_are_needed() -> None:
+    heavy = (
+        "hatchet_sdk",
+        "boto3",
+        "botocore",
+        "ray",
+        "pandas",
+        "pyarrow",
+        "httpx",
+        "rich",
+        "psutil",
+        "numpy",
+    )
+    eager = {
+        f"{item.importer}:{item.line} {item.module}"
+        for item in all_imports()
+        if item.module.split(".")[0] in heavy and not item.inside and not item.for_types
+    }
+    # These are imported only where what they need is there already.
+    allowed = ("scythe.processes:", "scythe_ray.")
+    assert {item for item in eager if not item.startswith(allowed)} == set()
+
+
+def _find_cycle(graph: dict[str, set[str]]) -> list[str]:
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for other in sorted(graph[module]):
+            cycle = visit(other, [*path, module])
+            if cycle:
+                return cycle
+        done.add(module)
+        return []
+
+    return next((cycle for module in graph if (cycle := visit(module, []))), [])
+
+
+def test_no_import_cycles_also_inside_functions() -> None:
+    graph = {
+        module: {
+            item.target
+            for item in imports_of(module)
+            if item.target in modules() and not item.for_types and item.target != module
+        }
+        for module in modules()
+    }
+    # A package that loads its modules on demand names them only as text.
+    assert _find_cycle(graph) == []
+
+
+def test_the_check_for_cycles_sees_one() -> None:
+    assert _find_cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+    assert _find_cycle({"a": {"b"}, "b": set()}) == []
+
+
+def test_layers_point_one_way() -> None:
+    level = {f"scythe.{name}": number for number, layer in enumerate(LAYERS) for name in layer}
+    missing = {name for name in level if name not in modules()}
+    assert missing == set()
+    backwards = {
+        f"{item.importer} -> {item.target}"
+        for item in all_imports()
+        if item.importer in level
+        and not item.for_types
+        and item.target in level
+        and level[item.target] > level[item.importer]
+    }
+    # A name that is callable starts itself through Hatchet; a node's parts are found when it runs.
+    assert backwards - ALLOWED_BACKWARDS == set()
+
+
+ALLOWED_BACKWARDS = {
+    "scythe.experiment -> scythe.single",  # `experiment.run(spec)`
+}
+
+
+def test_no_private_names_across_modules() -> None:
+    private = {
+        f"{item.importer}:{item.line} {item.name}"
+        for item in all_imports()
+        if item.name is not None
+        and item.name.startswith("_")
+        and not item.name.startswith("__")
+        and item.target in modules()
+    }
+    assert private == set()
+
+
+@pytest.mark.parametrize("module", modules())
+def test_modules_and_functions_are_small(module: str) -> None:
+    lines = modules()[module].read_text().count("\n")
+    assert lines <= MODULE_LINES
+    long = [
+        f"{node.name}: {node.end_lineno - node.lineno + 1}"
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno >= FUNCTION_LINES
+    ]
+    # A function whose docstring lists a long public signature may be longer by that.
+    assert [name for name in long if name.split(":")[0] not in ("Register", "allocate")] == []
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_module_says_what_it_is_for(module: str) -> None:
+    assert ast.get_docstring(tree_of(module)), f"{module} has no docstring"
+
+
+def run(code: str, **environment: str) -> str:
+    """Run code in a fresh process with a bare environment, far from this repository."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd="/",
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+LOADED = """
+    import sys
+    heavy = {"hatchet_sdk", "boto3", "pandas", "pyarrow", "ray", "numpy", "httpx", "grpc"}
+    print(*heavy.intersection(sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *["scythe", "scythe_ray", "scythe.base", "scythe.registry", "scythe.experiments"],
+        *["scythe.scatter_gather", "scythe.worker", "scythe.settings", "scythe.utils.filesys"],
+        *["scythe.hatchet", "scythe.leaf", "scythe.executor", "scythe.cli"],
+    ],
+)
+def test_importing_opens_nothing(module: str) -> None:
+    code = f"""
+        import os, socket, threading
+        def refuse(*args, **kwargs):
+            raise AssertionError("an import opened a socket")
+        socket.socket.connect = refuse
+        before = set(os.listdir("/proc/self/fd"))
+        import {module}
+        assert threading.active_count() == 1
+        assert len(os.listdir("/proc/self/fd")) <= len(before)
+    """
+    assert run(textwrap.dedent(code) + textwrap.dedent(LOADED)) == ""
+
+
+def test_a_leaf_runs_without_the_hatchet_sdk() -> None:
+    code = """
+        import sys
+        from scythe.leaf import run_leaf
+        import scythe.gather, scythe.user_tables, scythe.fetch, scythe.store
+        assert "hatchet_sdk" not in sys.modules
+    """
+    run(code)
+
+
+def test_import_scythe_is_fast() -> None:
+    code = """
+        import time
+        started = time.perf_counter()
+        import scythe
+        print(time.perf_counter() - started)
+    """
+    assert min(float(run(code)) for _ in range(3)) < IMPORT_SECONDS
+
+
+def test_what_a_script_imports_is_not_slow() -> None:
+    code = """
+        import time
+        started = time.process_time()
+        import scythe.base, scythe.registry, scythe.worker
+        print(time.process_time() - started)
+    """
+    # pydantic alone is most of it; with the SDK, boto3 and pandas it would be some seconds.
+    assert min(float(run(code)) for _ in range(3)) < 1.0
