@@ -22,6 +22,7 @@ demo: $(STAMP)  ## Run the solar example: local stack, local Ray, at least 64 de
 	$(BIN)/python examples/solar/demo.py
 
 test: $(STAMP)  ## Run all tests on real services
+	$(BIN)/scythe dev build
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)  ## Check style and types

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ValidationError
 
 from scythe.artifacts import InputArtifacts
 from scythe.base import ExperimentInputSpec
 from scythe.codec import describe_validation_error, encode_spec
-from scythe.errors import ExperimentSpecsMismatchError, RegistrationError, SpecError, StorageError
+from scythe.errors import ExperimentSpecsMismatchError, RegistrationError, SpecError
 from scythe.experiment import Experiment
 from scythe.files import S3Url
 from scythe.layout import RunLayout, check_path
@@ -25,45 +24,17 @@ from scythe.manifest import (
     io_schema,
     to_yaml,
 )
-from scythe.node_models import RecursionMap, ScatterGatherInput
+from scythe.node_models import ScatterGatherInput
 from scythe.references import RunRef, start_root, workflow_reference
-from scythe.settings import ScytheStorageSettings
+from scythe.run_folder import FolderT, RunFolder, claim, release
 from scythe.specs_file import specs_table
 from scythe.store import Store
-from scythe.tree import plan_tree
+from scythe.tree import RecursionMap, RunPlan, plan_tree
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 logger = logging.getLogger(__name__)
-
-_CLAIM_TRIES = 60
-
-
-class RunFolder(Protocol):
-    """The folder of a run that is about to start."""
-
-    @property
-    def experiment_id(self) -> str:
-        """`<name>/<version>/<datetime>`."""
-        ...
-
-    @property
-    def layout(self) -> RunLayout:
-        """The keys of the run."""
-        ...
-
-    @property
-    def storage_settings(self) -> ScytheStorageSettings:
-        """The bucket of the run."""
-        ...
-
-    def a_second_later(self) -> Self:
-        """Return the folder of a run that is allocated one second later."""
-        ...
-
-
-FolderT = TypeVar("FolderT", bound=RunFolder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +101,7 @@ class Allocation:
         overwrite_sort_index: bool,
         overwrite_experiment_id: bool,
         recursion_map: RecursionMap | None,
+        batch_size: int | None = None,
     ) -> tuple[FolderT, RunRef[Any]]:
         """Store and start a run, in the folder given or that of one of the next seconds."""
 
@@ -142,13 +114,14 @@ class Allocation:
             )
 
         prepared = prepare(run.layout)  # before anything is written
-        claimed = self._claim(run)
+        claimed = claim(self._store, run)
         if claimed.experiment_id != run.experiment_id:
             run, prepared = claimed, prepare(claimed.layout)
         logger.info("allocating %d spec(s) as %s", len(specs.specs), run.experiment_id)
-        tree = recursion_map or plan_tree(len(specs.specs))
-        manifest = self._store_run(run, prepared, tree, single=specs.single)
-        return run, self._start_root(run, prepared, tree, manifest)
+        size = 1 if batch_size is None else batch_size
+        plan = RunPlan(recursion_map or plan_tree(len(specs.specs), size), size)
+        manifest = self._store_run(run, prepared, plan, single=specs.single)
+        return run, self._start_root(run, prepared, plan, manifest)
 
     def _check_kind(self, specs: list[Any], *, single: bool) -> None:
         if not specs:
@@ -212,28 +185,8 @@ class Allocation:
             reason = str(error).rstrip(".")
         raise SpecError(f"Spec {number}: {reason}. Nothing was uploaded or started.")
 
-    def _claim(self, run: FolderT) -> FolderT:
-        """Take the run's folder for this allocation, or that of a later second.
-
-        Whoever sees anything but its own claim in the folder goes on to the next second: of two
-        that claim at one time at most one sees itself alone, as each writes before it looks.
-        """
-        for _ in range(_CLAIM_TRIES):
-            layout = run.layout
-            claim = f"{layout.claims}{uuid.uuid4()}"
-            if not any(True for _ in self._store.list_keys(layout.prefix)):
-                self._store.put_bytes(claim, b"")
-                if list(self._store.list_keys(layout.prefix)) == [claim]:
-                    return run
-                self._store.delete(claim)
-            run = run.a_second_later()
-        raise StorageError(
-            f"No free folder for the run {run.experiment_id} within the next "
-            f"{_CLAIM_TRIES} s: allocate again in a minute."
-        )
-
     def _store_run(
-        self, run: RunFolder, prepared: _Prepared, tree: RecursionMap, *, single: bool
+        self, run: RunFolder, prepared: _Prepared, plan: RunPlan, *, single: bool
     ) -> ExperimentRunManifest:
         """Store input files, specs, schema and manifest, in this order."""
         import pyarrow.parquet as pq
@@ -262,7 +215,8 @@ class Allocation:
             io_spec=self._uri(layout.io_spec),
             input_artifacts=self._uri(layout.input_artifacts) if uris else None,
             n_specs=prepared.table.num_rows,
-            recursion_map=tree.model_dump(exclude_none=True),
+            recursion_map=plan.tree.model_dump(exclude_none=True),
+            batch_size=plan.batch_size,
         )
         store.put_bytes(layout.manifest, to_yaml(manifest))
         return manifest
@@ -271,11 +225,15 @@ class Allocation:
         self,
         run: RunFolder,
         prepared: _Prepared,
-        tree: RecursionMap,
+        plan: RunPlan,
         manifest: ExperimentRunManifest,
     ) -> RunRef[Any]:
         """Start the root in Hatchet, then add its id to the manifest."""
+        from scythe.known_tasks import make_known, make_nodes_known
+
         metadata = {"experiment_id": run.experiment_id, "experiment_name": self._runnable.name}
+        make_nodes_known()
+        make_known(self._runnable)
         reference: RunRef[Any]
         if self._plain and self._is_workflow():
             started = self._runnable.run(
@@ -283,18 +241,16 @@ class Allocation:
             )
             reference = workflow_reference(started)
         else:
-            reference = start_root(self._root_input(run, tree), metadata)
-        layout = run.layout
+            reference = start_root(self._root_input(run, plan), metadata)
         started_manifest = manifest.model_copy(
             update={"workflow_run_id": reference.workflow_run_id}
         )
-        self._store.put_bytes(layout.manifest, to_yaml(started_manifest))
-        for claim in list(self._store.list_keys(layout.claims)):
-            self._store.delete(claim)
+        self._store.put_bytes(run.layout.manifest, to_yaml(started_manifest))
+        release(self._store, run)
         logger.info("started %s as %s", run.experiment_id, reference.workflow_run_id)
         return reference
 
-    def _root_input(self, run: RunFolder, tree: RecursionMap) -> ScatterGatherInput:
+    def _root_input(self, run: RunFolder, plan: RunPlan) -> ScatterGatherInput:
         from scythe.engine import task_name_of
 
         return ScatterGatherInput(
@@ -302,7 +258,8 @@ class Allocation:
             task_name=task_name_of(self._runnable) if self._plain else self._runnable.name,
             specs_uri=self._uri(run.layout.specs),
             storage_settings=run.storage_settings,
-            recursion_map=tree,
+            recursion_map=plan.tree,
+            batch_size=plan.batch_size,
             leaf_format="plain" if self._plain else "scythe",
         )
 

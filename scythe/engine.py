@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import warnings
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -95,22 +96,59 @@ def _explain_refusal(address: str, error: Exception) -> str:
             f"dashboard or with `hatchet-admin token create`, and set {TOKEN} to it."
         )
     details = getattr(error, "details", lambda: str(error))()
+    if name == "UNAVAILABLE":
+        return (
+            f"The Hatchet engine at {address} cannot be reached ({details}): check that it runs, "
+            "and HATCHET_CLIENT_HOST_PORT; the local stack starts with `scythe dev`."
+        )
     return (
         f"The Hatchet engine at {address} cannot be used ({name}: {details}): check "
         "HATCHET_CLIENT_TLS_STRATEGY (`none` for an engine without TLS) and the engine's log."
     )
 
 
+@contextmanager
+def _engine_explained() -> Generator[None]:
+    from grpc import RpcError
+
+    try:
+        yield
+    except RpcError as error:
+        raise EngineError(_explain_refusal(engine_address(), error)) from error
+
+
 def start_run(task_name: str, payload: BaseModel, metadata: Mapping[str, Any]) -> Any:
-    """Start one run of a task and return the SDK's reference to it."""
+    """Start one run of a task and return the SDK's reference to it.
+
+    Raises:
+        EngineError: The engine cannot be reached, or refuses it.
+    """
     stub = client().stubs.workflow(name=task_name, input_validator=type(payload))
-    return stub.run(payload, additional_metadata=dict(metadata), wait_for_result=False)
+    with _engine_explained():
+        return stub.run(payload, additional_metadata=dict(metadata), wait_for_result=False)
 
 
-async def aio_start_run(task_name: str, payload: BaseModel, metadata: Mapping[str, Any]) -> Any:
-    """Start one run of a task and return the SDK's reference to it."""
-    stub = client().stubs.workflow(name=task_name, input_validator=type(payload))
-    return await stub.aio_run(payload, additional_metadata=dict(metadata), wait_for_result=False)
+def register_missing(name: str, make: Callable[[], Any]) -> None:
+    """Register a task or workflow that the engine does not know.
+
+    Args:
+        name: Its name.
+        make: Makes it.
+
+    Raises:
+        EngineError: The engine cannot be reached, or refuses it.
+    """
+    from hatchet_sdk.clients.rest.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    hatchet = client()
+    full_name = hatchet.config.apply_namespace(name)
+    with suppress(ApiException, HTTPError):  # then it is registered again, which does no harm
+        found = hatchet.workflows.list(workflow_name=name)
+        if any(item.name == full_name for item in found.rows or []):
+            return
+    with _engine_explained():
+        hatchet._client.admin.put_workflow(make().to_proto())  # noqa: SLF001 - only workers do it
 
 
 def run_state(workflow_run_id: str) -> str:

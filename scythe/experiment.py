@@ -38,7 +38,7 @@ class ExperimentOptions:
     auto_fetch_files: bool = True
     local_file_location: LocalFileLocation = "cache"
     resources: LeafResources = field(default_factory=LeafResources)
-    batch_size: int | Literal["auto"] | None = None
+    batch_size: int | None = None
     task_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -67,6 +67,7 @@ class Experiment(Generic[TInput, TOutput]):
         _check_options(self.name, self.options)
         hints = _type_hints(fn)
         self._parameter, self.takes_tempdir = _parameters(fn)
+        _batch_size(self.options.batch_size)
         self.input_validator_type = cast(
             "type[TInput]", _model(fn, hints, self._parameter, ExperimentInputSpec)
         )
@@ -135,7 +136,7 @@ class Experiment(Generic[TInput, TOutput]):
         """Start one leaf in Hatchet and return a reference with `result()` and `aio_result()`."""
         from scythe.single import start_single
 
-        return start_single(self.name, self.output_validator_type, spec)
+        return start_single(self, self.output_validator_type, spec)
 
     async def aio_run_no_wait(self, spec: TInput) -> RunRef[TOutput]:
         """Start one leaf in Hatchet and return a reference with `result()` and `aio_result()`."""
@@ -162,6 +163,37 @@ def _check_options(name: str, options: ExperimentOptions) -> None:
                 f"{name}: desired_worker_labels[{label!r}] is {value!r}: give a "
                 "DesiredWorkerLabel, or unpack ScytheWorkerLabel.HAS_GPU.worker_label."
             )
+
+
+def batch_size_of(runnable: Any, given: int | None) -> int:
+    """Return how many leaves one Hatchet task of a run takes.
+
+    Args:
+        runnable: The experiment, or a Hatchet task or workflow.
+        given: What the caller of `allocate` asks for, None for what is registered.
+
+    Raises:
+        RegistrationError: It is not a number of leaves, or a Hatchet task is given more than one.
+    """
+    if not isinstance(runnable, Experiment):
+        if given not in (None, 1):
+            raise RegistrationError(
+                f"{runnable.name} is a Hatchet task of your own, which takes one spec at a time: "
+                "leave batch_size out."
+            )
+        return 1
+    return _batch_size(given) or _batch_size(runnable.options.batch_size) or 1
+
+
+def _batch_size(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RegistrationError(
+            f"batch_size={value!r} is not a number of leaves: give 1 or more (a batch that takes "
+            "a few seconds is a good size)."
+        )
+    return value
 
 
 def _timedelta(value: timedelta | str) -> timedelta:

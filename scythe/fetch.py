@@ -21,7 +21,7 @@ from scythe.errors import FetchError, ScytheError
 from scythe.files import split_s3_uri
 from scythe.outcomes import StoreConfig
 from scythe.settings import FetchSettings, cache_folder, store_config
-from scythe.store import Store, open_store
+from scythe.store import Store, open_bucket
 
 _NAME_BYTES = 200  # of a cached file's name; file systems take 255
 _READ_SECONDS = 30.0  # without a byte from the server
@@ -142,10 +142,8 @@ def _fetch_s3(uri: str, part: Path, s3: Any, config: StoreConfig | None) -> None
     config = config or _default_store or store_config()
     if s3 is not None:
         store = Store(StoreConfig(bucket=bucket), client=s3)
-    elif bucket == config.bucket:
-        store = open_store(config)
     else:
-        store = open_store(StoreConfig(bucket=bucket))  # the process's own AWS set-up
+        store = open_bucket(bucket, config)
     _check_size(uri, store.size(key), FetchSettings().MAX_BYTES)
     store.download(key, part)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 from urllib.parse import quote, unquote
 
-from pydantic import AnyUrl, BaseModel, FilePath, FileUrl, HttpUrl, UrlConstraints
+from pydantic import AnyUrl, BaseModel, Field, FilePath, FileUrl, HttpUrl, UrlConstraints
 
 
 class S3Url(AnyUrl):
@@ -19,8 +19,10 @@ class S3Url(AnyUrl):
 
 _SAFE = "/!$&'()*+,;=:@"  # and letters, digits, `_.-~`: what a URL parser leaves as it is
 
-FileReference = S3Url | HttpUrl | FileUrl | Path | FilePath
-OptionalFileReference = S3Url | HttpUrl | FileUrl | Path | FilePath | None
+# From left to right: in JSON, pydantic would else rather take a URI for a path.
+_IN_ORDER = Field(union_mode="left_to_right")
+FileReference = Annotated[S3Url | HttpUrl | FileUrl | Path | FilePath, _IN_ORDER]
+OptionalFileReference = Annotated[S3Url | HttpUrl | FileUrl | Path | FilePath | None, _IN_ORDER]
 
 
 def split_s3_uri(uri: str) -> tuple[str, str]:

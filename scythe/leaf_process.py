@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from scythe.leaf import format_traceback, run_leaf
-from scythe.leaf_state import DUMP_SIGNAL, ProcessState
+from scythe.leaf_state import DUMP_SIGNAL, ProcessState, give_forks_usual_signals
 from scythe.locate import CodeNotFoundError, find_experiment
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure
 from scythe.pool_messages import HEADER, Finished, NotStarted, Ready, Setup, Started, frame_of
@@ -78,6 +78,7 @@ def _serve(
         _send(connection, NotStarted(failure))
         return
     signal.signal(signal.SIGTERM, interrupt)
+    give_forks_usual_signals({signal.SIGTERM: interrupt, signal.SIGINT: _pass_over})
     state = ProcessState(crash)
     _send(connection, Ready())
     while (frame := _receive(stream)) is not None:

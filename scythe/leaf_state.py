@@ -7,6 +7,8 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
+from collections.abc import Mapping
 from typing import IO, Any, TextIO
 
 DUMP_SIGNAL = signal.SIGUSR2  # makes the process write the stacks of its threads
@@ -54,6 +56,33 @@ class ProcessState:
         os.ftruncate(self._crash.fileno(), 0)
         for stream in self._streams:
             stream.restore()
+
+
+def give_forks_usual_signals(ours: Mapping[signal.Signals, Any]) -> None:
+    """Let forks of the leaf's, such as those of multiprocessing, end by signals as usual.
+
+    The signals wait while a process forks: Python forgets what a new process gets before it has
+    told it that it is one, and who ended it in that moment would wait for it for ever.
+
+    Args:
+        ours: The handlers that a fork does not keep, unless the leaf has set its own.
+    """
+    kept = threading.local()
+
+    def before() -> None:
+        kept.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+
+    def after() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, kept.mask)
+
+    def after_in_child() -> None:
+        for number, handler in ours.items():
+            if signal.getsignal(number) is handler:
+                usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+                signal.signal(number, usual)
+        after()
+
+    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after_in_child)
 
 
 class _Stream:

@@ -28,6 +28,7 @@ class ExperimentRunManifest(BaseModel):
         input_artifacts: The list of the uploaded input files.
         n_specs: Number of specs.
         recursion_map: The tree in which they are run; None for a single workflow run.
+        batch_size: The number of leaves that one Hatchet task runs.
     """
 
     workflow_run_id: str | None
@@ -38,6 +39,7 @@ class ExperimentRunManifest(BaseModel):
     input_artifacts: S3Url | None = None
     n_specs: int | None = None
     recursion_map: dict[str, Any] | None = None
+    batch_size: int = 1
 
 
 def to_yaml(document: Any) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -33,6 +34,7 @@ class LeafInput(BaseModel):
     Attributes:
         spec: The spec as text, see `scythe.codec`.
         spec_row: Number of the spec's row in the stored specs, when `spec` is empty.
+        rows: Start, stop and step of the rows of a batch in the stored specs; None for one leaf.
         experiment_id: The run, or the id that a single spec names.
         sort_index: The leaf's place in its run.
         root_workflow_run_id: Hatchet's id of the run, None for a single leaf.
@@ -41,6 +43,7 @@ class LeafInput(BaseModel):
 
     spec: str = ""
     spec_row: int | None = None
+    rows: tuple[int, int, int] | None = None
     experiment_id: str
     sort_index: int = 0
     root_workflow_run_id: str | None = None
@@ -49,9 +52,11 @@ class LeafInput(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_plain_spec(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or "spec" in value or "spec_row" in value:
-            return cast("Any", value)
+        if not isinstance(value, dict):
+            return value
         plain = cast("dict[str, Any]", value)
+        if {"spec", "spec_row", "rows"} & set(plain) and set(plain) <= set(cls.model_fields):
+            return plain
         return {
             "spec": json.dumps(plain),
             "experiment_id": plain.get("experiment_id", ""),
@@ -77,20 +82,18 @@ class LeafRecord:
 
 def encode_result(result: LeafResult, attempts: int, workflow_run_id: str) -> dict[str, Any]:
     """Make the output of a leaf task that ended well."""
-    tables = {
-        name: {"b64": base64.b64encode(data).decode()} if isinstance(data, bytes) else {"key": data}
-        for name, data in result.tables.items()
-    }
-    record = {
-        "scalars": result.scalars,
-        "scalars_key": result.scalars_key,
-        "files": result.files,
-        "tables": tables,
-        "stats": asdict(result.stats),
-        "attempts": attempts,
-        "workflow_run_id": workflow_run_id,
-    }
-    return {SENTINEL: "done", "record": json.dumps(record)}
+    record = LeafRecord(result, attempts, workflow_run_id)
+    return {SENTINEL: "done", "record": json.dumps(_write_record(record))}
+
+
+def encode_batch(records: Sequence[LeafRecord]) -> str:
+    """Write the outcomes of the leaves of one batch as text, for `decode_batch`."""
+    return json.dumps([_write_record(record) for record in records])
+
+
+def decode_batch(text: str) -> list[LeafRecord]:
+    """Read what `encode_batch` made."""
+    return [_read_record(record) for record in json.loads(text)]
 
 
 def find_payload(output: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +106,40 @@ def find_payload(output: dict[str, Any]) -> dict[str, Any]:
 
 def decode_result(payload: dict[str, Any]) -> LeafRecord:
     """Read what `encode_result` made."""
-    record = json.loads(payload["record"])
+    return _read_record(json.loads(payload["record"]))
+
+
+def _write_record(record: LeafRecord) -> dict[str, Any]:
+    outcome = record.outcome
+    common = {
+        "stats": asdict(outcome.stats),
+        "attempts": record.attempts,
+        "workflow_run_id": record.workflow_run_id,
+    }
+    if isinstance(outcome, LeafFailure):
+        return {
+            "kind": outcome.kind.value,
+            "type": outcome.type,
+            "message": printable(outcome.message),
+            "traceback": printable(outcome.traceback[-_TRACEBACK_CHARS:]),
+            **common,
+        }
+    tables = {
+        name: {"b64": base64.b64encode(data).decode()} if isinstance(data, bytes) else {"key": data}
+        for name, data in outcome.tables.items()
+    }
+    return {
+        "scalars": outcome.scalars,
+        "scalars_key": outcome.scalars_key,
+        "files": outcome.files,
+        "tables": tables,
+        **common,
+    }
+
+
+def _read_record(record: dict[str, Any]) -> LeafRecord:
+    if "kind" in record:
+        return _read_failure(record)
     tables = {
         name: base64.b64decode(data["b64"]) if "b64" in data else data["key"]
         for name, data in record["tables"].items()
@@ -123,15 +159,7 @@ def encode_failure(failure: LeafFailure, attempts: int, workflow_run_id: str) ->
 
     It reads well in Hatchet's dashboard; its last line holds the same for `decode_failure`.
     """
-    record = {
-        "kind": failure.kind.value,
-        "type": failure.type,
-        "message": printable(failure.message),
-        "traceback": printable(failure.traceback[-_TRACEBACK_CHARS:]),
-        "stats": asdict(failure.stats),
-        "attempts": attempts,
-        "workflow_run_id": workflow_run_id,
-    }
+    record = _write_record(LeafRecord(failure, attempts, workflow_run_id))
     # Hatchet's database refuses NUL characters, and its SDK cuts the text at line ends.
     data = base64.b64encode(json.dumps(record).encode()).decode()
     text = f"{failure.summary}\n{failure.traceback[-_TRACEBACK_CHARS:]}".replace("\x00", "\\x00")

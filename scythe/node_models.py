@@ -30,6 +30,9 @@ class ScatterGatherInput(BaseSpec):
     root_workflow_run_id: str | None = Field(
         default=None, description="Hatchet's id of the root node; None at the root."
     )
+    batch_size: int = Field(
+        default=1, ge=1, description="The number of leaves that one Hatchet task runs."
+    )
     leaf_format: Literal["scythe", "plain"] = Field(
         default="scythe",
         description="`plain` for a Hatchet task of the user's, which takes the spec itself.",

@@ -90,9 +90,10 @@ class NodeProgress:
         if not self._is_base:
             return await asyncio.to_thread(self._sum_children)
         counts = await self._run.count_children()
+        size, total = self._payload.batch_size, self._total  # a child is a batch of leaves
         return NodeCounts(
-            done=counts["completed"],
-            failed=counts["failed"] + counts["cancelled"],
+            done=min(total, counts["completed"] * size),
+            failed=min(total, (counts["failed"] + counts["cancelled"]) * size),
             running=counts["running"],
         )
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from scythe.status import RunStatus
 
 _LINE_PAUSE = 5.0  # seconds between two plain lines
+_PATIENCE = 5.0  # seconds for a worker to take up a run, before it is said that none does
 
 
 def format_seconds(seconds: float | None) -> str:
@@ -51,6 +52,7 @@ class ProgressView:
         self._task: Any = None
         self._last_line = ""
         self._last_time = 0.0
+        self._began = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._enabled and sys.stderr.isatty():
@@ -72,7 +74,8 @@ class ProgressView:
 
     def show(self, status: RunStatus) -> None:
         """Show a status."""
-        if not self._enabled:
+        young = time.monotonic() - self._began < _PATIENCE
+        if not self._enabled or (status.state == "queued" and young):
             return
         if self._bar is not None:
             self._update_bar(status)

@@ -16,7 +16,14 @@ from scythe.errors import ScytheError
 from scythe.files import split_s3_uri
 from scythe.gather import LeafSlice
 from scythe.layout import RunLayout
-from scythe.messages import SENTINEL, LeafInput, LeafRecord, decode_failure, decode_result
+from scythe.messages import (
+    SENTINEL,
+    LeafInput,
+    LeafRecord,
+    decode_batch,
+    decode_failure,
+    decode_result,
+)
 from scythe.node_models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
 from scythe.node_output import NodeFailure, write_base_node, write_inner_node
 from scythe.outcomes import FailureKind, LeafFailure
@@ -80,7 +87,8 @@ class _Node:
         """Run every spec of this node as a leaf, and write the node's tables."""
         queued = time.time()
         inputs = await self.in_thread(self._leaf_inputs, specs)
-        keys = [f"leaf-{row}" for row in self.rows]
+        batched = self.payload.batch_size > 1
+        keys = [f"leaf-{rows[0]}" for rows in (self._batches() if batched else _single(self.rows))]
         metadata = {
             "experiment_id": self.payload.experiment_id,
             "experiment_name": self.payload.task_name,
@@ -134,6 +142,8 @@ class _Node:
                 )
                 for text in texts
             ]
+        if self.payload.batch_size > 1:
+            return [self._batch_input(rows) for rows in self._batches()]
         return [
             LeafInput(
                 spec=text if len(text) <= _SPEC_BYTES else "",
@@ -147,7 +157,30 @@ class _Node:
         ]
 
     def _records(self, results: Sequence[dict[str, Any] | BaseException]) -> list[LeafRecord]:
-        return [self._record(result) for result in results]
+        if self.payload.batch_size == 1:
+            return [self._record(result) for result in results]
+        batches = zip(self._batches(), results, strict=True)
+        return [record for rows, result in batches for record in self._batch_records(rows, result)]
+
+    def _batches(self) -> list[range]:
+        size = self.payload.batch_size
+        return [self.rows[first : first + size] for first in range(0, len(self.rows), size)]
+
+    def _batch_input(self, rows: range) -> LeafInput:
+        return LeafInput(
+            rows=(rows.start, rows.stop, rows.step),
+            experiment_id=self.payload.experiment_id,
+            root_workflow_run_id=self.root_id,
+            storage_settings=self.payload.storage_settings,
+        )
+
+    def _batch_records(
+        self, rows: range, result: dict[str, Any] | BaseException
+    ) -> list[LeafRecord]:
+        if not isinstance(result, dict) or result.get(SENTINEL) != "batch":
+            return [self._record(result)] * len(rows)
+        text = result.get("records") or self.store.get_bytes(result["key"]).decode()
+        return decode_batch(text)
 
     def _record(self, result: dict[str, Any] | BaseException) -> LeafRecord:
         if isinstance(result, BaseException):
@@ -167,6 +200,10 @@ def _plain_record(output: dict[str, Any]) -> LeafRecord:
         message = f"the task's output is not that of an experiment: {error}"
         failure = LeafFailure(FailureKind.APPLICATION, type(error).__name__, message[:2000])
         return LeafRecord(failure, 1, None)
+
+
+def _single(rows: range) -> list[range]:
+    return [rows[number : number + 1] for number in range(len(rows))]
 
 
 def _error_text(error: BaseException) -> str:

@@ -27,6 +27,9 @@ class ScatterGather:
 
     def run_no_wait(self, payload: ScatterGatherInput, **metadata: Any) -> Any:
         """Start a tree and return a reference with `result()` and `aio_result()`."""
+        from scythe.known_tasks import make_nodes_known
+
+        make_nodes_known()
         return start_root(payload, metadata)
 
     def run(self, payload: ScatterGatherInput, **metadata: Any) -> ScatterGatherResult:

@@ -20,10 +20,13 @@ from scythe.tables import from_ipc
 OutputT = TypeVar("OutputT", bound=ExperimentOutputSpec)
 
 
-def start_single(name: str, output_type: type[OutputT], spec: Any) -> RunRef[OutputT]:
-    """Start one leaf of the experiment `name` and return a reference to it."""
+def start_single(experiment: Any, output_type: type[OutputT], spec: Any) -> RunRef[OutputT]:
+    """Start one leaf of an experiment and return a reference to it."""
     from scythe.engine import start_run
+    from scythe.known_tasks import make_known
 
+    name = experiment.name
+    make_known(experiment)
     reference = start_run(name, _payload(spec), {"experiment_name": name})
     return RunRef(reference, _reader(output_type, spec.storage_settings))
 

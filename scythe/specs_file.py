@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,20 @@ def read_spec_text(store: StoreConfig, key: str, row: int) -> str:
             first += count
     msg = f"{key} has {first} specs, there is no row {row}"
     raise IndexError(msg)
+
+
+@lru_cache(maxsize=1)
+def _spec_column(file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(file, columns=[SPEC_COLUMN, SORT_INDEX])
+    return table.column(SPEC_COLUMN), table.column(SORT_INDEX)
+
+
+def read_spec_texts(store: StoreConfig, key: str, rows: range) -> list[tuple[str, int]]:
+    """Read the specs of a batch: each as text, with its sort index."""
+    texts, order = _spec_column(_local_copy(store, key))
+    return [(texts[row].as_py(), order[row].as_py()) for row in rows]
 
 
 def sort_indices(specs: pa.Table) -> list[int]:

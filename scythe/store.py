@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ class Store:
         try:
             yield
         except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-            cause = error.__cause__ if isinstance(error, S3UploadFailedError) else error
+            cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
             raise StorageError(self._explain(verb, key, cause or error)) from (cause or error)
 
     def _explain(self, verb: str, key: str, error: BaseException) -> str:
@@ -170,3 +171,19 @@ def _make_client(config: StoreConfig, attempts: int) -> Any:
 def open_store(config: StoreConfig) -> Store:
     """Return the store for `config`; one client for each process and store."""
     return Store(config)
+
+
+@lru_cache(maxsize=16)
+def open_bucket(bucket: str, like: StoreConfig) -> Store:
+    """Return the store of any bucket, for reading.
+
+    Another bucket than that of `like` is opened with this process's own AWS keys. Where it has
+    none, as a node of a cluster may, those of `like` will do.
+    """
+    from boto3.session import Session
+
+    if bucket == like.bucket:
+        return open_store(like)
+    if Session().get_credentials() is not None:
+        return open_store(StoreConfig(bucket=bucket))
+    return open_store(replace(like, bucket=bucket))

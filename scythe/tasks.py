@@ -17,7 +17,6 @@ from scythe.messages import LeafInput, find_payload
 
 _SLICE_ITEMS = 900
 _SLICE_BYTES = 3_000_000  # the engine takes messages of 4 MiB, framing included
-_ENGINE_MARGIN = timedelta(seconds=60)  # our own timer ends a leaf; the engine's is a backstop
 
 LeafHandler = Callable[[LeafInput, "TaskRun"], Awaitable[dict[str, Any]]]
 NodeHandler = Callable[[Any, "NodeRun"], Awaitable[BaseModel]]
@@ -31,11 +30,17 @@ class PlainInput(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
-    """What a leaf's handler knows of its Hatchet run."""
+    """What a leaf's handler knows of its Hatchet run.
+
+    Attributes:
+        workflow_run_id: Hatchet's id of the run.
+        attempt: 1 for the first try.
+        extend: Gives the task more time in Hatchet.
+    """
 
     workflow_run_id: str
     attempt: int
-    additional_metadata: Mapping[str, Any]
+    extend: Callable[[timedelta], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ def leaf_task(experiment: Experiment[Any, Any], handler: LeafHandler) -> Any:
         config.setdefault("slot_cost", int(-(-options.resources.cpus // 1)))
 
     async def leaf(payload: LeafInput, ctx: Context) -> dict[str, Any]:
-        run = TaskRun(ctx.workflow_run_id, ctx.retry_count + 1, dict(ctx.additional_metadata or {}))
+        run = TaskRun(ctx.workflow_run_id, ctx.retry_count + 1, ctx.aio_refresh_timeout)
         return await handler(payload, run)
 
     try:
@@ -119,7 +124,8 @@ def leaf_task(experiment: Experiment[Any, Any], handler: LeafHandler) -> Any:
             input_validator=LeafInput,
             desired_worker_labels=_sdk_labels(options.desired_worker_labels),
             schedule_timeout=experiment.schedule_timeout,
-            execution_timeout=experiment.execution_timeout + _ENGINE_MARGIN,
+            # Our own timer ends a leaf; this one must not while a leaf waits for a place to run.
+            execution_timeout=experiment.execution_timeout + experiment.schedule_timeout,
             retries=options.retries,
             **config,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -79,8 +80,14 @@ class RecursionMap(BaseModel):
         return self.model_copy(update={"path": [*(self.path or []), step]})
 
 
-def plan_tree(n_specs: int) -> RecursionMap:
-    """Return a tree for this many specs in which no node has more than about 1,000 children."""
+def plan_tree(n_specs: int, batch_size: int = 1) -> RecursionMap:
+    """Return a tree for this many specs in which no node has more than about 1,000 children.
+
+    Args:
+        n_specs: The number of specs.
+        batch_size: The number of leaves that one task runs.
+    """
+    n_specs = math.ceil(n_specs / batch_size)
     if n_specs <= MAX_CHILDREN:
         return RecursionMap(factor=10, max_depth=0)
     depth = 1
@@ -89,3 +96,16 @@ def plan_tree(n_specs: int) -> RecursionMap:
     leaves = math.ceil(n_specs / MAX_CHILDREN)
     factor = max(2, math.ceil(leaves ** (1 / depth) - 1e-9))
     return RecursionMap(factor=factor, max_depth=depth)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """How the specs of a run are spread over Hatchet tasks.
+
+    Attributes:
+        tree: The tree of scatter nodes.
+        batch_size: The number of leaves that one task runs.
+    """
+
+    tree: RecursionMap
+    batch_size: int = 1

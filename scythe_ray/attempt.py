@@ -41,6 +41,9 @@ class PlaceLost(Exception):  # noqa: N818 - an event, not an error
 class Attempt:
     """A leaf that Ray was given. Call `outcome` once.
 
+    Attributes:
+        nodes: The nodes that may run it.
+
     Args:
         call: The try of the leaf.
         token: Unique for this submission.
@@ -64,7 +67,8 @@ class Attempt:
     ) -> None:
         self._retire = retire
         self._call, self._token, self._ref = call, token, ref
-        self._nodes, self._needs, self._controls = nodes, needs, controls
+        self.nodes = nodes
+        self._needs, self._controls = needs, controls
         self._result: asyncio.Future[bytes] = asyncio.wrap_future(ref.future())
         self._result.add_done_callback(_look_at)
         self._lost: asyncio.Future[LeafFailure] = asyncio.get_running_loop().create_future()
@@ -93,7 +97,7 @@ class Attempt:
                 raise ExecutorUnavailable(self._aborted) from None
             raise await self._classified(error) from None
         if self._retire:
-            await self._controls.retire(self._nodes, self._token)
+            await self._controls.retire(self.nodes, self._token)
         return load_outcome(data)
 
     async def abort(self, failure: LeafFailure) -> None:
@@ -113,7 +117,7 @@ class Attempt:
         due = now + self._call.timeout
         started = False
         while not await self._is_over(due if started else min(due, latest_start)):
-            seen = await self._controls.find(self._nodes, self._token)
+            seen = await self._controls.find(self.nodes, self._token)
             now = time.monotonic()
             if seen is None:
                 if now >= latest_start and not started:
@@ -159,18 +163,18 @@ class Attempt:
         import ray
 
         deadline = time.monotonic() + _END_WAIT
-        seen = await self._controls.end(self._nodes, self._token, GRACE, stack)
+        seen = await self._controls.end(self.nodes, self._token, GRACE, stack)
         if seen is None and not self._result.done():
             # Not begun, and should it begin now it waits to be ended: this cannot meet its end.
             with contextlib.suppress(Exception):
                 ray.cancel(self._ref, force=True)
         while not await self._is_over(time.monotonic() + _LOOK_AGAIN):
-            again = await self._controls.end(self._nodes, self._token, GRACE, False)
+            again = await self._controls.end(self.nodes, self._token, GRACE, False)
             seen = seen or again
             if time.monotonic() > deadline:
                 logger.error("Ray does not say that leaf %s is over.", self._call.leaf_id)
                 break
-        await self._controls.forget(self._nodes, self._token)
+        await self._controls.forget(self.nodes, self._token)
         if seen is not None and seen.left:
             logger.error(
                 "Leaf %s: processes %s on %s cannot be ended, even by SIGKILL.",
@@ -183,7 +187,7 @@ class Attempt:
     async def _classified(self, error: Exception) -> Exception:
         failure = failure_of(error)
         if failure.kind is FailureKind.WORKER_CRASH:
-            seen = await self._controls.report(self._nodes, self._token)
+            seen = await self._controls.report(self.nodes, self._token)
             if seen is None:  # it had not begun: Ray gave it to a process that was ending
                 return PlaceLost(failure, is_crash=False)
             failure = crash_failure(seen)

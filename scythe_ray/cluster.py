@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scythe_ray.discovery import answers
 from scythe_ray.resources import RayNode
 
 _NODES_TIMEOUT = 5  # seconds
 _ALIVE = 0  # in Ray's `GcsNodeInfo.GcsNodeState`
+_PREEMPTED = 3  # `AUTOSCALER_DRAIN_PREEMPTED` in its `NodeDeathInfo.Reason`
 
 
 @dataclass(slots=True)
@@ -25,7 +27,8 @@ class Cluster:
         gcs: Ray's client of the head.
         leave: Disconnects; blocks, with a deadline.
         close: Leaves it, or ends it; blocks, with deadlines.
-        attach_again: Attaches to a head that was lost and is back; raises `WorkerStartError`.
+        attach_again: Attaches to a head that was lost and is back, or, in the main thread, starts
+            another cluster of its own in place of one that was closed; raises `WorkerStartError`.
         temporary: A folder for the files of leaves, which goes with the cluster.
     """
 
@@ -47,9 +50,9 @@ class Cluster:
         process when another one takes its place.
 
         Raises:
+            ConnectionError: Nothing answers at the head's address.
             RayError: The head does not answer, or is another one than before.
         """
-        table = self.gcs.get_all_node_info(timeout=_NODES_TIMEOUT)
         return [
             RayNode(
                 node_id=node_id.hex(),
@@ -57,9 +60,22 @@ class Cluster:
                 address=info.node_manager_address,
                 resources=dict(info.resources_total),
             )
-            for node_id, info in table.items()
+            for node_id, info in self._table().items()
             if info.state == _ALIVE
         ]
+
+    def preempted_nodes(self) -> list[str]:
+        """Return the nodes that were taken away. Blocks and raises as `nodes` does."""
+        return [
+            node_id.hex()
+            for node_id, info in self._table().items()
+            if info.state != _ALIVE and info.death_info.reason == _PREEMPTED
+        ]
+
+    def _table(self) -> Mapping[Any, Any]:
+        if not answers(self.address):  # Ray's client would wait for its whole timeout
+            raise ConnectionError(f"no Ray head answers at {self.address}")
+        return self.gcs.get_all_node_info(timeout=_NODES_TIMEOUT)
 
 
 def is_other_head(error: BaseException) -> bool:

@@ -36,11 +36,13 @@ class Raylet:
         node_id: Ray's id of the node.
         address: `host:port` of its cluster's head.
         temp_dir: Its folder for sessions.
+        user: The user that it belongs to.
     """
 
     node_id: str
     address: str
     temp_dir: str
+    user: int
 
     @property
     def is_own(self) -> bool:
@@ -66,14 +68,15 @@ class Head:
 
 
 def raylets_here() -> list[Raylet]:
-    """Return the Ray nodes on this machine that belong to this user or to root."""
+    """Return the Ray nodes on this machine."""
     import psutil
 
     found: list[Raylet] = []
     for process in psutil.process_iter():
         try:
-            if process.name() != "raylet" or not _is_trusted(process.uids().real):
+            if process.name() != "raylet":
                 continue
+            user = process.uids().real
             flags = dict(
                 part[2:].split("=", 1)
                 for part in process.cmdline()
@@ -83,23 +86,21 @@ def raylets_here() -> list[Raylet]:
             continue
         node_id, address = flags.get("node_id", ""), flags.get("gcs-address", "")
         if node_id and address:
-            found.append(Raylet(node_id, address, flags.get("temp_dir", "")))
+            found.append(Raylet(node_id, address, flags.get("temp_dir", ""), user))
     return found
-
-
-def _is_trusted(user: int) -> bool:
-    return os.geteuid() in (0, user) or user == 0
 
 
 def ray_of_this_node(timeout: float) -> Head | None:
     """Return the head of the cluster that this machine is a node of, or None if there is none.
 
-    What programs started for themselves does not count; neither does what no longer answers.
+    It must be this user's or root's: whoever runs it gets the leaves and the bucket's keys. What
+    programs started for themselves does not count; neither does what no longer answers.
 
     Raises:
         WorkerStartError: There are several, or the one there is cannot be used.
     """
-    raylets = [one for one in raylets_here() if not one.is_own]
+    trusted = (os.geteuid(), 0)
+    raylets = [one for one in raylets_here() if one.user in trusted and not one.is_own]
     heads: dict[str, Head] = {}
     for address in dict.fromkeys(one.address for one in raylets):
         if not answers(address):
@@ -196,7 +197,8 @@ def probe(address: str, timeout: float) -> Head:
         raise WorkerStartError(
             f"The Ray head at {address} refuses this worker's authentication token ({AUTH_MODE} is "
             f"{mode}): put the cluster's token into ~/.ray/auth_token, or name its file in "
-            f"RAY_AUTH_TOKEN_PATH, and set {AUTH_MODE}=token."
+            f"RAY_AUTH_TOKEN_PATH, and set {AUTH_MODE}=token; or set SCYTHE_RAY_ADDRESS=local for "
+            "a cluster of this worker's own."
         ) from error
     except (TimeoutError, exceptions.RayError, RuntimeError, ValueError) as error:
         raise WorkerStartError(

@@ -10,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.executor import Capacity
-from scythe.outcomes import LeafCall, LeafFailure, LeafOutcome, LeafResult
+from scythe.outcomes import LeafCall, LeafFailure, LeafResult
 from scythe.pool_process import to_the_end
-from scythe_ray.attempt import Attempt, PlaceLost
+from scythe_ray.attempt import PlaceLost
 from scythe_ray.cluster import Cluster
 from scythe_ray.failures import closed_failure, lost_failure
-from scythe_ray.remote import UsedProcess
 from scythe_ray.resources import RayNode, demand_of
 from scythe_ray.session import Session
 from scythe_ray.settings import RaySettings
@@ -50,7 +49,6 @@ class RayExecutor:
         self._session = Session(cluster, nodes, settings.SCOPE, self._threads)
         self._attached = asyncio.Event()
         self._attached.set()
-        self._attempts: set[Attempt] = set()
         self._watch: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -70,7 +68,8 @@ class RayExecutor:
         crashed, losses = False, 0
         while True:
             try:
-                outcome = await self._attempt(call)
+                await self._until_attached()
+                outcome = await self._session.run(call, demand_of(call))
             except PlaceLost as loss:
                 again = crashed if loss.is_crash else losses >= self._settings.SYSTEM_RETRIES
                 if again:
@@ -93,17 +92,6 @@ class RayExecutor:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await to_the_end(self._closing)
 
-    async def _attempt(self, call: LeafCall) -> LeafOutcome | UsedProcess:
-        await self._until_attached()
-        attempt = await self._session.submit(call, demand_of(call))
-        self._attempts.add(attempt)
-        try:
-            if self._closing is not None:
-                await attempt.abort(closed_failure())
-            return await attempt.outcome()
-        finally:
-            self._attempts.discard(attempt)
-
     async def _until_attached(self) -> None:
         try:
             async with asyncio.timeout(_RECONNECT_WAIT):
@@ -120,8 +108,7 @@ class RayExecutor:
             why = await self._session.watch()
             logger.error("The Ray cluster is lost: %s.", why)
             self._attached.clear()
-            for attempt in self._attempts:
-                attempt.give_up(lost_failure(why))
+            self._session.give_up(lost_failure(why))
             # At once: Ray aborts this process when another head answers it.
             await loop.run_in_executor(self._threads, self._cluster.leave)
             await self._attach_again()
@@ -132,9 +119,7 @@ class RayExecutor:
         while not self._attached.is_set():
             await asyncio.sleep(_RECONNECT_EVERY)
             try:
-                self._cluster = await loop.run_in_executor(
-                    self._threads, self._cluster.attach_again
-                )
+                self._cluster = await self._another_cluster()
                 nodes = await loop.run_in_executor(self._threads, self._cluster.nodes)
             except Exception as error:  # noqa: BLE001 - whatever it is, it may be over the next time
                 if said != str(error):
@@ -145,13 +130,19 @@ class RayExecutor:
             self._attached.set()
             logger.warning("Attached to the Ray cluster at %s again.", self._cluster.address)
 
+    async def _another_cluster(self) -> Cluster:
+        loop = asyncio.get_running_loop()
+        if not self._cluster.is_own:
+            return await loop.run_in_executor(self._threads, self._cluster.attach_again)
+        await loop.run_in_executor(self._threads, self._cluster.close)
+        # Here, although nothing else runs meanwhile: it ends with the thread that starts it.
+        return self._cluster.attach_again()
+
     async def _close(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        ending = [attempt.abort(closed_failure()) for attempt in self._attempts]
-        await asyncio.gather(*ending, return_exceptions=True)
         self._attached.set()  # those that wait for it see that it is closed
-        await self._session.close()
+        await self._session.close(closed_failure())
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._threads, self._cluster.close)
         self._threads.shutdown(wait=False)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafStats
 from scythe_ray.control import Sighting
 from scythe_ray.process import EXIT_NOTE
+from scythe_ray.resources import RayNode
 
 START_TIMEOUT = 300.0  # seconds for importing the user's code, as in the local pool
 _KIND_OF: Sequence[tuple[str, FailureKind]] = (  # the first class that an exception is one of
@@ -52,8 +53,6 @@ def failure_of(error: BaseException) -> LeafFailure:
             kind = candidate
             break
     message = str(error).strip() or type(error).__name__
-    if kind is FailureKind.NODE_LOST and "preempt" in message.lower():
-        kind = FailureKind.PREEMPTED
     if kind is FailureKind.ENVIRONMENT and isinstance(error, ray.exceptions.RayTaskError):
         last = message.splitlines()[-1]
         message = (
@@ -137,6 +136,16 @@ def closed_failure() -> LeafFailure:
         "WorkerStopped",
         "the worker is stopping: another one can take the leaf",
         stats=LeafStats(platform.node()),
+    )
+
+
+def node_lost_failure(node: RayNode) -> LeafFailure:
+    """Return the failure of a leaf whose node is gone."""
+    return LeafFailure(
+        FailureKind.NODE_LOST,
+        "NodeLost",
+        f"the Ray node {node.name} of the leaf is gone (node id {node.node_id})",
+        stats=LeafStats(node.host),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Threads
 
 from scythe.errors import ExecutorUnavailable
@@ -15,7 +15,8 @@ from scythe_ray.resources import Demand, RayNode, able_nodes, explain_infeasible
 
 _MAX_AGE = 1.0  # seconds, of a table by which a leaf is refused
 _EVERY = 2.0
-_PATIENCE = 3  # questions in a row without an answer
+_PATIENCE = 30.0  # seconds; a head that keeps its state may come back
+_PATIENCE_WITH_OWN = 5.0
 logger = logging.getLogger("scythe.ray")
 
 
@@ -30,6 +31,7 @@ class NodeTable:
 
     def __init__(self, cluster: Cluster, nodes: Sequence[RayNode], threads: Threads) -> None:
         self._cluster, self._threads = cluster, threads
+        self._patience = _PATIENCE_WITH_OWN if cluster.is_own else _PATIENCE
         self._nodes = list(nodes)
         self._read_at = time.monotonic()
 
@@ -51,24 +53,30 @@ class NodeTable:
             raise ExecutorUnavailable(infeasible_failure(explain_infeasible(demand, self._nodes)))
         return able
 
-    async def watch(self) -> str:
+    async def watch(self, on_gone: Callable[[list[RayNode]], None]) -> str:
         """Keep the table fresh; return why when the head is lost.
 
         Ray itself would say so late, or never, and abort this process should another head take its
         place.
+
+        Args:
+            on_gone: Called with the nodes that are not there any more.
         """
-        unanswered = 0
+        answered, before = time.monotonic(), self._nodes
         while True:
             await asyncio.sleep(_EVERY)
             try:
                 await self._read()
-                unanswered = 0
             except Exception as error:  # noqa: BLE001 - whatever Ray raises, there is no table
-                unanswered += 1
                 if is_other_head(error):
                     return f"another head was started at {self._cluster.address}"
-                if unanswered >= _PATIENCE:
+                if time.monotonic() - answered > self._patience:
                     return f"its head at {self._cluster.address} does not answer"
+                continue
+            alive = {node.node_id for node in self._nodes}
+            if gone := [node for node in before if node.node_id not in alive]:
+                on_gone(gone)
+            answered, before = time.monotonic(), self._nodes
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()

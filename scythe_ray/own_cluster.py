@@ -10,7 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from scythe.errors import WorkerStartError
 from scythe.guard import Guard
@@ -67,7 +67,7 @@ def start_cluster(settings: RaySettings, slots: int | None, labels: Mapping[str,
         gcs=gcs_client(info["gcs_address"]),
         leave=leave,
         close=own.close,
-        attach_again=own.refuse,
+        attach_again=lambda: start_cluster(settings, slots, labels),
         temporary=own.temporary,
     )
 
@@ -134,13 +134,6 @@ class _OwnCluster:
                 self._guard = None
             self._environment.restore()
             shutil.rmtree(self._folder, ignore_errors=True)
-
-    def refuse(self) -> NoReturn:
-        """Raise: such a cluster does not come back; Ray ends this process within a minute."""
-        raise WorkerStartError(
-            "The Ray cluster that this worker started is gone. The worker starts again with a new "
-            "one."
-        )
 
     def end_of_logs(self) -> str:
         """Return the last lines of the logs that may say why it did not start."""

@@ -1,7 +1,9 @@
-"""One attachment to a cluster: what is exported to it, its nodes, and the channel to its leaves."""
+"""One attachment to a cluster: what is exported to it, its nodes, and the leaves that it has."""
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import itertools
 import pickle
 import uuid
@@ -10,13 +12,13 @@ from concurrent.futures import Executor as Threads
 from typing import Any, Literal
 
 from scythe.errors import ExecutorUnavailable
-from scythe.outcomes import LeafCall
-from scythe_ray.attempt import Attempt
+from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
+from scythe_ray.attempt import Attempt, PlaceLost
 from scythe_ray.cluster import Cluster
 from scythe_ray.controls import Controls
-from scythe_ray.failures import infeasible_failure
+from scythe_ray.failures import infeasible_failure, node_lost_failure
 from scythe_ray.nodes import NodeTable
-from scythe_ray.remote import Job, run_envelope, this_driver
+from scythe_ray.remote import Job, UsedProcess, run_envelope, this_driver
 from scythe_ray.resources import GPU, Demand, RayNode
 
 _NAME_CHARS = 60
@@ -54,14 +56,45 @@ class Session:
         self._scope, self._here = scope, cluster.node_id
         self._nodes = NodeTable(cluster, nodes, threads)
         self._controls = Controls(driver, self._driver, cluster.node_id, threads)
+        self._cluster, self._threads = cluster, threads
+        self._attempts: set[Attempt] = set()
+        self._aborted: LeafFailure | None = None
 
-    async def submit(self, call: LeafCall, demand: Demand) -> Attempt:
-        """Give a leaf to Ray.
+    async def run(self, call: LeafCall, demand: Demand) -> LeafOutcome | UsedProcess:
+        """Give a leaf to Ray and see it end, see `Attempt.outcome`.
 
         Raises:
-            ExecutorUnavailable: No node could run it, or Ray refuses what it asks for.
+            ExecutorUnavailable: Also where no node could run it, or Ray refuses what it asks for.
         """
         able = [node.node_id for node in await self._nodes.admit(demand)]
+        if self._aborted is not None:
+            raise ExecutorUnavailable(self._aborted)
+        attempt = self._submit(call, demand, able)
+        self._attempts.add(attempt)
+        try:
+            return await attempt.outcome()
+        except PlaceLost as loss:
+            raise await self._refined(loss) from None
+        finally:
+            self._attempts.discard(attempt)
+
+    async def watch(self) -> str:
+        """Look after the nodes; return why when the cluster is lost."""
+        return await self._nodes.watch(self._on_gone)
+
+    def give_up(self, failure: LeafFailure) -> None:
+        """Let all leaves fail with this at once: Ray can no longer be asked for anything."""
+        for attempt in self._attempts:
+            attempt.give_up(failure)
+
+    async def close(self, failure: LeafFailure) -> None:
+        """End all leaves, which fail with this, and remove what their processes left."""
+        self._aborted = failure
+        ending = [attempt.abort(failure) for attempt in self._attempts]
+        await asyncio.gather(*ending, return_exceptions=True)
+        await self._controls.close()
+
+    def _submit(self, call: LeafCall, demand: Demand, able: list[str]) -> Attempt:
         stays = self._scope == "node" and self._here in able
         nodes = [self._here] if stays else able
         self._controls.prepare(nodes)
@@ -86,10 +119,23 @@ class Session:
             ) from error
         return Attempt(call, token, ref, nodes, demand.describe(), self._controls, retire=once)
 
-    async def watch(self) -> str:
-        """Return why when the cluster is lost."""
-        return await self._nodes.watch()
+    def _on_gone(self, nodes: list[RayNode]) -> None:
+        """Give up the leaves that can only have been on these nodes: Ray may take a minute."""
+        gone = {node.node_id: node for node in nodes}
+        for attempt in self._attempts:
+            if gone.keys() >= set(attempt.nodes):
+                attempt.give_up(node_lost_failure(gone[attempt.nodes[0]]))
 
-    async def close(self) -> None:
-        """Remove what the leaves' processes left. No leaf runs any more."""
-        await self._controls.close()
+    async def _refined(self, loss: PlaceLost) -> PlaceLost:
+        """Tell a node that was preempted from one that died."""
+        if loss.failure.kind is not FailureKind.NODE_LOST:
+            return loss
+        loop = asyncio.get_running_loop()
+        try:
+            taken = await loop.run_in_executor(self._threads, self._cluster.preempted_nodes)
+        except Exception:  # noqa: BLE001 - the head is gone too
+            return loss
+        if not any(node_id in loss.failure.message for node_id in taken):
+            return loss
+        failure = dataclasses.replace(loss.failure, kind=FailureKind.PREEMPTED)
+        return PlaceLost(failure, is_crash=False)

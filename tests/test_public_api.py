@@ -156,8 +156,9 @@ def test_file_references_take_what_scythe_engine_takes() -> None:
 
     from scythe.utils.filesys import FileReference, OptionalFileReference, S3Url
 
-    assert {S3Url, HttpUrl, Path} <= set(get_args(FileReference))
-    assert set(get_args(OptionalFileReference)) == {*get_args(FileReference), type(None)}
+    union, optional = get_args(FileReference)[0], get_args(OptionalFileReference)[0]
+    assert {S3Url, HttpUrl, Path} <= set(get_args(union))
+    assert set(get_args(optional)) == {*get_args(union), type(None)}
 
 
 def error_classes() -> list[type[BaseException]]:

@@ -24,6 +24,7 @@ from scythe.hatchet import hatchet
 from scythe.stack import running, up
 
 INTERRUPTED = 130
+CANCEL_LIMIT = 20.0  # seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,14 +48,7 @@ def demo(options: argparse.Namespace) -> int:
     on_local_stack = not token_is_given()
     if on_local_stack:
         ensure_stack()
-    log = options.out / "worker.log"
-    say(f"Starting a worker with executor ray. Its log: {log}")
-    with WorkerProcess(log) as worker:
-        worker.start()
-        worker.wait_until_ready()
-        print(worker.output().rstrip(), flush=True)
-        code = study(options, worker)
-        say("Stopping the worker.")
+    code = study(options)
     say(f"Done after {time.monotonic() - began:.0f} s.")
     if on_local_stack:
         say("The local stack goes on: `scythe dev status` shows it, `scythe dev stop` stops it.")
@@ -72,17 +66,35 @@ def ensure_stack() -> None:
     up(report=say)
 
 
-def study(options: argparse.Namespace, worker: WorkerProcess) -> int:
-    """Run the study; when it is interrupted, the run is cancelled.
+def study(options: argparse.Namespace) -> int:
+    """Start a worker, run the study, and end the worker.
 
     Returns:
         The exit code.
     """
-    run = allocate.start(make_designs(options.designs, options.weather))
+    run = None
+    log = options.out / "worker.log"
+    say(f"Starting a worker with executor ray. Its log: {log}")
+    try:
+        with WorkerProcess(log) as worker:
+            worker.start()
+            worker.wait_until_ready()
+            print(worker.output().rstrip(), flush=True)
+            run = allocate.start(make_designs(options.designs, options.weather))
+            code = wait(run, options, worker)
+            say("Stopping the worker.")
+    except (KeyboardInterrupt, WorkerError):
+        if run is not None:
+            cancel(run)
+        raise
+    return code
+
+
+def wait(run: ExperimentRun, options: argparse.Namespace, worker: WorkerProcess) -> int:
+    """Wait for the run, or for the end of the worker."""
     try:
         return allocate.finish(run, options.weather, options.out)
     except KeyboardInterrupt:
-        cancel(run)
         worker.check()
         raise
 
@@ -92,12 +104,19 @@ def cancel(run: ExperimentRun) -> None:
     from hatchet_sdk import V1TaskStatus
     from hatchet_sdk.features.runs import BulkCancelReplayOpts, RunFilter
 
-    of_this_run = RunFilter(
+    say("Cancelling the run.")
+    left = RunFilter(
         since=run.timestamp.replace(tzinfo=UTC) - timedelta(minutes=1),
         statuses=[V1TaskStatus.QUEUED, V1TaskStatus.RUNNING],
         additional_metadata={"experiment_id": run.experiment_id},
     )
-    hatchet.runs.bulk_cancel(BulkCancelReplayOpts(filters=of_this_run))
+    deadline = time.monotonic() + CANCEL_LIMIT
+    while hatchet.runs.list(**dict(left), only_tasks=True, limit=1).rows:
+        if time.monotonic() > deadline:
+            say("Hatchet has not cancelled all of it: the next worker gets what is left.")
+            return
+        hatchet.runs.bulk_cancel(BulkCancelReplayOpts(filters=left))
+        time.sleep(0.5)
 
 
 def say(line: str) -> None:

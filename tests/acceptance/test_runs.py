@@ -21,9 +21,7 @@ def start(app: Any, specs: list[Any], **options: Any) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_a_tree_finishes_on_two_slots(
-    executor: str, stack: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_tree_finishes_on_two_slots(executor: str, stack: dict[str, str], tmp_path: Path) -> None:
     from scythe.scatter_gather import RecursionMap
 
     app = load_app("mixed")
@@ -98,6 +96,30 @@ def test_a_process_that_runs_leaves_is_killed(
     assert (result.n_leaves, result.n_failed) == (200, 0), run.errors().to_pylist()[:1]
     scalars = run.results("scalars").to_pandas()
     assert scalars["doubled"].tolist() == [2 * i for i in range(200)]
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_batch_fails_leaf_by_leaf(executor: str, stack: dict[str, str], tmp_path: Path) -> None:
+    app = load_app("mixed")
+    modes = dict.fromkeys((3, 17), "raise") | {30: "exit", 31: "segfault"}
+    specs = [
+        app.MixedInput(experiment_id="x", sort_index=i, mode=modes.get(i, "good"))
+        for i in range(100)
+    ]
+    with worker("mixed", tmp_path / "log", SCYTHE_WORKER_EXECUTOR=executor):
+        run, ref = start(app, specs, batch_size=40)
+        result = ref.result(timeout=120)
+    assert (result.n_leaves, result.n_failed) == (100, 4)
+    good = [i for i in range(100) if i not in modes]
+    scalars = run.results("scalars").to_pandas()
+    assert scalars["doubled"].tolist() == [2 * i for i in good]
+    errors = run.errors().to_pandas()
+    assert errors.index.get_level_values("sort_index").tolist() == list(modes)
+    assert errors["attempts"].tolist() == [2, 2, 2, 2]
+    assert errors["kind"].tolist() == ["application_error"] * 3 + ["worker_crash"]
+    ids = run.results("leaves").to_pandas().index.get_level_values("workflow_run_id")
+    assert len(set(ids)) == 100
+    assert len({one.rsplit("-", 1)[0] for one in ids}) == 3
 
 
 def test_the_example_of_the_engines_readme(stack: dict[str, str], tmp_path: Path) -> None:
@@ -175,7 +197,8 @@ def test_the_tables_of_that_example(stack: dict[str, str], tmp_path: Path) -> No
     assert len(set(weather)) == 2
     assert all(uri.startswith("s3://") for uri in weather)
     files = read("result_file_refs")
-    hourly = pd.read_parquet(io.BytesIO(store.get_bytes(split_s3_uri(files["timeseries"].iloc[3])[1])))
+    key = split_s3_uri(files["timeseries"].iloc[3])[1]
+    hourly = pd.read_parquet(io.BytesIO(store.get_bytes(key)))
     assert hourly["heating"].sum() == pytest.approx(scalars["heating"].iloc[3])
     daily = read("daily")
     assert daily.index.names[-1] == "sort_subindex"

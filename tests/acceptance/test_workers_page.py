@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,39 @@ def labels_of(row: Any) -> dict[str, str]:
     return {label.key: label.value for label in row.labels or []}
 
 
+def test_dynamic_registration(stack_here: None, app: Any, logs: Path) -> None:
+    """You can also register experiments at worker start time instead of at import time.
+
+    The script of the page does not guard its start.
+    """
+    from my_experiments import my_simulation_fn  # the app's
+
+    from scythe.experiment import Experiment
+
+    with running(APP, "dynamic.py", log=logs / "dynamic", AWS_BATCH_JOB_ARRAY_INDEX="1") as worker:
+        worker.wait_ready()
+        assert Experiment(my_simulation_fn).run(spec(app)).worker == worker.tag
+        assert [row.name for row in worker.rows()] == [
+            "ScytheWorker--AWSBatch0001",
+            "ScytheWorker--AWSBatch0001--fan",
+        ]
+        worker.stop()
+
+
+def test_additional_workflows(stack_here: None, logs: Path) -> None:
+    """These workflows are registered with the Hatchet worker alongside the others."""
+    import my_workflows  # the app's
+
+    name = {"SCYTHE_WORKER_NAME": "pipelines"}
+    with running(APP, "pipelines.py", log=logs / "pipelines", **name) as worker:
+        worker.wait_ready()
+        assert [row.name for row in worker.rows()] == ["pipelines", "pipelines--fan"]
+        result = my_workflows.my_pipeline_workflow.run()
+        assert result["second"] == {"number": 21}
+        assert my_workflows.my_task.run() == {"number": 7}
+        worker.stop()
+
+
 @pytest.fixture(scope="module")
 def gpu_worker(stack_here: None, logs: Path) -> Generator[WorkerProcess]:
     """A leaf worker: one simulation at a time, with GPU and memory, hosted by Fly.io."""
@@ -79,14 +113,32 @@ def gpu_worker(stack_here: None, logs: Path) -> Generator[WorkerProcess]:
         worker.stop()
 
 
-class TestBasicWorker:
-    @pytest.fixture(scope="class")
-    def worker(self, stack_here: None, logs: Path) -> Generator[WorkerProcess]:
-        with running(APP, "main.py", log=logs / "basic") as worker:
-            worker.wait_ready()
-            yield worker
-            worker.stop()
+@pytest.fixture(scope="class")
+def worker(stack_here: None, logs: Path) -> Generator[WorkerProcess]:
+    """The worker of the page's first example."""
+    with running(APP, "main.py", log=logs / "basic") as worker:
+        worker.wait_ready()
+        yield worker
+        worker.stop()
 
+
+@pytest.fixture(scope="class")
+def fan_worker(gpu_worker: WorkerProcess, stack_here: None, logs: Path) -> Generator[WorkerProcess]:
+    """A fan worker, hosted by AWS Copilot."""
+    with running(
+        APP,
+        "main.py",
+        log=logs / "fan",
+        SCYTHE_WORKER_DOES_LEAF="False",
+        SCYTHE_WORKER_DURABLE_SLOTS="50",
+        COPILOT_ENVIRONMENT_NAME="prod",
+    ) as worker:
+        worker.wait_ready()
+        yield worker
+        worker.stop()
+
+
+class TestBasicWorker:
     def test_all_known_experiments_and_the_scatter_gather_workflow_are_registered(
         self, worker: WorkerProcess
     ) -> None:
@@ -135,29 +187,13 @@ class TestBasicWorker:
 
 
 class TestSeparateRoles:
-    @pytest.fixture(scope="class")
-    def fan_worker(
-        self, gpu_worker: WorkerProcess, stack_here: None, logs: Path
-    ) -> Generator[WorkerProcess]:
-        with running(
-            APP,
-            "main.py",
-            log=logs / "fan",
-            SCYTHE_WORKER_DOES_LEAF="False",
-            SCYTHE_WORKER_DURABLE_SLOTS="50",
-            COPILOT_ENVIRONMENT_NAME="prod",
-        ) as worker:
-            worker.wait_ready()
-            yield worker
-            worker.stop()
-
     def test_slots_1_means_one_simulation_at_a_time(
         self, gpu_worker: WorkerProcess, app: Any
     ) -> None:
         """Setting SLOTS=1 means each worker runs one simulation at a time."""
         refs = [app.gpu_simulation.run_no_wait(spec(app, 0.3)) for _ in range(3)]
         outputs = sorted((ref.result(timeout=60) for ref in refs), key=lambda out: out.started)
-        for one, next_one in zip(outputs, outputs[1:], strict=False):
+        for one, next_one in pairwise(outputs):
             assert one.finished <= next_one.started
 
     def test_flags_are_exposed_as_hatchet_worker_labels(self, gpu_worker: WorkerProcess) -> None:
@@ -183,43 +219,11 @@ class TestSeparateRoles:
             assert set(run.results("scalars").to_pandas()["worker"]) == {gpu_worker.tag}
 
 
-def test_dynamic_registration(stack_here: None, app: Any, logs: Path) -> None:
-    """You can also register experiments at worker start time instead of at import time.
-
-    The script of the page does not guard its start.
-    """
-    from scythe.experiment import Experiment
-    from my_experiments import my_simulation_fn  # the app's
-
-    with running(APP, "dynamic.py", log=logs / "dynamic", AWS_BATCH_JOB_ARRAY_INDEX="1") as worker:
-        worker.wait_ready()
-        assert Experiment(my_simulation_fn).run(spec(app)).worker == worker.tag
-        assert [row.name for row in worker.rows()] == [
-            "ScytheWorker--AWSBatch0001",
-            "ScytheWorker--AWSBatch0001--fan",
-        ]
-        worker.stop()
-
-
-def test_additional_workflows(stack_here: None, logs: Path) -> None:
-    """These workflows are registered with the Hatchet worker alongside the others."""
-    import my_workflows  # the app's
-
-    name = {"SCYTHE_WORKER_NAME": "pipelines"}
-    with running(APP, "pipelines.py", log=logs / "pipelines", **name) as worker:
-        worker.wait_ready()
-        assert [row.name for row in worker.rows()] == ["pipelines", "pipelines--fan"]
-        result = my_workflows.my_pipeline_workflow.run()
-        assert result["second"] == {"number": 21}
-        assert my_workflows.my_task.run() == {"number": 7}
-        worker.stop()
-
-
 @pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
 def test_with_uv(stack_here: None, app: Any, logs: Path) -> None:
     """Running workers: with uv."""
     with running(
-        APP, "-m", "uv", "run", "--active", "--no-project", "main.py", log=logs / "uv"
+        APP, "run", "--active", "--no-project", "main.py", log=logs / "uv", program="uv"
     ) as worker:
         worker.wait_ready()
         assert app.simulation.run(spec(app)).worker == worker.tag

@@ -26,27 +26,33 @@ class WorkerProcess:
 
     Args:
         app: Folder of the app.
-        command: What follows the interpreter.
+        command: What follows the program.
         log: Takes what it prints.
+        program: What is run; the interpreter by default.
         variables: Its further environment.
     """
 
-    def __init__(self, app: str, *command: str, log: Path, **variables: str) -> None:
+    def __init__(
+        self,
+        app: str,
+        *command: str,
+        log: Path,
+        program: str = sys.executable,
+        **variables: str,
+    ) -> None:
         self.log = log
         self.tag = uuid.uuid4().hex
         self.began = time.time()
         bare = {k: v for k, v in os.environ.items() if not k.startswith("SCYTHE_WORKER_")}
-        with log.open("wb") as output:
+        with log.open("wb") as output, _interruptible():
             self.popen = subprocess.Popen(
-                [sys.executable, *command],
+                [program, *command],
                 cwd=APPS / app,
                 env={**bare, TAG: self.tag, "SCYTHE_RAY_ADDRESS": "local", **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # it leads a group, as in a terminal
-                # A test run in the background ignores Ctrl-C, and would hand that on.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
 
     @property
@@ -120,9 +126,19 @@ class WorkerProcess:
 
 
 @contextmanager
-def running(app: str, *command: str, log: Path, **variables: str) -> Generator[WorkerProcess]:
+def _interruptible() -> Generator[None]:
+    """Tests that run in the background ignore Ctrl-C; what they start should not inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def running(app: str, *command: str, log: Path, **options: str) -> Generator[WorkerProcess]:
     """Run a worker until the test is over; the test may end it itself."""
-    worker = WorkerProcess(app, *command, log=log, **variables)
+    worker = WorkerProcess(app, *command, log=log, **options)
     try:
         yield worker
     except BaseException:

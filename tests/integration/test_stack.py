@@ -23,10 +23,12 @@ import pytest
 
 from scythe.errors import StackError
 from scythe.stack import StackConnection, reset, running, starting, status, stop, up
+from scythe.stack.account import database_account
 from scythe.stack.engine_build import engine_program, engine_version
 from scythe.stack.health import Health
 from scythe.stack.identity import ProcessRecord
 from scythe.stack.paths import PARTS, layout_of
+from scythe.stack.programs import postgres_folders
 from scythe.stack.s3_request import signed_request
 from scythe.stack.state import read_secrets, read_state
 
@@ -117,6 +119,24 @@ def assert_works(connection: StackConnection) -> None:
     assert put(connection, "works", b"1") == 200
     code, body = call_api(connection, f"/api/v1/tenants/{tenant_of(connection)}/worker")
     assert code == 200, body
+
+
+def query(home: Path, sql: str) -> list[str]:
+    """Ask the database."""
+    account = database_account()
+    folder = layout_of(home).sockets
+    psql = postgres_folders()[0] / "pginstall" / "bin" / "psql"
+    done = subprocess.run(
+        [psql, "-X", "-A", "-t", "-h", folder, "-U", "postgres", "-d", "hatchet", "-c", sql],
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[] if account else None,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
 
 
 def cli(home: Path, *words: str) -> subprocess.Popen[str]:
@@ -267,6 +287,20 @@ class TestDeath:
         assert again == connection
         assert_works(again)
         assert request(again, "GET", f"before-{part}") == 200
+
+    def test_a_new_engine_has_all_the_work_at_once(
+        self, home: Path, connection: StackConnection
+    ) -> None:
+        # Left to itself, Hatchet waits a minute for the engine that was killed: nothing runs.
+        os.kill(processes(home)["engine"].pid, signal.SIGKILL)
+        up(home, print)
+        for kind in ("Controller", "Scheduler", "TenantWorker"):
+            column = "worker" if kind == "TenantWorker" else kind.lower()
+            rows = query(home, f'SELECT "id" FROM "{kind}Partition"')
+            assert len(rows) == 1, kind
+            tenant = f'SELECT "{column}PartitionId" FROM "Tenant" WHERE slug = \'default\''
+            assert query(home, tenant) == rows, kind
+        assert len(query(home, 'SELECT "id" FROM "Dispatcher"')) == 1
 
     def test_a_reused_process_number_is_noticed(
         self, home: Path, connection: StackConnection

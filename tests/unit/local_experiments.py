@@ -175,6 +175,19 @@ def uses_processes(spec: Task) -> Text:
 
 
 @ExperimentRegistry.Register()
+def ends_its_forks(spec: Task) -> Text:
+    """Forks, and ends the new process at once, as pools do that are not needed any more."""
+    endings: set[int] = set()
+    for _ in range(500):
+        child = os.fork()
+        if child == 0:
+            time.sleep(LONG)
+        os.kill(child, signal.SIGTERM)
+        endings.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return Text(text=str(endings))
+
+
+@ExperimentRegistry.Register()
 def crashes_with_children(spec: Task) -> Text:
     """Leaves a program in a session of its own, then ends its process."""
     child = subprocess.Popen(["sleep", str(LONG)], start_new_session=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import pytest
-from pydantic import BaseModel, Field, FilePath, HttpUrl, ValidationError
+from pydantic import BaseModel, Field, FilePath, FileUrl, HttpUrl, ValidationError
 
 from scythe.base import ExperimentOutputSpec
 from scythe.files import (
@@ -109,6 +109,24 @@ def test_local_and_remote_files() -> None:
 def test_a_file_uri_is_remote() -> None:
     files = Files.model_validate({"plain": "file:///tmp/a%20b"})
     assert list(files.remote_artifact_file_paths) == ["plain"]
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ("s3://b/a%20b", S3Url),
+        ("https://example.org/x", HttpUrl),
+        ("file:///tmp/x", FileUrl),
+        ("/tmp/x", Path),
+        ("a b/c", Path),
+    ],
+)
+def test_a_reference_is_the_same_from_python_and_from_json(given: str, kind: type) -> None:
+    from_python = Files(plain=given)  # pyright: ignore[reportArgumentType]
+    from_json = Files.model_validate_json(from_python.model_dump_json())
+    assert type(from_python.plain) is type(from_json.plain) or kind is Path
+    assert isinstance(from_json.plain, kind)
+    assert from_json == from_python
 
 
 def test_replacing_files_makes_a_copy() -> None:

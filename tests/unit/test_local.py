@@ -398,6 +398,10 @@ def test_a_leaf_may_use_processes_itself(pool: Pool, caplog, how: str) -> None:
     assert "left processes" not in caplog.text
 
 
+def test_what_a_leaf_forks_ends_by_a_signal_as_usual(pool: Pool) -> None:
+    assert pool.text(experiments.ends_its_forks) == str({-signal.SIGTERM.value})
+
+
 # --- timeout and cancel --------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import textwrap
+import time
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_plain_lines_without_a_terminal() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout == ""
     first, last = done.stderr.splitlines()
-    assert "wait for a worker" in first
+    assert first.startswith("10/40 leaves (25 %): 9 done, 1 failed, 2 running")
     assert last == "40/40 leaves (100 %): 37 done, 3 failed, 0 running, 4.0/s"
 
 
@@ -93,6 +94,18 @@ def test_equal_lines_are_written_once(capsys: pytest.CaptureFixture[str]) -> Non
         for _ in range(3):
             view.show(status(state="done", total=1, done=1))
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_run_that_no_worker_takes_up_says_so_after_a_while(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ProgressView(enabled=True) as view:
+        view.show(status(state="queued", total=40))
+        assert capsys.readouterr().err == ""
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 6)
+        view.show(status(state="queued", total=40))
+    assert "40 leaves wait for a worker" in capsys.readouterr().err
 
 
 def test_the_line_of_a_run_that_failed_says_why() -> None:

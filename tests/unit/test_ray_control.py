@@ -84,7 +84,9 @@ def test_what_a_leaf_started_ends_with_it(start: Start, tmp_path: Path) -> None:
 def test_a_leaf_that_ended_by_itself_leaves_no_process(start: Start, tmp_path: Path) -> None:
     start("child")
     wait_for(lambda: text_of(tmp_path / "log.done"))
-    left = [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "600"]]
+    left = [
+        one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "600"]
+    ]
     mine = [one.pid for one in left if one.environ().get("SCYTHE_PROCESS") == "ray/child-1."]
     assert mine == []
 
@@ -162,7 +164,9 @@ def test_a_record_of_a_process_that_is_gone_ends_nobody(tmp_path: Path) -> None:
     innocent = subprocess.Popen(["sleep", "600"], start_new_session=True)
     try:
         with (folder / f"{innocent.pid}{RECORD}").open("w+b") as file:
-            entry = Entry("t-1", innocent.pid, 1.0, time.monotonic(), "ray/t-1.", str(tmp_path / "x"))
+            entry = Entry(
+                "t-1", innocent.pid, 1.0, time.monotonic(), "ray/t-1.", str(tmp_path / "x")
+            )
             write_entry(file.fileno(), entry)
             assert read_entry(file.fileno()) == entry
         control = NodeControl(folder)

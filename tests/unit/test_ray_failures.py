@@ -84,7 +84,6 @@ def test_exceptions_of_ray_have_a_kind() -> None:
         exceptions.WorkerCrashedError(): FailureKind.WORKER_CRASH,
         exceptions.TaskCancelledError(): FailureKind.CANCELLED,
         exceptions.NodeDiedError("node died"): FailureKind.NODE_LOST,
-        exceptions.NodeDiedError("the node was preempted"): FailureKind.PREEMPTED,
         exceptions.LocalRayletDiedError(): FailureKind.NODE_LOST,
         exceptions.RuntimeEnvSetupError("pip"): FailureKind.ENVIRONMENT,
         exceptions.ObjectLostError("00", None, ""): FailureKind.RESULT_LOST,

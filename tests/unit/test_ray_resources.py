@@ -46,7 +46,11 @@ def call(resources: LeafResources | None = None, **labels: str) -> LeafCall:
             {"high_memory": "yes", "high_cpu": "yes"},
             {"CPU": 4, "memory": 10, "high_memory": 1, "high_cpu": 1},
         ),
-        (LeafResources(custom={"high_memory": 3}), {"high_memory": "yes"}, {"CPU": 1, "high_memory": 3}),
+        (
+            LeafResources(custom={"high_memory": 3}),
+            {"high_memory": "yes"},
+            {"CPU": 1, "high_memory": 3},
+        ),
         (LeafResources(cpus=0, custom={"license": 0.5}), {}, {"license": 0.5}),
     ],
 )

@@ -1,3 +1,4 @@
+# ruff: noqa: I001 - as on the page
 from scythe.worker import ScytheWorkerConfig
 from experiments import *  # noqa: F403
 

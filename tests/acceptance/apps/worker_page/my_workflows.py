@@ -3,6 +3,7 @@
 from typing import Any
 
 from hatchet_sdk import Context, EmptyModel
+
 from scythe.hatchet import hatchet
 from scythe.registry import ExperimentRegistry
 

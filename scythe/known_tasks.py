@@ -1,0 +1,46 @@
+"""Make the engine know the tasks of a run before the run is started.
+
+Hatchet drops a run of a task that no worker has registered yet, without a word. Registered from
+here, it waits in the queue for a worker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scythe.engine import register_missing
+from scythe.experiment import Experiment
+from scythe.node_models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
+from scythe.settings import TimeoutSettings
+from scythe.tasks import NodeHandler, leaf_task, node_task
+
+
+def scatter_task(handler: NodeHandler) -> Any:
+    """Make the Hatchet task of the scatter nodes."""
+    timeouts = TimeoutSettings()
+    return node_task(
+        NODE_TASK,
+        ScatterGatherInput,
+        ScatterGatherResult,
+        handler,
+        schedule_timeout=timeouts.SCATTER_GATHER_SCHEDULE,
+        execution_timeout=timeouts.SCATTER_GATHER_EXECUTION,
+    )
+
+
+def make_nodes_known() -> None:
+    """Register the task of the scatter nodes, if no worker has done so."""
+    register_missing(NODE_TASK, lambda: scatter_task(_served_elsewhere))
+
+
+def make_known(runnable: Any) -> None:
+    """Register an experiment, or a Hatchet task or workflow, if no worker has done so."""
+    if isinstance(runnable, Experiment):
+        register_missing(runnable.name, lambda: leaf_task(runnable, _served_elsewhere))
+    else:
+        register_missing(str(runnable.name), lambda: runnable)
+
+
+async def _served_elsewhere(*_: Any) -> Any:
+    msg = "a task that was only registered here is not run here"
+    raise RuntimeError(msg)

@@ -1,0 +1,47 @@
+"""The experiments of the tests with Ray."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.registry import ExperimentRegistry
+
+
+class Task(ExperimentInputSpec):
+    how: str = ""
+    folder: str = ""
+
+
+class Text(ExperimentOutputSpec):
+    text: str = ""
+
+
+@ExperimentRegistry.Register(name="ray-where")
+def where(spec: Task) -> Text:
+    """Say where the leaf runs, and do what the test asks for."""
+    import ray
+
+    if spec.how == "crash":
+        ctypes.string_at(0)
+    if spec.how == "hang":
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        pids = {"leaf": os.getpid(), "child": child.pid}
+        part = Path(spec.folder, f"{spec.sort_index}.part")
+        part.write_text(json.dumps(pids))
+        part.rename(part.with_suffix(".json"))
+        time.sleep(600)
+    found = {
+        "node": ray.get_runtime_context().get_node_id(),
+        "hatchet": "hatchet_sdk" in sys.modules,
+        "cuda": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "nice": os.nice(0),
+        "cwd": str(Path.cwd()),
+    }
+    return Text(text=json.dumps(found))

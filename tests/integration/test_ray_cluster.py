@@ -1,0 +1,431 @@
+"""Real Ray clusters: one of two nodes that is attached to, and those that workers start."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+
+pytest.importorskip("ray")
+
+from scythe.codec import encode_spec
+from scythe.errors import ExecutorError, ExecutorUnavailable, LeafFailed, WorkerStartError
+from scythe.executor import ExecutorRequest
+from scythe.locate import code_ref
+from scythe.outcomes import FailureKind, LeafCall, LeafResources, StoreConfig
+from scythe_ray.discovery import answers, raylets_here
+from scythe_ray.executor import RayExecutor
+from scythe_ray.plugin import open_executor
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import ray_experiments  # noqa: E402
+
+T = TypeVar("T")
+LICENSE = LeafResources(custom={"license": 1})
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """A cluster that this process did not start."""
+
+    address: str
+    other: str  # the node that is not the head
+    token: Path
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with tempfile.TemporaryDirectory(prefix="sr-", dir="/tmp") as folder:
+        token = Path(folder, "token")
+        token.write_text(secrets.token_hex(32))
+        sessions = Path(folder, "ray")
+        sessions.mkdir()
+        environment = {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_TMPDIR": folder,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            LOOPBACK: "0",
+            # A node that is killed is missed soon.
+            "RAY_health_check_period_ms": "500",
+            "RAY_health_check_timeout_ms": "1000",
+            "RAY_health_check_failure_threshold": "2",
+        }
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "ray_nodes.py"), str(sessions)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            cwd="/",
+        )
+        assert process.stdout is not None
+        try:
+            found = json.loads(process.stdout.readline())
+            yield Nodes(found["address"], found["other"], token)
+        finally:
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.communicate(timeout=60)
+            for member in psutil.wait_procs(family, timeout=10)[1]:
+                member.kill()
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the environment of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith(("SCYTHE_RAY_", "RAY_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def attached(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> Nodes:
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", nodes.address)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(nodes.token))
+    return nodes
+
+
+@contextmanager
+def opened(**request: Any) -> Iterator[Harness]:
+    executor = open_executor(ExecutorRequest(**request))
+    with asyncio.Runner() as runner:
+        try:
+            yield Harness(executor, runner)
+        finally:
+            runner.run(executor.aclose())
+
+
+@dataclass(frozen=True)
+class Harness:
+    executor: RayExecutor
+    runner: asyncio.Runner
+
+    def do(self, work: Coroutine[Any, Any, T], within: float = 60.0) -> T:
+        async def limited() -> T:
+            async with asyncio.timeout(within):
+                return await work
+
+        return self.runner.run(limited())
+
+    def where(self, **options: Any) -> dict[str, Any]:
+        result = self.do(self.executor.run(call(**options)))
+        return json.loads(json.loads(result.scalars)["text"])
+
+
+def call(
+    how: str = "", folder: Path | str = "", number: int = 0, timeout: float = 60.0, **more: Any
+) -> LeafCall:
+    spec = ray_experiments.Task(
+        experiment_id="ray/v1.0.0/now", sort_index=number, how=how, folder=str(folder)
+    )
+    return LeafCall(
+        leaf_id=f"{number:08d}-{uuid.uuid4().hex[:8]}",
+        code=code_ref(ray_experiments.where),
+        spec=encode_spec(spec),
+        experiment_id="ray/v1.0.0/now",
+        store=StoreConfig(bucket="none"),
+        timeout=timeout,
+        **more,
+    )
+
+
+async def announced(folder: Path, number: int = 0) -> dict[str, int]:
+    file = folder / f"{number}.json"
+    async with asyncio.timeout(30):
+        while not file.exists():  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(0.02)
+    return json.loads(file.read_text())
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+# --- attaching -----------------------------------------------------------------------------------
+
+
+def test_a_node_of_a_running_cluster(
+    attached: Nodes,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO", "scythe.ray"), opened() as harness:
+        capacity = harness.executor.capacity
+        assert (capacity.slots, capacity.source) == (2, "2 CPUs that Ray reports for this node")
+        assert capacity.labels == {"high_memory": "yes"}
+        assert capacity.place.endswith(f"at {attached.address}, attached")
+        assert "2 node(s), 3 CPU, 1 GPU, 2 high_memory, 1 license" in caplog.text
+        assert "Leaves of this worker run on this node" in caplog.text
+
+        found = harness.where(labels={"high_memory": "yes"})
+        assert found["node"] != attached.other
+        assert found["cuda"] == ""  # the other node has a GPU; this leaf asked for none
+        assert found["hatchet"] is False
+        assert found["cwd"] == str(tmp_path)  # the cluster was started elsewhere
+        # What this node does not have is looked for on the others.
+        found = harness.where(labels={"has_gpu": "yes"})
+        assert (found["node"], found["cuda"]) == (attached.other, "0")
+    assert answers(attached.address)  # it is not shut down with the worker
+    assert "RAY_AUTH_MODE" not in os.environ
+
+
+def test_leaves_on_another_node_are_ended_and_explained(attached: Nodes, tmp_path: Path) -> None:
+    """Through the control actor there: this process may not be on its machine."""
+    with opened() as harness:
+
+        async def cancel() -> tuple[dict[str, int], float]:
+            hangs = call("hang", tmp_path, 1, resources=LICENSE)
+            task = asyncio.ensure_future(harness.executor.run(hangs))
+            pids = await announced(tmp_path, 1)
+            began = time.monotonic()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return pids, time.monotonic() - began
+
+        pids, seconds = harness.do(cancel())
+        assert not [name for name, pid in pids.items() if is_alive(pid)]
+        assert seconds < 10
+
+        hangs = call("hang", tmp_path, 2, timeout=0.5, resources=LICENSE)
+        with pytest.raises(LeafFailed) as caught:
+            harness.do(harness.executor.run(hangs))
+        assert caught.value.failure.kind is FailureKind.TIMEOUT
+        assert "in where" in caught.value.failure.traceback
+        pids = json.loads((tmp_path / "2.json").read_text())
+        assert not [name for name, pid in pids.items() if is_alive(pid)]
+
+        with pytest.raises(LeafFailed) as caught:
+            harness.do(harness.executor.run(call("crash", resources=LICENSE)))
+        assert caught.value.failure.type == "Segmentation fault"
+        assert "in where" in caught.value.failure.traceback
+
+
+def test_the_whole_cluster_is_one_worker(attached: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCYTHE_RAY_SCOPE", "cluster")
+    monkeypatch.setenv("SCYTHE_RAY_PREFETCH", "2")
+    with opened(labels={"has_gpu": "yes"}) as harness:
+        capacity = harness.executor.capacity
+        assert capacity.slots == 3 + 2
+        assert "3 CPUs that Ray reports for 2 nodes" in capacity.source
+        assert capacity.labels == {"has_gpu": "yes", "high_memory": "yes"}
+        with pytest.raises(ExecutorUnavailable) as caught:
+            # The cluster has 3 CPUs, but no node has.
+            harness.do(harness.executor.run(call(resources=LeafResources(cpus=3))), within=5)
+        assert caught.value.failure.kind is FailureKind.INFEASIBLE
+        assert "needs 3 CPU" in caught.value.failure.message
+
+
+def test_a_leaf_that_ray_has_no_room_for_in_time(attached: Nodes, tmp_path: Path) -> None:
+    with opened() as harness:
+
+        async def wait_in_vain() -> ExecutorError:
+            first = [call("hang", tmp_path, number) for number in range(2)]
+            tasks = [asyncio.ensure_future(harness.executor.run(one)) for one in first]
+            for number in range(2):
+                await announced(tmp_path, number)
+            with pytest.raises(ExecutorUnavailable) as caught:
+                await harness.executor.run(call("hang", tmp_path, 9, schedule_timeout=0.5))
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            return caught.value
+
+        failure = harness.do(wait_in_vain()).failure
+        assert (failure.kind, failure.type) == (FailureKind.TIMEOUT, "ScheduleTimeout")
+        harness.where()
+        assert not (tmp_path / "9.json").exists()
+
+
+def test_a_flag_that_this_node_does_not_back(attached: Nodes) -> None:
+    with pytest.raises(WorkerStartError, match="`has_gpu`.*`GPU`.*ray start --num-gpus=1"):
+        open_executor(ExecutorRequest(labels={"has_gpu": "yes"}))
+    with opened():  # nothing is left of the failed attempt
+        pass
+
+
+def test_a_wrong_token_is_said_at_once(
+    attached: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("f" * 64)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    began = time.monotonic()
+    with pytest.raises(WorkerStartError, match="refuses this worker's authentication token"):
+        open_executor(ExecutorRequest())
+    assert time.monotonic() - began < 10
+
+
+def test_another_version_is_said_at_once(attached: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.__version__", "2.1.0")
+    with pytest.raises(WorkerStartError, match=r"runs Ray .*this worker has 2\.1\.0"):
+        open_executor(ExecutorRequest())
+
+
+def test_a_port_that_is_not_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("SCYTHE_RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("SCYTHE_RAY_CONNECT_TIMEOUT", "1s")
+        began = time.monotonic()
+        with pytest.raises(WorkerStartError, match="does not answer as a Ray head"):
+            open_executor(ExecutorRequest())
+        assert time.monotonic() - began < 15
+
+
+# --- a cluster of its own ------------------------------------------------------------------------
+
+MAIN = """
+from __future__ import annotations
+import asyncio, json, multiprocessing, sys, time
+from experiments import *
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.registry import ExperimentRegistry
+
+class In(ExperimentInputSpec):
+    seconds: float = 0
+
+class Out(ExperimentOutputSpec):
+    there: str = ""
+
+@ExperimentRegistry.Register(name="in-main")
+def in_main(spec: In) -> Out:
+    time.sleep(spec.seconds)
+    return Out(there=f"{__name__} {beside()}")
+
+def serve() -> None:
+    from scythe.codec import encode_spec
+    from scythe.executor import ExecutorRequest
+    from scythe.locate import code_ref
+    from scythe.outcomes import LeafCall, StoreConfig
+    from scythe_ray.plugin import open_executor
+
+    executor = open_executor(ExecutorRequest(labels={"high_memory": "yes"}, slots=2))
+
+    def call(seconds: float) -> LeafCall:
+        spec = encode_spec(In(experiment_id="e/v1.0.0/now", sort_index=0, seconds=seconds))
+        return LeafCall("1", code_ref(in_main), spec, "e/v1.0.0/now", StoreConfig("none"))
+
+    async def run() -> None:
+        result = await executor.run(call(0))
+        capacity = executor.capacity
+        print(json.dumps({"there": json.loads(result.scalars)["there"], "slots": capacity.slots,
+                          "labels": capacity.labels, "place": capacity.place}), flush=True)
+        await executor.run(call(600))
+
+    asyncio.run(run())
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=serve)
+    process.start()
+    print(process.pid, flush=True)
+    process.join()
+"""
+
+
+def test_a_worker_that_is_killed_takes_its_cluster_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "experiments.py").write_text("def beside():\n    return 'found'\n")
+    (tmp_path / "main.py").write_text(MAIN)
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "local")
+    before = {raylet.node_id for raylet in raylets_here()}
+    main = subprocess.Popen(
+        [sys.executable, "main.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert main.stdout is not None
+        worker = psutil.Process(int(main.stdout.readline()))
+        told = json.loads(main.stdout.readline())
+        # `python main.py` whose worker is a process of multiprocessing: leaves find its modules.
+        assert told["there"] == "__mp_main__ found"
+        assert (told["slots"], told["labels"]) == (2, {"high_memory": "yes"})
+        assert told["place"].endswith("started by this worker")
+
+        mine = [raylet for raylet in raylets_here() if raylet.node_id not in before]
+        assert [raylet.is_own for raylet in mine] == [True]  # no other worker attaches to it
+        folder = Path(mine[0].temp_dir).parent
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert (folder / "token").stat().st_mode & 0o777 == 0o600
+        family = worker.children(recursive=True)
+        assert _listens_elsewhere(family) == []
+
+        worker.kill()
+        assert _gone(family, 10) == []
+        deadline = time.monotonic() + 5
+        while folder.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not folder.exists()
+    finally:
+        for member in psutil.Process(main.pid).children(recursive=True):
+            member.kill()
+        main.communicate(timeout=20)
+
+
+def _listens_elsewhere(family: list[psutil.Process]) -> list[str]:
+    """Return the sockets that can be reached from other machines."""
+    return [
+        f"{member.name()} {connection.laddr}"
+        for member in family
+        for connection in member.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr.ip.removeprefix("::ffff:") != "127.0.0.1"
+    ]
+
+
+def _gone(family: list[psutil.Process], within: float) -> list[str]:
+    deadline = time.monotonic() + within
+    while alive := [one for one in family if is_alive(one.pid) and one.is_running()]:
+        if time.monotonic() > deadline:
+            return [f"{one.pid} {one.cmdline()[:1]}" for one in alive]
+        time.sleep(0.05)
+    return []
+
+
+# --- the last test: it takes a node away ---------------------------------------------------------
+
+
+def test_a_node_that_is_lost(
+    attached: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCYTHE_RAY_SYSTEM_RETRIES", "1")
+    with opened() as harness:
+
+        async def lose() -> ExecutorError:
+            hangs = call("hang", tmp_path, 1, resources=LICENSE)
+            task = asyncio.ensure_future(harness.executor.run(hangs))
+            await announced(tmp_path, 1)
+            for process in psutil.process_iter(["name", "cmdline"]):
+                if process.info["name"] == "raylet" and any(
+                    attached.other in part for part in process.info["cmdline"]
+                ):
+                    process.kill()
+            with pytest.raises(ExecutorUnavailable) as caught:
+                await task
+            return caught.value
+
+        failure = harness.do(lose(), within=60).failure
+        # Sent again it has no place any more: no other node has what it needs.
+        assert failure.kind in (FailureKind.INFEASIBLE, FailureKind.NODE_LOST)
+        harness.where()
