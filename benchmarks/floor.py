@@ -14,7 +14,9 @@ from hatchet_sdk import ClientConfig, Context, DurableContext, Hatchet
 from hatchet_sdk.runnables.eviction import EvictionPolicy
 from pydantic import BaseModel
 
-from scythe.engine import quiet_logger
+from scythe.engine import register_missing
+from scythe.references import wait_for_end
+from scythe.sdk_logs import quiet_logger
 
 _SLICE = 900
 hatchet = Hatchet(config=ClientConfig(logger=quiet_logger()))
@@ -56,12 +58,17 @@ async def floor_fan(payload: FloorFan, ctx: DurableContext) -> dict[str, int]:
 
 
 def run(n: int) -> None:
-    result: Any = floor_fan.run(FloorFan(n=n))
-    if result["total"] != n:
-        raise SystemExit(f"the floor ran {result['total']} of {n} leaves")
+    for task in (floor_fan, floor_leaf):
+        register_missing(task.name, lambda task=task: task)
+    reference: Any = floor_fan.run(FloorFan(n=n), wait_for_result=False)
+    wait_for_end(reference.workflow_run_id, timeout=600)
+    if reference.result()["total"] != n:
+        raise SystemExit("the floor lost leaves")
 
 
 if __name__ == "__main__":
     role, slots = sys.argv[1], int(sys.argv[2])
     task = floor_fan if role == "fan" else floor_leaf
-    hatchet.worker(f"floor-{role}", slots=slots, durable_slots=1000, workflows=[task]).start()
+    # A leaf worker that offers durable slots as well gets new leaves only once a second.
+    pools = {"durable_slots": 1000} if role == "fan" else {"slots": slots, "durable_slots": 0}
+    hatchet.worker(f"floor-{role}", workflows=[task], **pools).start()

@@ -7,6 +7,7 @@ import socket
 import warnings
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -18,6 +19,7 @@ from scythe.errors import EngineError
 from scythe.sdk_logs import quiet_logger
 
 _CHECK_SECONDS = 8.0
+_LONGEST_RUN = timedelta(days=30)  # further back Hatchet is not asked
 
 
 @lru_cache(maxsize=1)
@@ -80,6 +82,15 @@ def check_engine() -> str:
             "HATCHET_CLIENT_HOST_PORT (the engine's gRPC port, not the dashboard's)."
         )
     return version
+
+
+def shift_health_port(number: int) -> None:
+    """Give one of several workers of a machine a port of its own for the SDK's health server.
+
+    Args:
+        number: Added to HATCHET_CLIENT_WORKER_HEALTHCHECK_PORT (8001 where it is not set).
+    """
+    client().config.healthcheck.port += number
 
 
 async def _version(hatchet: Any) -> str | None:
@@ -157,11 +168,14 @@ def run_state(workflow_run_id: str) -> str:
     It is UNKNOWN when the engine does not answer, or does not know the run: a new run is shown a
     moment after it was started.
     """
+    from hatchet_sdk.clients.rest.api.workflow_runs_api import WorkflowRunsApi
     from hatchet_sdk.clients.rest.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
     try:
-        return str(client().runs.get_status(workflow_run_id).value)
+        # `runs.get_status` tries for 20 s to find a run that is not there.
+        with client().runs.client() as api:
+            return str(WorkflowRunsApi(api).v1_workflow_run_get_status(workflow_run_id).value)
     except (ApiException, HTTPError):
         return "UNKNOWN"
 
@@ -180,13 +194,26 @@ def read_result(reference: Any) -> dict[str, Any]:
         return {"error": "\n".join(str(error) for error in group.exceptions)}
     except ValueError as error:
         raise EngineError(
-            f"Run {reference.workflow_run_id} has no result ({error}): start it again."
+            f"Run {reference.workflow_run_id} has no result ({error}). A run is cancelled by "
+            "somebody, or when no worker with its labels takes it within its schedule timeout."
         ) from error
 
 
 def cancel_run(workflow_run_id: str) -> None:
     """Ask Hatchet to cancel a run."""
     client().runs.cancel(workflow_run_id)
+
+
+def cancel_tree(experiment_id: str) -> None:
+    """Ask Hatchet to cancel all that a run has started and that is not over."""
+    from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
+
+    client().runs.bulk_cancel_by_filters_with_pagination(
+        sleep_time=0,
+        since=datetime.now(UTC) - _LONGEST_RUN,
+        statuses=[V1TaskStatus.QUEUED, V1TaskStatus.RUNNING],
+        additional_metadata={"experiment_id": experiment_id},
+    )
 
 
 def has_durable_tasks(workflow: Any) -> bool:

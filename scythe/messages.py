@@ -21,6 +21,12 @@ from scythe.settings import ScytheStorageSettings
 from scythe.texts import printable
 
 SENTINEL = "scythe_leaf"
+CANCELLED = LeafFailure(
+    kind=FailureKind.CANCELLED,
+    type="Cancelled",
+    message="Hatchet cancelled the leaf: its run was cancelled, or no worker took it within its "
+    "schedule timeout (check that a worker serves this experiment and has its labels)",
+)
 _FAILURE_MARK = "scythe-failure: "
 _FAILURE = re.compile(rf"{_FAILURE_MARK}([A-Za-z0-9+/]+=*)")
 _TRACEBACK_CHARS = 8_000
@@ -175,6 +181,8 @@ def decode_failure(text: str) -> LeafRecord:
     for data in reversed(_FAILURE.findall(text)):  # a user's message may hold the mark as well
         with suppress(ValueError, KeyError, TypeError):
             return _read_failure(json.loads(base64.b64decode(data, validate=True)))
+    if text.strip() in ("task was cancelled", "HatchetError: task was cancelled"):
+        return LeafRecord(CANCELLED, 0, None)
     first, _, trace = text.partition("\n")
     kind = FailureKind.TIMEOUT if "exceeded timeout" in text else FailureKind.APPLICATION
     name, separator, message = first.partition(": ")

@@ -66,12 +66,12 @@ class PartHandle:
     @property
     def waitables(self) -> list[Connection | int]:
         """What `multiprocessing.connection.wait` takes to wait for its messages and its end."""
-        if self._process is None or self._pipe is None:
+        if self._process is None or self._pipe is None or not self._process.pid:
             return []
         return [self._process.sentinel, self._pipe]
 
     def start(self) -> None:
-        """Start the process."""
+        """Start the process; one that cannot be started counts as one that has ended."""
         self.ready = self.failure = self.running = None
         self._mark = f"{uuid.uuid4().hex}."
         context = multiprocessing.get_context("spawn")
@@ -83,7 +83,13 @@ class PartHandle:
             name=f"scythe-{self.plan.role}",
         )
         with theirs, _interrupt_blocked():
-            self._process.start()
+            try:
+                self._process.start()
+            except OSError as error:
+                self.failure = PartFailed(
+                    f"The process of the {self.plan.role} part cannot be started ({error}): check "
+                    "the limits on processes, files and memory."
+                )
 
     def read(self) -> list[PartMessage]:
         """Take in what the process said, and return it."""
@@ -120,7 +126,8 @@ class PartHandle:
 
     def bury(self) -> str:
         """End the process, if it still runs, with all that it started; return how it ended."""
-        if self._process is None or self._pipe is None:
+        if self._process is None or self._pipe is None or not self._process.pid:
+            self._pipe = None
             return "it was not started"
         with contextlib.suppress(OSError):  # it leads no group in its first milliseconds
             os.killpg(self.pid, signal.SIGKILL)

@@ -133,13 +133,14 @@ class Part:
         self._leave()
 
     def _make_worker(self) -> Any:
-        from scythe.engine import check_engine, make_worker
+        from scythe.engine import check_engine, make_worker, shift_health_port
         from scythe.locate import find_experiment
         from scythe.serve import fan_worker, leaf_worker
         from scythe.workflow_ref import find_workflow
 
         plan = self._plan
         check_engine()
+        shift_health_port(plan.number)
         experiments = [find_experiment(ref) for ref in plan.experiments]
         workflows = [find_workflow(ref) for ref in plan.workflows]
         if plan.role == "leaf":
@@ -191,6 +192,13 @@ class Part:
 
     def _watch(self) -> None:
         """Watch what this part lives by, in a thread of its own."""
+        try:
+            self._watch_all()
+        except BaseException as error:
+            logger.exception("This part cannot be watched.")
+            self._fail(f"{type(error).__name__}: {error}")
+
+    def _watch_all(self) -> NoReturn:
         parent = multiprocessing.parent_process()
         supervisor = parent.sentinel if parent is not None else -1
         listener = self._watch_start(supervisor)

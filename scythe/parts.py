@@ -23,6 +23,7 @@ class PartPlan:
 
     Attributes:
         name: The name of its Hatchet worker.
+        number: Its place among the parts of the worker, from 0 on.
         role: `leaf` for experiments, `fan` for scatter nodes, `tasks` for nothing but the user's
             own Hatchet tasks and workflows.
         executor: Where leaves run.
@@ -37,6 +38,7 @@ class PartPlan:
 
     name: str
     role: Role = "leaf"
+    number: int = 0
     executor: str = "local"
     slots: int | None = None
     default_slots: int = 1
@@ -147,6 +149,7 @@ def plan_parts(base: PartPlan, work: Work, *, fan: bool, leaf: bool) -> list[Par
                 base,
                 name=f"{base.name}--fan" if plans else base.name,
                 role="fan",
+                number=len(plans),
                 workflows=tuple(workflow_ref(item) for item in durable),
             )
         )

@@ -17,6 +17,7 @@ from scythe.files import split_s3_uri
 from scythe.gather import LeafSlice
 from scythe.layout import RunLayout
 from scythe.messages import (
+    CANCELLED,
     SENTINEL,
     LeafInput,
     LeafRecord,
@@ -53,10 +54,15 @@ async def run_node(payload: ScatterGatherInput, run: NodeRun) -> ScatterGatherRe
     node = _Node(payload, run)
     specs = await node.in_thread(node.load)
     progress = NodeProgress(node.layout, node.store, run, payload, node.rows)
-    async with progress:
-        if payload.recursion_map.is_base_case(len(node.rows)):
-            return await node.run_leaves(specs, progress)
-        return await node.run_nodes(specs, progress)
+    try:
+        async with progress:
+            if payload.recursion_map.is_base_case(len(node.rows)):
+                return await node.run_leaves(specs, progress)
+            return await node.run_nodes(specs, progress)
+    except asyncio.CancelledError:
+        if payload.recursion_map.is_root and await run.is_cancelled():
+            await run.cancel_tree(payload.experiment_id)
+        raise
 
 
 class _Node:
@@ -189,7 +195,7 @@ class _Node:
             return decode_result(result)
         if self.payload.leaf_format == "plain" and result:
             return _plain_record(result)
-        return LeafRecord(_cancelled(), 0, None)
+        return LeafRecord(CANCELLED, 0, None)
 
 
 def _plain_record(output: dict[str, Any]) -> LeafRecord:
@@ -209,15 +215,6 @@ def _single(rows: range) -> list[range]:
 def _error_text(error: BaseException) -> str:
     inner: Sequence[Any] = getattr(error, "exceptions", ()) or (error,)
     return "\n".join(str(item) for item in inner)
-
-
-def _cancelled() -> LeafFailure:
-    return LeafFailure(
-        kind=FailureKind.CANCELLED,
-        type="Cancelled",
-        message="Hatchet cancelled the leaf: its run was cancelled, or no worker took it within "
-        "its schedule timeout (check that a worker serves this experiment and has its labels)",
-    )
 
 
 def _node_result(

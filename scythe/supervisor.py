@@ -133,7 +133,7 @@ class Supervisor:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
             signal.set_wakeup_fd(wakeup)
 
     def _wait(self, timeout: float) -> None:
@@ -182,7 +182,10 @@ class Supervisor:
                     logger.info("%s is ready again.", part)
         late = part.ready is None and now > self._since[part] + self._policy.start
         if late:
-            part.failure = PartFailed(f"it was not ready after {self._policy.start:.0f} s")
+            part.failure = PartFailed(
+                f"The {part.plan.role} part was not ready after {self._policy.start:.0f} s: look "
+                "in the log above for what it waits for."
+            )
         if late or part.has_ended():
             self._deal_with_death(part)
         elif part.ready and part.tries and now > self._since[part] + self._policy.healthy:

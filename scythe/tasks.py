@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from scythe.engine import client
+from scythe.engine import cancel_tree, client, run_state
 from scythe.errors import RegistrationError
 from scythe.experiment import Experiment
 from scythe.messages import LeafInput, find_payload
@@ -81,6 +81,14 @@ class NodeRun:
         parts = await asyncio.gather(*waiting)
         results = [result for part in parts for result in part]
         return [find_payload(r) if isinstance(r, dict) else r for r in results]
+
+    async def is_cancelled(self) -> bool:
+        """Return whether somebody cancelled the run: its worker's end cancels the node as well."""
+        return await asyncio.to_thread(run_state, self.workflow_run_id) == "CANCELLED"
+
+    async def cancel_tree(self, experiment_id: str) -> None:
+        """Cancel what the run has started: Hatchet cancels a parent without its children."""
+        await asyncio.to_thread(cancel_tree, experiment_id)
 
     async def count_children(self) -> dict[str, int]:
         """Return how many children are queued, running, completed, failed and cancelled."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from scythe.errors import ExecutorUnavailable, LeafFailed
@@ -20,6 +21,7 @@ from scythe_ray.failures import (
     crash_failure,
     ended_itself,
     failure_of,
+    stats_of,
     timeout_failure,
     waited_failure,
 )
@@ -194,7 +196,10 @@ class Attempt:
             if ended_itself(seen) or failure.kind is not FailureKind.WORKER_CRASH:
                 return LeafFailed(failure)
             return PlaceLost(failure, is_crash=True)
-        if failure.kind in (FailureKind.OUT_OF_MEMORY, FailureKind.ENVIRONMENT):
+        if failure.kind is FailureKind.OUT_OF_MEMORY:
+            seen = await self._controls.report(self.nodes, self._token)
+            return LeafFailed(replace(failure, stats=stats_of(seen)) if seen else failure)
+        if failure.kind is FailureKind.ENVIRONMENT:
             return LeafFailed(failure)
         return PlaceLost(failure, is_crash=False)
 

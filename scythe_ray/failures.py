@@ -37,6 +37,7 @@ _SIGNALS = {  # as faulthandler names them
     "Floating-point exception": signal.SIGFPE,
     "Illegal instruction": signal.SIGILL,
 }
+_MESSAGE_CHARS = 2000
 _CURRENT = "Current thread"
 _ENVELOPE = "scythe_ray/remote.py"
 _LEAF = re.compile(r'File ".*[/\\]scythe[/\\](leaf|experiment)\.py"')
@@ -52,15 +53,33 @@ def failure_of(error: BaseException) -> LeafFailure:
         if known is not None and isinstance(error, known):
             kind = candidate
             break
-    message = str(error).strip() or type(error).__name__
+    message = str(error).strip()[:_MESSAGE_CHARS] or type(error).__name__
+    if kind is FailureKind.OUT_OF_MEMORY:
+        return LeafFailure(kind, type(error).__name__, _memory_message(str(error)))
     if kind is FailureKind.ENVIRONMENT and isinstance(error, ray.exceptions.RayTaskError):
-        last = message.splitlines()[-1]
+        last = str(error).strip().splitlines()[-1]
         message = (
             f"A Ray node cannot load Scythe's code ({last}): install scythe-ray and the "
             "experiments, in the worker's versions, on every node."
         )
         return LeafFailure(kind, type(error).__name__, message, traceback=str(error))
     return LeafFailure(kind, type(error).__name__, message)
+
+
+def _memory_message(text: str) -> str:
+    """Say what Ray says, without the command lines of all processes of the node."""
+    node = re.search(r"was ([\d.]+ ?\w+) used / ([\d.]+ ?\w+) limit", text)
+    leaf = re.search(r"actual memory used=([\d.]+ ?\w+)", text)
+    found = [
+        f"{node[1]} of {node[2]} in use" if node else "",
+        f"{leaf[1]} of it by the leaf's process" if leaf else "",
+    ]
+    details = ", ".join(part for part in found if part)
+    return (
+        f"Ray ended the leaf's process because its node was short of memory ({details}): set "
+        "memory aside for each leaf with `resources=LeafResources(memory=…)`, use fewer slots, or "
+        "a machine with more memory"
+    )
 
 
 def crash_failure(seen: Sighting) -> LeafFailure:

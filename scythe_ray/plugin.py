@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scythe.errors import WorkerStartError
 from scythe.executor import Capacity, ExecutorRequest
 from scythe.spawning import is_preparing
-from scythe_ray.resources import RayNode, backed_labels, check_labels, show_amount, whole_cpus
+from scythe_ray.resources import (
+    CPU,
+    GPU,
+    RayNode,
+    backed_labels,
+    check_labels,
+    show_amount,
+    whole_cpus,
+)
 from scythe_ray.settings import RaySettings, ray_settings
 
 if TYPE_CHECKING:
@@ -38,6 +47,11 @@ def open_executor(request: ExecutorRequest) -> RayExecutor:
 
     settings = ray_settings()
     cluster = open_cluster(settings, request.slots, request.labels)
+    if not cluster.is_own and (settings.RESOURCES or settings.NUM_GPUS is not None):
+        logger.warning(
+            "SCYTHE_RAY_RESOURCES and SCYTHE_RAY_NUM_GPUS are for clusters that a worker starts; "
+            "this one was started by `ray start`, which takes --resources and --num-gpus."
+        )
     try:
         nodes = cluster.nodes()
         used = [
@@ -55,6 +69,12 @@ def open_executor(request: ExecutorRequest) -> RayExecutor:
 def _check_ray() -> None:
     from importlib.util import find_spec
 
+    loaded: Any = sys.modules.get("ray")
+    if loaded is not None and loaded.is_initialized():
+        raise WorkerStartError(
+            "Ray is in use in this process already: a worker connects by itself, so leave out "
+            "`ray.init()` before it is started, and name the cluster in SCYTHE_RAY_ADDRESS."
+        )
     if find_spec("ray") is None:
         raise WorkerStartError(
             "executor='ray' needs the package `ray`, which is not installed here: run "
@@ -83,11 +103,10 @@ def _capacity(
 
 
 def _log(cluster: Cluster, nodes: Sequence[RayNode], used: Sequence[RayNode]) -> None:
-    totals: dict[str, float] = {"CPU": 0.0, "GPU": 0.0}
-    for node in nodes:
-        for name, amount in {**node.custom, "CPU": node.cpus}.items():
-            totals[name] = totals.get(name, 0.0) + amount
-        totals["GPU"] += node.resources.get("GPU", 0.0)
+    custom = sorted({name for node in nodes for name in node.custom})
+    totals = {
+        name: sum(node.resources.get(name, 0.0) for node in nodes) for name in (CPU, GPU, *custom)
+    }
     logger.info(
         "%s Ray %s at %s: %d node(s), %s",
         "Started" if cluster.is_own else "Attached to",

@@ -6,12 +6,14 @@ The local stack goes on afterwards, as after `scythe dev`; the worker and its Ra
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, timedelta
 from types import FrameType
+from typing import Any
 
 import allocate
 from designs import make_designs
@@ -85,7 +87,7 @@ def study(options: argparse.Namespace) -> int:
             say("Stopping the worker.")
     except (KeyboardInterrupt, WorkerError):
         if run is not None:
-            cancel(run)
+            cancel_for_sure(run)
         raise
     return code
 
@@ -95,28 +97,39 @@ def wait(run: ExperimentRun, options: argparse.Namespace, worker: WorkerProcess)
     try:
         return allocate.finish(run, options.weather, options.out)
     except KeyboardInterrupt:
+        say("Cancelling the run.")
+        cancel(run)  # first of all, or the worker would wait for its scatter node
         worker.check()
         raise
 
 
 def cancel(run: ExperimentRun) -> None:
-    """Cancel what is left of a run: else its leaves would wait for the next worker."""
-    from hatchet_sdk import V1TaskStatus
+    """Ask Hatchet to cancel what is left of a run."""
     from hatchet_sdk.features.runs import BulkCancelReplayOpts, RunFilter
 
-    say("Cancelling the run.")
-    left = RunFilter(
-        since=run.timestamp.replace(tzinfo=UTC) - timedelta(minutes=1),
-        statuses=[V1TaskStatus.QUEUED, V1TaskStatus.RUNNING],
-        additional_metadata={"experiment_id": run.experiment_id},
-    )
+    hatchet.runs.bulk_cancel(BulkCancelReplayOpts(filters=RunFilter(**what_is_left(run))))
+
+
+def cancel_for_sure(run: ExperimentRun) -> None:
+    """Cancel until nothing is left, or its leaves would wait for the next worker."""
     deadline = time.monotonic() + CANCEL_LIMIT
-    while hatchet.runs.list(**dict(left), only_tasks=True, limit=1).rows:
+    while hatchet.runs.list(**what_is_left(run), only_tasks=True, limit=1).rows:
         if time.monotonic() > deadline:
             say("Hatchet has not cancelled all of it: the next worker gets what is left.")
             return
-        hatchet.runs.bulk_cancel(BulkCancelReplayOpts(filters=left))
+        cancel(run)
         time.sleep(0.5)
+
+
+def what_is_left(run: ExperimentRun) -> dict[str, Any]:
+    """Return the filter for all tasks of a run that are not over."""
+    from hatchet_sdk import V1TaskStatus
+
+    return {
+        "since": run.timestamp.replace(tzinfo=UTC) - timedelta(minutes=1),
+        "statuses": [V1TaskStatus.QUEUED, V1TaskStatus.RUNNING],
+        "additional_metadata": {"experiment_id": run.experiment_id},
+    }
 
 
 def say(line: str) -> None:
@@ -124,7 +137,11 @@ def say(line: str) -> None:
     print(f"demo: {line}", flush=True)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    if number == signal.SIGHUP:  # the terminal is gone: what is printed must not fail
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
     raise KeyboardInterrupt
 
 

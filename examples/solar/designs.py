@@ -11,7 +11,7 @@ from experiments import PVDesign
 TILT = (0.0, 60.0)  # deg
 AZIMUTH = (90.0, 270.0)  # deg: from east over south to west
 DC_AC_RATIO = (1.0, 1.6)
-FULL_GRID = 7 * 7 * 3
+FULL_GRID = 7 * 5 * 3
 
 # A typical year that was measured at Greensboro, North Carolina; pvlib ships it.
 WEATHER_FILE = Path(pvlib.__file__).parent / "data" / "723170TYA.CSV"

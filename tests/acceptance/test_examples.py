@@ -165,7 +165,7 @@ def test_an_interrupted_demo_leaves_neither_processes_nor_leaves(
     from scythe.hatchet import hatchet
 
     with script(EXAMPLES / "solar" / "demo.py", tmp_path) as demo:
-        demo.wait_for("Allocated 147 designs")
+        demo.wait_for("Allocated 105 designs")
         demo.wait_for("running")
         assert demo.end(number) == 130
         assert "interrupted" in demo.output
@@ -174,7 +174,7 @@ def test_an_interrupted_demo_leaves_neither_processes_nor_leaves(
         from experiments import pv_yield  # pyright: ignore[reportMissingImports]
 
         run = run_of(pv_yield, output)
-    assert run.status().done < 147
+    assert run.status().done < 105
     from datetime import UTC, timedelta
 
     from hatchet_sdk import V1TaskStatus

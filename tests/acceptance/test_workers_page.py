@@ -95,6 +95,18 @@ def test_additional_workflows(stack_here: None, logs: Path) -> None:
         worker.stop()
 
 
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
+def test_with_uv(stack_here: None, app: Any, logs: Path) -> None:
+    """Running workers: with uv."""
+    with running(
+        APP, "run", "--active", "--no-project", "main.py", log=logs / "uv", program="uv"
+    ) as worker:
+        worker.wait_ready()
+        assert app.simulation.run(spec(app)).worker == worker.tag
+        worker.popen.send_signal(signal.SIGTERM)
+        assert worker.wait_end() == 0
+
+
 @pytest.fixture(scope="module")
 def gpu_worker(stack_here: None, logs: Path) -> Generator[WorkerProcess]:
     """A leaf worker: one simulation at a time, with GPU and memory, hosted by Fly.io."""
@@ -217,15 +229,3 @@ class TestSeparateRoles:
         assert [(result.n_leaves, result.n_failed) for result in results] == [(2, 0)] * 3
         for run, _ in runs:
             assert set(run.results("scalars").to_pandas()["worker"]) == {gpu_worker.tag}
-
-
-@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
-def test_with_uv(stack_here: None, app: Any, logs: Path) -> None:
-    """Running workers: with uv."""
-    with running(
-        APP, "run", "--active", "--no-project", "main.py", log=logs / "uv", program="uv"
-    ) as worker:
-        worker.wait_ready()
-        assert app.simulation.run(spec(app)).worker == worker.tag
-        worker.popen.send_signal(signal.SIGTERM)
-        assert worker.wait_end() == 0

@@ -74,11 +74,11 @@ class WorkerProcess:
         assert found
         return found
 
-    def part(self, role: str) -> psutil.Process:
-        """Return the process of a part, as the log last named it."""
+    def part(self, role: str) -> int:
+        """Return the id of the process of a part, as the log last named it."""
         lines = re.findall(rf"processes .*\b{role} (\d+)", self.text)
         lines += re.findall(rf"The {role} part \([^)]*, process (\d+)\) is ready again", self.text)
-        return psutil.Process(int(lines[-1]))
+        return int(lines[-1])
 
     def family(self) -> list[psutil.Process]:
         """Return all living processes that this worker, or one of its children, started."""

@@ -149,7 +149,7 @@ def call(
 
 async def announced(folder: Path, number: int = 0) -> dict[str, int]:
     file = folder / f"{number}.json"
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not file.exists():  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.02)
     return json.loads(file.read_text())
@@ -381,6 +381,33 @@ def test_a_worker_that_is_killed_takes_its_cluster_with_it(
         for member in psutil.Process(main.pid).children(recursive=True):
             member.kill()
         main.communicate(timeout=20)
+
+
+def test_a_worker_whose_own_cluster_dies_starts_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "local")
+    with opened(slots=1) as harness:
+        before = harness.where()["node"]
+
+        async def lose() -> str:
+            hangs = asyncio.ensure_future(harness.executor.run(call("hang", tmp_path, 1)))
+            pids = await announced(tmp_path, 1)
+            (tmp_path / "1.json").unlink()
+            for child in psutil.Process().children():
+                if child.name() == "gcs_server":
+                    child.kill()
+            assert pids != await announced(tmp_path, 1)  # it was sent again, to the new one
+            hangs.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await hangs
+            result = await harness.executor.run(call())
+            return json.loads(json.loads(result.scalars)["text"])["node"]
+
+        assert harness.do(lose(), within=90) != before
+    assert not [
+        one for one in psutil.Process().children() if one.name() in ("raylet", "gcs_server")
+    ]
 
 
 def _listens_elsewhere(family: list[psutil.Process]) -> list[str]:

@@ -43,6 +43,17 @@ def interval(spec: Task) -> Text:
 
 
 @ExperimentRegistry.Register()
+def meets(spec: Task) -> Text:
+    """Waits for another leaf that runs at the same time."""
+    Path(spec.folder, f"met{spec.sort_index}").write_text("x")
+    deadline = time.monotonic() + 30
+    while len(list(Path(spec.folder).glob("met*"))) < 2:
+        assert time.monotonic() < deadline, "nobody came"
+        time.sleep(0.01)
+    return Text()
+
+
+@ExperimentRegistry.Register()
 def modules(spec: Task) -> Text:
     return Text(text=" ".join({name.partition(".")[0] for name in sys.modules}))
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from scythe.messages import (
+    CANCELLED,
     SENTINEL,
     LeafInput,
     decode_failure,
@@ -122,6 +123,12 @@ def test_a_failure_inside_the_texts_of_the_sdk() -> None:
         ),
         ("ValueError: no\nTraceback", FailureKind.APPLICATION, "ValueError", "no"),
         ("", FailureKind.APPLICATION, "HatchetError", ""),
+        (
+            "HatchetError: task was cancelled",
+            FailureKind.CANCELLED,
+            "Cancelled",
+            CANCELLED.message,
+        ),
         ("scythe-failure: !!!", FailureKind.APPLICATION, "scythe-failure", "!!!"),
         ("x\nscythe-failure: bm90IGpzb24=", FailureKind.APPLICATION, "HatchetError", "x"),
     ],

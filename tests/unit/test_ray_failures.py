@@ -101,3 +101,17 @@ def test_an_envelope_that_is_not_installed_on_the_node() -> None:
     assert failure.kind is FailureKind.ENVIRONMENT
     assert "No module named 'scythe_ray'" in failure.message
     assert "install scythe-ray" in failure.message
+
+
+def test_what_ray_says_of_memory_is_said_without_the_nodes_processes() -> None:
+    exceptions = pytest.importorskip("ray.exceptions")
+    text = (
+        "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: "
+        "127.0.0.1, ID: e8) was 6.34GB used / 23.54GB limit (0.269281)\n(Task: lease ID=00, "
+        "pid=5208, actual memory used=0.06GB)\nTop 10 memory users: PID MEM(GB) COMMAND\n"
+        "20453 0.21 server --token=secret"
+    )
+    failure = failure_of(exceptions.OutOfMemoryError(text))
+    assert failure.kind is FailureKind.OUT_OF_MEMORY
+    assert "6.34GB of 23.54GB in use, 0.06GB of it by the leaf's process" in failure.message
+    assert "secret" not in failure.summary + failure.traceback

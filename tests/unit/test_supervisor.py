@@ -173,7 +173,7 @@ def test_an_engine_that_is_away_is_no_reason_to_give_up(
     [
         (entries.refusing, "The cluster is not there: start it."),
         (entries.mute, "ended while it started (exit code 7)"),
-        (entries.slow, "it was not ready after 1 s"),
+        (entries.slow, "The leaf part was not ready after 1 s"),
     ],
 )
 def test_a_part_that_does_not_start_ends_the_start(
@@ -185,6 +185,19 @@ def test_a_part_that_does_not_start_ends_the_start(
     assert isinstance(running.error, WorkerStartError)
     assert words in str(running.error)
     assert running.ready == []
+
+
+def test_a_process_that_cannot_be_started_ends_the_start(
+    plans: list[PartPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refuse)
+    running = Running(plans, entries.obedient)
+    running.finish()
+    assert isinstance(running.error, WorkerStartError)
+    assert "process cannot be started ([Errno 11] Resource temporarily" in str(running.error)
 
 
 def test_leaves_that_outlast_their_time_are_ended_and_the_log_says_what_becomes_of_them(
