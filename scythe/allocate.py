@@ -229,11 +229,11 @@ class Allocation:
         manifest: ExperimentRunManifest,
     ) -> RunRef[Any]:
         """Start the root in Hatchet, then add its id to the manifest."""
-        from scythe.known_tasks import make_known, make_nodes_known
+        from scythe.known_tasks import make_experiment_known, make_nodes_known, make_task_known
 
         metadata = {"experiment_id": run.experiment_id, "experiment_name": self._runnable.name}
         make_nodes_known()
-        make_known(self._runnable)
+        (make_task_known if self._plain else make_experiment_known)(self._runnable)
         reference: RunRef[Any]
         if self._plain and self._is_workflow():
             started = self._runnable.run(

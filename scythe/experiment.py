@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, get_type_hints
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.durations import parse_duration
 from scythe.errors import RegistrationError
-from scythe.outcomes import LeafResources
+from scythe.options import ExperimentOptions
 from scythe.settings import TimeoutSettings
 
 if TYPE_CHECKING:
@@ -22,24 +21,6 @@ TInput = TypeVar("TInput", bound=ExperimentInputSpec)
 TOutput = TypeVar("TOutput", bound=ExperimentOutputSpec)
 
 ExperimentFunction = Callable[..., Any]
-LocalFileLocation = Literal["cache", "copied-to-tempdir"]
-
-
-@dataclass(frozen=True, slots=True)
-class ExperimentOptions:
-    """How the leaves of an experiment are run; see `ExperimentRegistry.Register`."""
-
-    description: str | None = None
-    desired_worker_labels: Mapping[str, Any] | None = None
-    schedule_timeout: timedelta | str | None = None
-    execution_timeout: timedelta | str | None = None
-    retries: int = 1
-    inject_workflow_run_id: bool = True
-    auto_fetch_files: bool = True
-    local_file_location: LocalFileLocation = "cache"
-    resources: LeafResources = field(default_factory=LeafResources)
-    batch_size: int | None = None
-    task_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Experiment(Generic[TInput, TOutput]):

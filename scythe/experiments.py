@@ -141,14 +141,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
             )
             raise ValueError(msg)
         latest = self.latest_version(s3_client)
-        if latest is None:
-            return SemVer(major=1)
-        bumps = {
-            "bumpmajor": latest.version.next_major_version,
-            "bumpminor": latest.version.next_minor_version,
-            "bumppatch": latest.version.next_patch_version,
-        }
-        return bumps[version]() if version in bumps else latest.version
+        return SemVer(major=1) if latest is None else latest.version.bumped(version)
 
     def check_spec_type(self, spec: Any, index: int | None = None) -> None:
         """Raise unless a spec is of the type that the experiment takes."""

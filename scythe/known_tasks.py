@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from scythe.engine import register_missing
-from scythe.experiment import Experiment
 from scythe.node_models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
+from scythe.options import LeafDefinition
 from scythe.settings import TimeoutSettings
 from scythe.tasks import NodeHandler, leaf_task, node_task
 
@@ -33,12 +33,14 @@ def make_nodes_known() -> None:
     register_missing(NODE_TASK, lambda: scatter_task(_served_elsewhere))
 
 
-def make_known(runnable: Any) -> None:
-    """Register an experiment, or a Hatchet task or workflow, if no worker has done so."""
-    if isinstance(runnable, Experiment):
-        register_missing(runnable.name, lambda: leaf_task(runnable, _served_elsewhere))
-    else:
-        register_missing(str(runnable.name), lambda: runnable)
+def make_experiment_known(experiment: LeafDefinition) -> None:
+    """Register an experiment, if no worker has done so."""
+    register_missing(experiment.name, lambda: leaf_task(experiment, _served_elsewhere))
+
+
+def make_task_known(task: Any) -> None:
+    """Register a Hatchet task or workflow of the user's, if no worker has done so."""
+    register_missing(str(task.name), lambda: task)
 
 
 async def _served_elsewhere(*_: Any) -> Any:

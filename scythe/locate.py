@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from scythe.errors import ScytheError
-from scythe.experiment import Experiment, ExperimentOptions
+from scythe.experiment import Experiment
+from scythe.options import ExperimentOptions
 from scythe.outcomes import CodeRef
 from scythe.registry import ExperimentRegistry
 

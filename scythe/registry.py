@@ -10,11 +10,10 @@ from scythe.errors import ExperimentTypeExists, ExperimentTypeNotFound, Registra
 from scythe.experiment import (
     Experiment,
     ExperimentFunction,
-    ExperimentOptions,
-    LocalFileLocation,
     TInput,
     TOutput,
 )
+from scythe.options import ExperimentOptions, LocalFileLocation
 from scythe.outcomes import LeafResources
 
 __all__ = [

@@ -47,6 +47,15 @@ class SemVer(BaseModel):
     def __str__(self) -> str:
         return f"v{self.major}.{self.minor}.{self.patch}"
 
+    def bumped(self, strategy: VersioningStrategy) -> SemVer:
+        """Return the version that a strategy leads to from this one."""
+        bumps = {
+            "bumpmajor": self.next_major_version,
+            "bumpminor": self.next_minor_version,
+            "bumppatch": self.next_patch_version,
+        }
+        return bumps[strategy]() if strategy in bumps else self
+
     def next_major_version(self) -> SemVer:
         """Return the next major version."""
         return SemVer(major=self.major + 1)

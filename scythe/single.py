@@ -23,10 +23,10 @@ OutputT = TypeVar("OutputT", bound=ExperimentOutputSpec)
 def start_single(experiment: Any, output_type: type[OutputT], spec: Any) -> RunRef[OutputT]:
     """Start one leaf of an experiment and return a reference to it."""
     from scythe.engine import start_run
-    from scythe.known_tasks import make_known
+    from scythe.known_tasks import make_experiment_known
 
     name = experiment.name
-    make_known(experiment)
+    make_experiment_known(experiment)
     reference = start_run(name, _payload(spec), {"experiment_name": name})
     return RunRef(reference, _reader(output_type, spec.storage_settings))
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from scythe.engine import cancel_tree, client, run_state
 from scythe.errors import RegistrationError
-from scythe.experiment import Experiment
 from scythe.messages import LeafInput, find_payload
+from scythe.options import LeafDefinition
 
 _SLICE_ITEMS = 900
 _SLICE_BYTES = 3_000_000  # the engine takes messages of 4 MiB, framing included
@@ -112,7 +112,7 @@ def _slices(items: list[Any]) -> list[list[Any]]:
     return slices
 
 
-def leaf_task(experiment: Experiment[Any, Any], handler: LeafHandler) -> Any:
+def leaf_task(experiment: LeafDefinition, handler: LeafHandler) -> Any:
     """Make the Hatchet task that runs the leaves of an experiment."""
     from hatchet_sdk import Context
 

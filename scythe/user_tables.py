@@ -127,7 +127,10 @@ def _without_views(kind: Any) -> Any:
     if kind in (pa.string_view(), pa.binary_view()):
         return pa.large_string() if kind == pa.string_view() else pa.large_binary()
     if pa.types.is_dictionary(kind):
-        return pa.dictionary(kind.index_type, _without_views(kind.value_type), kind.ordered)
+        # Not every Arrow can give pandas a dictionary with unsigned indices, as polars makes it.
+        unsigned = pa.types.is_unsigned_integer(kind.index_type)
+        index_type = pa.int32() if unsigned else kind.index_type
+        return pa.dictionary(index_type, _without_views(kind.value_type), kind.ordered)
     if pa.types.is_large_list(kind):
         return pa.large_list(kind.value_field.with_type(_without_views(kind.value_type)))
     if pa.types.is_list(kind):

@@ -14,8 +14,8 @@ _GIVEN = "SCYTHE_TEST_STACK_HOME"
 
 
 @pytest.fixture(scope="session")
-def stack_env() -> Iterator[dict[str, str]]:
-    """The environment of a running local stack: PostgreSQL, engine, S3, bucket, token.
+def stack_home() -> Iterator[Path]:
+    """The folder of a running local stack: PostgreSQL, engine, S3, bucket, token.
 
     A stack that runs already (`SCYTHE_TEST_STACK_HOME`) is used and left running; else one is
     started in a folder of its own, and removed afterwards.
@@ -25,11 +25,22 @@ def stack_env() -> Iterator[dict[str, str]]:
     given = os.environ.get(_GIVEN)
     home = Path(given) if given else Path(tempfile.mkdtemp(prefix="scythe-test-", dir="/tmp"))
     try:
-        yield dict(up(home, report=print).env)
+        up(home, report=print)
+        yield home
     finally:
         if not given:
             reset(home)
             shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def stack_env(stack_home: Path) -> dict[str, str]:
+    """The environment of the running stack."""
+    from scythe.stack import running
+
+    found = running(stack_home)
+    assert found is not None
+    return dict(found.env)
 
 
 @pytest.fixture

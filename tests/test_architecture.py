@@ -21,7 +21,16 @@ IMPORT_SECONDS = 0.3
 # Each layer may import from itself and from those above it.
 LAYERS: list[set[str]] = [
     {"errors", "outcomes", "texts", "durations", "labels", "semver", "tree", "leaf_state"},
-    {"layout", "environment", "executor", "status", "slots", "pandas_index", "progress_bar"},
+    {
+        "layout",
+        "environment",
+        "executor",
+        "options",
+        "status",
+        "slots",
+        "pandas_index",
+        "progress_bar",
+    },
     {"settings", "files", "codec", "tables", "messages"},
     {"store", "user_tables", "manifest"},
     {"fetch", "artifacts", "merge", "gather"},

@@ -100,7 +100,8 @@ def merge_in_a_process(files: list[Path], target: Path, before: str = "") -> lis
         import pyarrow.parquet
         {before}
         files = [Path(name) for name in {[str(file) for file in files]!r}]
-        print(merge_files(files, Path({str(target)!r}), final=True), pyarrow.default_memory_pool().max_memory() // 2**20)
+        rows = merge_files(files, Path({str(target)!r}), final=True)
+        print(rows, pyarrow.default_memory_pool().max_memory() // 2**20)
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

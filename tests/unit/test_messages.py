@@ -76,6 +76,13 @@ def test_any_message_comes_back(message: str) -> None:
     assert decode_failure(text).outcome == failure
 
 
+def test_a_message_that_holds_another_failure_is_not_taken_for_it() -> None:
+    other = encode_failure(replace(FAILURE, message="not this one"), 9, "other")
+    failure = replace(FAILURE, message=f"a leaf of mine failed: {other}")
+    record = decode_failure(encode_failure(failure, 1, "r"))
+    assert (record.outcome, record.attempts, record.workflow_run_id) == (failure, 1, "r")
+
+
 def test_a_message_that_no_utf8_holds_is_escaped() -> None:
     failure = replace(FAILURE, message="file \udcff.txt", type="OSError")
     text = encode_failure(failure, 1, "r")

@@ -51,6 +51,8 @@ def test_next_versions() -> None:
     assert str(version.next_major_version()) == "v2.0.0"
     assert str(version.next_minor_version()) == "v1.3.0"
     assert str(version.next_patch_version()) == "v1.2.4"
+    bumped = [str(version.bumped(s)) for s in ("bumpmajor", "bumpminor", "bumppatch", "keep")]
+    assert bumped == ["v2.0.0", "v1.3.0", "v1.2.4", "v1.2.3"]
 
 
 def test_numbers_are_not_negative() -> None:

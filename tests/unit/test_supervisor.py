@@ -197,7 +197,9 @@ def test_a_process_that_cannot_be_started_ends_the_start(
     running = Running(plans, entries.obedient)
     running.finish()
     assert isinstance(running.error, WorkerStartError)
-    assert "process cannot be started ([Errno 11] Resource temporarily" in str(running.error)
+    assert "The process of the leaf part cannot be started ([Errno 11] Resource" in str(
+        running.error
+    )
 
 
 def test_leaves_that_outlast_their_time_are_ended_and_the_log_says_what_becomes_of_them(

@@ -320,8 +320,9 @@ def test_a_workflow_that_is_gone_is_named(items: Any) -> None:
 
 
 def test_experiments_travel_by_import_where_that_brings_the_same(items: Any) -> None:
-    from scythe.experiment import Experiment, ExperimentOptions
+    from scythe.experiment import Experiment
     from scythe.locate import code_ref, find_experiment
+    from scythe.options import ExperimentOptions
 
     assert code_ref(items.named).pickled is None
     assert code_ref(Experiment(items.plain)).pickled is None

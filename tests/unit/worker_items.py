@@ -7,8 +7,9 @@ from typing import Any
 from hatchet_sdk import Context, DurableContext
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.experiment import Experiment, ExperimentOptions
+from scythe.experiment import Experiment
 from scythe.hatchet import hatchet
+from scythe.options import ExperimentOptions
 
 
 class ItemInput(ExperimentInputSpec):

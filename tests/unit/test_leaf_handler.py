@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.executor import Capacity
+from scythe.fetch import cached_path
+from scythe.files import join_s3_uri
 from scythe.labels import ScytheWorkerLabel
 from scythe.leaf import run_leaf
-from scythe.messages import LeafInput, decode_failure, decode_result
+from scythe.leaf_handler import LeafHandler
+from scythe.messages import LeafInput, decode_batch, decode_failure, decode_result
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafResources, LeafResult
 from scythe.registry import ExperimentRegistry
-from scythe.serve import LeafHandler
 from scythe.settings import ScytheStorageSettings
-from scythe.tasks import TaskRun
+from scythe.specs_file import specs_table
+from scythe.tasks import LeafError, TaskRun
 
-RUN = TaskRun("run-1", 2, {})
+
+async def extend(more: timedelta) -> None:
+    """Nothing waits for more time here."""
+
+
+RUN = TaskRun("run-1", 2, extend)
 
 
 class In(ExperimentInputSpec):
@@ -90,7 +101,10 @@ def test_the_call_says_all_that_the_executor_needs() -> None:
 
 
 def test_a_large_spec_is_named_by_its_row() -> None:
-    call = LeafHandler(served, Here())._call(payload(row=12), RUN)
+    executor = Here(LeafFailure(FailureKind.NODE_LOST, "Gone", "gone"))
+    with pytest.raises(LeafError):
+        asyncio.run(LeafHandler(served, executor)(payload(row=12), RUN))
+    call = executor.calls[0]
     assert (call.spec, call.spec_row) == ("", ("p/e/v1.0.0/d/specs.pq", 12))
 
 
@@ -101,7 +115,7 @@ def test_a_failure_goes_back_whole_and_is_tried_again() -> None:
     assert isinstance(record.outcome, LeafFailure)
     assert (record.outcome.kind, record.attempts) == (FailureKind.APPLICATION, 2)
     assert "1 / spec.x" in record.outcome.traceback
-    assert type(caught.value).__name__ == "LeafError"
+    assert isinstance(caught.value, LeafError)
 
 
 @pytest.mark.parametrize("kind", FailureKind)
@@ -110,3 +124,53 @@ def test_what_cannot_help_is_not_tried_again(kind: FailureKind) -> None:
     with pytest.raises(Exception, match="NodeDied: gone") as caught:
         asyncio.run(LeafHandler(served, executor)(payload(), RUN))
     assert (type(caught.value).__name__ == "NonRetryableException") == kind.is_final
+
+
+class Extended:
+    """Notes for how much more time a batch asks."""
+
+    def __init__(self) -> None:
+        self.more: list[timedelta] = []
+
+    async def __call__(self, more: timedelta) -> None:
+        self.more.append(more)
+
+
+@pytest.fixture
+def stored_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five specs, where the copy of the bucket's file would be; the third one cannot be run."""
+    monkeypatch.setenv("SCYTHE_CACHE_DIR", str(tmp_path))
+    specs = [In(experiment_id="e/v1.0.0/d", sort_index=10 * i, x=i - 2) for i in range(5)]
+    table = specs_table([s.index_data() for s in specs], [s.model_dump_json() for s in specs])
+    path = cached_path(join_s3_uri("b", "p/e/v1.0.0/d/specs.pq"), "http://127.0.0.1:1")
+    path.parent.mkdir(parents=True)
+    pq.write_table(table, path)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+
+
+def batch(rows: tuple[int, int, int]) -> LeafInput:
+    return payload().model_copy(update={"spec": "", "rows": rows})
+
+
+@pytest.mark.usefixtures("stored_specs")
+def test_each_leaf_of_a_batch_fails_and_is_tried_again_alone() -> None:
+    executor, more = Here(), Extended()
+    output = asyncio.run(LeafHandler(served, executor)(batch((0, 5, 2)), TaskRun("run-1", 1, more)))
+    records = decode_batch(json.loads(json.dumps(output))["records"])
+    kinds = [type(record.outcome).__name__ for record in records]
+    assert kinds == ["LeafResult", "LeafFailure", "LeafResult"]
+    assert [record.attempts for record in records] == [1, 2, 1]
+    assert [record.workflow_run_id for record in records] == ["run-1-0", "run-1-2", "run-1-4"]
+    assert [call.leaf_id.split("-")[0] for call in executor.calls] == [
+        *["00000000", "00000020", "00000020", "00000040"]
+    ]
+    assert [call.attempt for call in executor.calls] == [1, 1, 2, 1]
+    assert more.more == [timedelta(seconds=90) * 3 * 2]
+
+
+@pytest.mark.usefixtures("stored_specs")
+def test_a_leaf_of_a_batch_that_cannot_be_helped_is_tried_once() -> None:
+    executor = Here(LeafFailure(FailureKind.INFEASIBLE, "TooBig", "no node has it"))
+    output = asyncio.run(LeafHandler(served, executor)(batch((0, 2, 1)), RUN))
+    assert [record.attempts for record in decode_batch(output["records"])] == [1, 1]
+    assert len(executor.calls) == 2
