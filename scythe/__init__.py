@@ -1,6 +1,6 @@
 """Scythe: typed, embarrassingly parallel experiments on Hatchet, with their leaves on Ray.
 
-The public names are in the modules that `DESIGN` and the README list: `scythe.base`,
+The public names are in these modules: `scythe.base`,
 `scythe.registry`, `scythe.experiments`, `scythe.scatter_gather`, `scythe.worker`,
 `scythe.settings`, `scythe.utils.filesys` and `scythe.hatchet`.
 """

@@ -1,4 +1,4 @@
-"""The rules of DESIGN §4: who may import whom, how large things are, and what an import costs."""
+"""The rules of ARCHITECTURE.md: who may import whom, how large things are, and what an import costs."""
 
 from __future__ import annotations
 

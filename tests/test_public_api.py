@@ -1,4 +1,4 @@
-"""The public names of DESIGN §2 exist where scripts of scythe-engine 1.3 look for them."""
+"""The public names exist where scripts of scythe-engine 1.3 look for them."""
 
 from __future__ import annotations
 
