@@ -1,4 +1,4 @@
-"""Import an example's modules as its scripts do, and leave no trace of them."""
+"""Import the modules of an example or an app as its scripts do, and leave no trace of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 @contextmanager
 def example_on_path(name: str) -> Generator[Path]:
-    """Let modules of `examples/<name>` be imported; both examples have a package `experiments`."""
-    folder = EXAMPLES / name
+    """Let modules of `examples/<name>` be imported."""
+    with folder_on_path(EXAMPLES / name):
+        yield EXAMPLES / name
+
+
+@contextmanager
+def folder_on_path(folder: Path) -> Generator[None]:
+    """Let modules of a folder be imported; several of them have a package `experiments`."""
     registered = dict(ExperimentRegistry._experiments)
     sys.path.insert(0, str(folder))
     try:
-        yield folder
+        yield
     finally:
         sys.path.remove(str(folder))
         for module, loaded in list(sys.modules.items()):

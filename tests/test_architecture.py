@@ -1,4 +1,4 @@
-"""The rules of ARCHITECTURE.md: who may import whom, how large things are, and what an import costs."""
+"""The rules of ARCHITECTURE.md: who may import whom, how large things are, what imports cost."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ The types, defaults and names that need no engine are in tests/unit/test_worker.
 
 from __future__ import annotations
 
-import shutil
 import signal
+import sys
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -17,6 +17,7 @@ import pytest
 
 from tests.acceptance.running import APPS, load_app
 from tests.acceptance.workers import WorkerProcess, running
+from tests.example_modules import folder_on_path
 
 APP = "worker_page"
 
@@ -28,9 +29,9 @@ def stack_here(stack_env: dict[str, str]) -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in stack_env.items():
             patch.setenv(name, value)
-        patch.syspath_prepend(str(APPS / APP))
         client.cache_clear()
-        yield
+        with folder_on_path(APPS / APP):
+            yield
         client.cache_clear()
 
 
@@ -95,12 +96,11 @@ def test_additional_workflows(stack_here: None, logs: Path) -> None:
         worker.stop()
 
 
-@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
 def test_with_uv(stack_here: None, app: Any, logs: Path) -> None:
     """Running workers: with uv."""
-    with running(
-        APP, "run", "--active", "--no-project", "main.py", log=logs / "uv", program="uv"
-    ) as worker:
+    command = ("run", "--python", sys.executable, "--no-project", "main.py")
+    uv = str(Path(sys.executable).with_name("uv"))
+    with running(APP, *command, log=logs / "uv", program=uv) as worker:
         worker.wait_ready()
         assert app.simulation.run(spec(app)).worker == worker.tag
         worker.popen.send_signal(signal.SIGTERM)

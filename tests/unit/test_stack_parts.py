@@ -58,6 +58,7 @@ class TestPaths:
     def test_the_variable_comes_first(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
+        monkeypatch.delenv("SCYTHE_DEV_HOME", raising=False)
         monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
         assert default_home() == tmp_path / "data" / "scythe" / "dev"
         monkeypatch.setenv("SCYTHE_DEV_HOME", str(tmp_path / "mine"))
