@@ -289,3 +289,13 @@ def is_registered(worker: Any) -> bool:
     """Return whether the engine knows the worker, so that it may get tasks."""
     # Nothing public tells; the listener puts the worker's id there, and stopping takes it out.
     return not worker._worker_id_queue.empty()  # noqa: SLF001
+
+
+def evict_nodes(worker: Any) -> None:
+    """Give the durable tasks that wait in a stopping worker back to the engine, once more.
+
+    The engine may hand such a task to the same worker again before it has noticed the pause.
+    """
+    loop, runner = worker._loop, worker._action_runner  # noqa: SLF001 - nothing public does it
+    if loop is not None and runner is not None and loop.is_running():
+        asyncio.run_coroutine_threadsafe(runner.evict_all_waiting_durable_runs(), loop)

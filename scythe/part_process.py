@@ -29,6 +29,7 @@ from scythe.sdk_logs import SdkErrors
 
 _POLL = 0.05
 _REPORT = 0.2
+_EVICT_AGAIN = 2.0
 _EXIT = 3.0
 
 logger = logging.getLogger("scythe.worker")
@@ -108,6 +109,7 @@ class Part:
         self._worker: Any = None
         self._registered = False
         self._stopping = False
+        self._evict_at = 0.0
         self._ready = PartReady(slots=0)
         self._main, self._sdk_errors = HiddenMain(), SdkErrors()
 
@@ -215,9 +217,21 @@ class Part:
                 if not self._stopping:
                     self._fail("Its connection to Hatchet ended: the SDK's own process died.")
                 listener = -1  # it has done its work
+            self._evict_again()
             if self._stopping and told != self._running:
                 told = self._running
                 self._send(PartStopping(told))
+
+    def _evict_again(self) -> None:
+        """Give nodes back that the engine sent here once more while this part was stopping."""
+        from scythe.engine import evict_nodes
+
+        now = time.monotonic()
+        if not self._stopping or self._plan.role != "fan":
+            self._evict_at = now + _EVICT_AGAIN
+        elif now >= self._evict_at:
+            self._evict_at = now + _EVICT_AGAIN
+            evict_nodes(self._worker)
 
     def _watch_start(self, supervisor: int) -> int:
         """Wait until the engine knows the worker; return what tells the end of its listener."""
