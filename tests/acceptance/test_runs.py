@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,22 @@ def test_a_batch_fails_leaf_by_leaf(executor: str, stack: dict[str, str], tmp_pa
     ids = run.results("leaves").to_pandas().index.get_level_values("workflow_run_id")
     assert len(set(ids)) == 100
     assert len({one.rsplit("-", 1)[0] for one in ids}) == 3
+
+
+def test_a_worker_that_stops_in_the_middle_of_a_run_is_quick(
+    stack: dict[str, str], tmp_path: Path
+) -> None:
+    app = load_app("mixed")
+    specs = [app.MixedInput(experiment_id="x", sort_index=i, seconds=0.2) for i in range(100)]
+    with worker("mixed", tmp_path / "first"):
+        run, ref = start(app, specs)
+        wait_until(lambda: run.status().done >= 10, "10 leaves are done")
+        asked = time.monotonic()
+    assert time.monotonic() - asked < 25  # its nodes go back to the engine, they are not waited for
+    assert not run.status().is_over
+    with worker("mixed", tmp_path / "second"):
+        result = ref.result(timeout=120)
+    assert (result.n_leaves, result.n_failed) == (100, 0)
 
 
 def test_the_example_of_the_engines_readme(stack: dict[str, str], tmp_path: Path) -> None:
