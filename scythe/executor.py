@@ -8,12 +8,13 @@ leaf worker's process, before any event loop runs, and may block (with deadlines
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from scythe.errors import WorkerStartError
-from scythe.outcomes import LeafCall, LeafResult
+from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafResult, LeafStats
 
 ENTRY_POINT_GROUP = "scythe.executors"
 
@@ -111,3 +112,13 @@ def load_executor_factory(name: str) -> ExecutorFactory:
             f"Executor {name!r} cannot be loaded ({error}): run "
             f"`pip install 'scythe-ray[{name}]'` in this environment."
         ) from error
+
+
+def closed_failure() -> LeafFailure:
+    """Return the failure of a leaf that is still to run when the worker stops."""
+    return LeafFailure(
+        FailureKind.CANCELLED,
+        "WorkerStopped",
+        "the worker is stopping: another one can take the leaf",
+        stats=LeafStats(platform.node()),
+    )

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from scythe.errors import ExecutorUnavailable, LeafFailed, WorkerStartError
-from scythe.executor import Capacity, ExecutorRequest
+from scythe.executor import Capacity, ExecutorRequest, closed_failure
 from scythe.guard import Guard
 from scythe.local_failures import (
-    closed_failure,
     crash_failure,
     infeasible_failure,
     no_process_failure,

@@ -105,16 +105,6 @@ def waited_failure(call: LeafCall, slots: int) -> LeafFailure:
     )
 
 
-def closed_failure() -> LeafFailure:
-    """Describe a leaf that is still to run when the worker stops."""
-    return LeafFailure(
-        FailureKind.CANCELLED,
-        "WorkerStopped",
-        "the worker is stopping: another one can take the leaf",
-        stats=LeafStats(platform.node()),
-    )
-
-
 def _stats(pid: int, started: float, ending: Ending) -> LeafStats:
     return LeafStats(platform.node(), pid, started, time.time(), ending.peak_rss)
 

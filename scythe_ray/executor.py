@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from scythe.errors import ExecutorUnavailable, LeafFailed
-from scythe.executor import Capacity
+from scythe.executor import Capacity, closed_failure
 from scythe.outcomes import LeafCall, LeafFailure, LeafResult
 from scythe.pool_process import to_the_end
 from scythe_ray.attempt import PlaceLost
 from scythe_ray.cluster import Cluster
-from scythe_ray.failures import closed_failure, lost_failure
+from scythe_ray.failures import lost_failure
 from scythe_ray.resources import RayNode, demand_of
 from scythe_ray.session import Session
 from scythe_ray.settings import RaySettings

@@ -148,16 +148,6 @@ def waited_failure(call: LeafCall, needs: str) -> LeafFailure:
     )
 
 
-def closed_failure() -> LeafFailure:
-    """Return the failure of a leaf that is still to run when the worker stops."""
-    return LeafFailure(
-        FailureKind.CANCELLED,
-        "WorkerStopped",
-        "the worker is stopping: another one can take the leaf",
-        stats=LeafStats(platform.node()),
-    )
-
-
 def node_lost_failure(node: RayNode) -> LeafFailure:
     """Return the failure of a leaf whose node is gone."""
     return LeafFailure(
