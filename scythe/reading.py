@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scythe.errors import ExperimentRunNotFoundError, ResultNotFoundError, RunTimeoutError
 from scythe.files import S3Url
+from scythe.interrupts import KeptInterrupts
 from scythe.layout import RunLayout
 from scythe.manifest import ExperimentRunManifest, from_yaml
 from scythe.progress_bar import ProgressView
@@ -43,9 +44,10 @@ def wait_for_run(
 ) -> RunStatus:
     """Wait until a run is over; see `ExperimentRun.wait`."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    with ProgressView(enabled=progress) as view:
+    with KeptInterrupts() as interrupts, ProgressView(enabled=progress) as view:
         while True:
             status = read_status(store, layout)
+            interrupts.check()
             view.show(status)
             if status.is_over:
                 return status

@@ -22,7 +22,8 @@ def example_on_path(name: str) -> Generator[Path]:
 @contextmanager
 def folder_on_path(folder: Path) -> Generator[None]:
     """Let modules of a folder be imported; several of them have a package `experiments`."""
-    registered = dict(ExperimentRegistry._experiments)
+    registries = (ExperimentRegistry._experiments, ExperimentRegistry._included)
+    before = [dict(registry) for registry in registries]
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -31,5 +32,6 @@ def folder_on_path(folder: Path) -> Generator[None]:
         for module, loaded in list(sys.modules.items()):
             if str(getattr(loaded, "__file__", None) or "").startswith(f"{folder}/"):
                 del sys.modules[module]
-        ExperimentRegistry._experiments.clear()
-        ExperimentRegistry._experiments.update(registered)
+        for registry, entries in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(entries)

@@ -57,6 +57,18 @@ def start_stack(layout: Layout, report: Callable[[str], None]) -> Start:
     Raises:
         StackError: A part did not start. All that this call had started is stopped again.
     """
+    before = read_state(layout) or State()
+    seemed_alive = [part for part in PARTS if before.alive(part)]
+    try:
+        return _start_missing(layout, report)
+    except PartFailed:
+        if all(before.alive(part) for part in seemed_alive):
+            raise
+        # One was dying: a kill takes a moment.
+        return _start_missing(layout, report)
+
+
+def _start_missing(layout: Layout, report: Callable[[str], None]) -> Start:
     keys = read_secrets(layout)
     if keys is None:
         keys = new_secrets()

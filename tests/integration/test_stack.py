@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -301,6 +302,19 @@ class TestDeath:
             tenant = f'SELECT "{column}PartitionId" FROM "Tenant" WHERE slug = \'default\''
             assert query(home, tenant) == rows, kind
         assert len(query(home, 'SELECT "id" FROM "Dispatcher"')) == 1
+
+    def test_an_engine_that_dies_while_it_is_waited_for_is_started_again(
+        self, home: Path, connection: StackConnection
+    ) -> None:
+        engine = psutil.Process(processes(home)["engine"].pid)
+        written = layout_of(home).state_file.stat().st_mtime_ns
+        engine.suspend()  # alive, and it does not answer
+        with ThreadPoolExecutor(1) as pool:
+            start = pool.submit(up, home, print)
+            eventually(lambda: layout_of(home).state_file.stat().st_mtime_ns != written)
+            engine.kill()
+            assert start.result(120) == connection
+        assert_works(connection)
 
     def test_a_reused_process_number_is_noticed(
         self, home: Path, connection: StackConnection

@@ -1,0 +1,56 @@
+"""Interrupts that Python would drop: an exception of a signal handler inside a finalizer."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class KeptInterrupts:
+    """Remembers what the handlers of SIGINT and SIGTERM raise, for the body of a loop.
+
+    Python prints and forgets an exception that a handler raises while a finalizer runs (a pool of
+    connections that is closed, say): Ctrl-C would do nothing. `check` raises it again.
+    Outside of the main thread, where no handler runs, this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[signal.Signals, Any] = {}
+        self._raised: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._before[number] = handler
+                    signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler)
+        if error is None:
+            self.check()
+
+    def check(self) -> None:
+        """Raise what a handler raised, if it has not ended the loop."""
+        if self._raised is not None:
+            raise self._raised
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        try:
+            self._before[signal.Signals(number)](number, frame)
+        except BaseException as error:
+            self._raised = error
+            raise
