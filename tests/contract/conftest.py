@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,13 +157,20 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def own_children() -> set[int]:
-    """Return the processes that this one has started, without multiprocessing's tracker."""
+def own_children(others: Collection[int] = ()) -> set[int]:
+    """Return the processes below this one, but not `others` and what they have started.
+
+    Nor multiprocessing's tracker.
+    """
     found: set[int] = set()
-    for child in psutil.Process().children(recursive=True):
+    waiting = psutil.Process().children()
+    while waiting:
+        child = waiting.pop()
         try:
-            if "multiprocessing.resource_tracker" not in " ".join(child.cmdline()):
+            tracks = "multiprocessing.resource_tracker" in " ".join(child.cmdline())
+            if child.pid not in others and not tracks:
                 found.add(child.pid)
+                waiting += child.children()
         except psutil.NoSuchProcess:
             continue
     return found

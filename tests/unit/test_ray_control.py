@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from scythe.processes import end_tree
 from scythe_ray.control import NodeControl
 from scythe_ray.process import EXIT_NOTE
 from scythe_ray.record import RECORD, Entry, RecordError, private_folder, read_entry, write_entry
@@ -31,7 +32,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for process in processes:
-        process.kill()
+        end_tree(process.pid, 0)
         process.wait(10)
 
 
