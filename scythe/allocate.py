@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from scythe.artifacts import InputArtifacts
 from scythe.base import ExperimentInputSpec
-from scythe.codec import describe_validation_error, encode_spec
-from scythe.errors import ExperimentSpecsMismatchError, RegistrationError, SpecError
+from scythe.errors import RegistrationError, SpecError
 from scythe.experiment import Experiment
 from scythe.files import S3Url
-from scythe.layout import RunLayout, check_path
 from scythe.manifest import (
     ExperimentRunManifest,
     InputArtifactLocations,
@@ -27,45 +24,32 @@ from scythe.manifest import (
 from scythe.node_models import ScatterGatherInput
 from scythe.references import RunRef, start_root, workflow_reference
 from scythe.run_folder import FolderT, RunFolder, claim, release
-from scythe.specs_file import specs_table
+from scythe.spec_source import is_single, iterate_specs
+from scythe.spec_writer import CHUNK, Chunk, SpecChecker, SpecRules, SpecsWriter, chunks_of
 from scythe.store import Store
-from scythe.tree import RecursionMap, RunPlan, plan_tree
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from scythe.tree import AUTO, PROBES, RecursionMap, RunPlan, plan_tree
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One spec, the same as text, and its scalars."""
-
-    spec: ExperimentInputSpec
-    text: str
-    index: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class _Prepared:
-    """All specs of a run, checked, in sort order: as a table, and the first one as it is."""
+    """All specs of a run, checked and written to a local file."""
 
     first: ExperimentInputSpec
-    table: pa.Table
+    file: Path
+    n_specs: int
     artifacts: InputArtifacts
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedSpecs:
-    """Specs of the right type.
+class AllocationOptions:
+    """What the caller of `allocate` asks for; see there."""
 
-    Attributes:
-        specs: The specs, in the order given.
-        single: Whether one spec was given, not a list.
-    """
-
-    specs: list[ExperimentInputSpec]
-    single: bool
+    overwrite_sort_index: bool = True
+    overwrite_experiment_id: bool = True
+    recursion_map: RecursionMap | None = None
+    batch_size: int = 1
 
 
 class Allocation:
@@ -74,129 +58,91 @@ class Allocation:
     Args:
         runnable: The experiment, or the Hatchet task or workflow.
         store: Its bucket.
+        options: What the caller asks for.
     """
 
-    def __init__(self, runnable: Any, store: Store) -> None:
-        self._runnable, self._store = runnable, store
+    def __init__(self, runnable: Any, store: Store, options: AllocationOptions) -> None:
+        self._runnable, self._store, self._options = runnable, store, options
         self._plain = not isinstance(runnable, Experiment)
 
-    def check(self, specs: Any) -> CheckedSpecs:
-        """Check that specs are of the type that the experiment takes.
+    def start(self, specs: Any, run: FolderT) -> tuple[FolderT, RunRef[Any]]:
+        """Store and start a run, in the folder given or that of one of the next seconds.
+
+        Args:
+            specs: See `scythe.spec_source.iterate_specs`.
+            run: The folder.
 
         Raises:
-            SpecError: There are none, or one is of another type, or does not validate.
+            SpecError: There are none, or one is wrong. Nothing was uploaded or started.
             RegistrationError: The runnable takes one spec at a time.
         """
-        single = isinstance(specs, (BaseModel, Mapping))
-        one = single or not isinstance(specs, Iterable)
-        given = cast("list[Any]", [specs] if one else list(cast("Iterable[Any]", specs)))
-        self._check_kind(given, single=single)
-        return CheckedSpecs([self._as_spec(i, spec) for i, spec in enumerate(given)], single)
-
-    def start(
-        self,
-        specs: CheckedSpecs,
-        run: FolderT,
-        *,
-        overwrite_sort_index: bool,
-        overwrite_experiment_id: bool,
-        recursion_map: RecursionMap | None,
-        batch_size: int | None = None,
-    ) -> tuple[FolderT, RunRef[Any]]:
-        """Store and start a run, in the folder given or that of one of the next seconds."""
-
-        def prepare(layout: RunLayout) -> _Prepared:
-            return self._prepare(
-                specs.specs,
-                layout,
-                overwrite_sort_index=overwrite_sort_index,
-                overwrite_experiment_id=overwrite_experiment_id,
-            )
-
-        prepared = prepare(run.layout)  # before anything is written
+        single = is_single(specs)
+        self._check_kind(single=single)
+        source = iterate_specs(specs, self._store)
+        # What is wrong with the first specs is found before anything at all is written.
+        first = list(islice(source, CHUNK))
+        checker = self._checker(run)
+        chunk = checker.chunk(first)
+        if chunk is None:
+            raise SpecError("There are no specs to run: pass at least one.")
         claimed = claim(self._store, run)
-        if claimed.experiment_id != run.experiment_id:
-            run, prepared = claimed, prepare(claimed.layout)
-        logger.info("allocating %d spec(s) as %s", len(specs.specs), run.experiment_id)
-        size = 1 if batch_size is None else batch_size
-        plan = RunPlan(recursion_map or plan_tree(len(specs.specs), size), size)
-        manifest = self._store_run(run, prepared, plan, single=specs.single)
+        try:
+            if claimed.experiment_id != run.experiment_id:
+                run, checker = claimed, self._checker(claimed)
+                chunk = checker.chunk(first) or chunk
+            del first
+            with tempfile.TemporaryDirectory(prefix="scythe-specs-") as folder:
+                prepared = self._prepare(chunk, source, checker, Path(folder))
+                plan = self._plan(prepared.n_specs)
+                logger.info("allocating %s: %s", run.experiment_id, plan.describe(prepared.n_specs))
+                manifest = self._store_run(run, prepared, plan, single=single)
+        except BaseException:
+            release(self._store, run)
+            raise
         return run, self._start_root(run, prepared, plan, manifest)
 
-    def _check_kind(self, specs: list[Any], *, single: bool) -> None:
-        if not specs:
-            raise SpecError("There are no specs to run: pass at least one.")
-        if self._plain and not single:
-            from scythe.engine import is_hatchet_workflow
+    def _check_kind(self, *, single: bool) -> None:
+        if self._plain and not single and self._is_workflow():
+            raise RegistrationError(
+                "Workflows do not yet support batching: "
+                f"{self._runnable.name} is a Hatchet workflow, so allocate one spec at a time."
+            )
 
-            if is_hatchet_workflow(self._runnable):
-                raise RegistrationError(
-                    "Workflows do not yet support batching: "
-                    f"{self._runnable.name} is a Hatchet workflow, so allocate one spec at a time."
-                )
-
-    def _as_spec(self, index: int, spec: Any) -> ExperimentInputSpec:
-        expected = self._runnable.input_validator_type
-        if isinstance(spec, Mapping):
-            values = {"experiment_id": "placeholder", "sort_index": index, **spec}
-            try:
-                return expected.model_validate(values)
-            except ValidationError as error:
-                raise SpecError(f"Spec {index}: {describe_validation_error(error)}.") from error
-        if not isinstance(spec, expected):
-            raise ExperimentSpecsMismatchError(expected, type(spec), index)
-        return cast("ExperimentInputSpec", spec)
+    def _checker(self, run: RunFolder) -> SpecChecker:
+        rules = SpecRules(
+            cls=self._runnable.input_validator_type,
+            plain=self._plain,
+            overwrite_sort_index=self._options.overwrite_sort_index,
+            overwrite_experiment_id=self._options.overwrite_experiment_id,
+        )
+        return SpecChecker(rules, run.layout, self._store)
 
     def _prepare(
-        self,
-        given: list[ExperimentInputSpec],
-        layout: RunLayout,
-        *,
-        overwrite_sort_index: bool,
-        overwrite_experiment_id: bool,
+        self, chunk: Chunk, source: Iterator[Any], checker: SpecChecker, folder: Path
     ) -> _Prepared:
-        artifacts = InputArtifacts(layout)
-        rows: list[_Row] = []
-        for index, spec in enumerate(given):
-            update: dict[str, Any] = {
-                name: S3Url(self._store.uri(artifacts.add(name, path, index)))
-                for name, path in spec.local_artifact_file_paths.items()
-            }
-            if overwrite_sort_index:
-                update["sort_index"] = index
-            if overwrite_experiment_id:
-                update["experiment_id"] = layout.experiment_id
-            copy = spec.model_copy(update=update)
-            rows.append(self._row(index, copy))
-        rows.sort(key=lambda row: row.spec.sort_index)
-        table = specs_table([row.index for row in rows], [row.text for row in rows])
-        return _Prepared(rows[0].spec, table, artifacts)
+        """Check all specs and write them to a local file."""
+        writer = SpecsWriter(folder)
+        first = chunk.first
+        writer.add(chunk.table)
+        for given in chunks_of(source):
+            following = checker.chunk(given)
+            if following is not None:
+                writer.add(following.table)
+        return _Prepared(first, writer.finish(), writer.n_specs, checker.artifacts)
 
-    def _row(self, number: int, spec: ExperimentInputSpec) -> _Row:
-        try:
-            check_path("experiment_id", spec.experiment_id)
-            text = encode_spec(spec)
-            if self._plain:
-                text = spec.model_dump_json(by_alias=True, round_trip=True)
-            return _Row(spec, text, spec.index_data())
-        except ValidationError as error:
-            reason = describe_validation_error(error)
-        except SpecError as error:
-            reason = str(error).rstrip(".")
-        raise SpecError(f"Spec {number}: {reason}. Nothing was uploaded or started.")
+    def _plan(self, n_specs: int) -> RunPlan:
+        size, given = self._options.batch_size, self._options.recursion_map
+        if size == AUTO and n_specs <= PROBES:
+            size = 1  # nothing would be left to put into batches
+        return RunPlan(given or plan_tree(n_specs, size), size)
 
     def _store_run(
         self, run: RunFolder, prepared: _Prepared, plan: RunPlan, *, single: bool
     ) -> ExperimentRunManifest:
         """Store input files, specs, schema and manifest, in this order."""
-        import pyarrow.parquet as pq
-
         layout, store = run.layout, self._store
         prepared.artifacts.upload(store, logger.info)
-        with tempfile.TemporaryDirectory(prefix="scythe-specs-") as folder:
-            file = Path(folder) / "specs.pq"
-            pq.write_table(prepared.table, file, compression="zstd", row_group_size=100_000)
-            store.put_file(layout.specs, file)
+        store.put_file(layout.specs, prepared.file)
         output_type = getattr(self._runnable, "output_validator_type", None)
         schema = io_schema(self._runnable.input_validator_type, output_type)
         store.put_bytes(layout.io_spec, to_yaml(schema))
@@ -214,7 +160,7 @@ class Allocation:
             specs_uri=self._uri(layout.specs),
             io_spec=self._uri(layout.io_spec),
             input_artifacts=self._uri(layout.input_artifacts) if uris else None,
-            n_specs=prepared.table.num_rows,
+            n_specs=prepared.n_specs,
             recursion_map=plan.tree.model_dump(exclude_none=True),
             batch_size=plan.batch_size,
         )
@@ -241,7 +187,7 @@ class Allocation:
             )
             reference = workflow_reference(started)
         else:
-            reference = start_root(self._root_input(run, plan), metadata)
+            reference = start_root(self._root_input(run, plan, prepared.n_specs), metadata)
         started_manifest = manifest.model_copy(
             update={"workflow_run_id": reference.workflow_run_id}
         )
@@ -250,7 +196,7 @@ class Allocation:
         logger.info("started %s as %s", run.experiment_id, reference.workflow_run_id)
         return reference
 
-    def _root_input(self, run: RunFolder, plan: RunPlan) -> ScatterGatherInput:
+    def _root_input(self, run: RunFolder, plan: RunPlan, n_specs: int) -> ScatterGatherInput:
         from scythe.engine import task_name_of
 
         return ScatterGatherInput(
@@ -260,6 +206,7 @@ class Allocation:
             storage_settings=run.storage_settings,
             recursion_map=plan.tree,
             batch_size=plan.batch_size,
+            n_specs=n_specs,
             leaf_format="plain" if self._plain else "scythe",
         )
 

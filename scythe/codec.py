@@ -26,6 +26,7 @@ from scythe.errors import SpecError
 
 _TAGGED = "tagged:"
 _TAG = "$"
+_PLAIN = frozenset({str, int, float, bool, type(None), datetime, date, time, timedelta, UUID})
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
 
@@ -83,6 +84,8 @@ def describe_validation_error(error: ValidationError) -> str:
 
 def differing_fields(one: BaseModel, other: BaseModel) -> list[str]:
     """Return the names of the fields in which two models of one class differ."""
+    if not (one.model_extra or other.model_extra) and _plainly_same(vars(one), vars(other)):
+        return []
     left, right = _values(one), _values(other)
     names = list(dict.fromkeys([*left, *right]))
     return [
@@ -90,6 +93,12 @@ def differing_fields(one: BaseModel, other: BaseModel) -> list[str]:
         for name in names
         if (name in left) != (name in right) or not _same(left[name], right[name])
     ]
+
+
+def _plainly_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two sets of values are the same at first sight, which most specs are."""
+    kinds = list(map(type, one.values()))
+    return one == other and kinds == list(map(type, other.values())) and _PLAIN.issuperset(kinds)
 
 
 def _values(model: BaseModel) -> dict[str, Any]:

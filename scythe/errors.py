@@ -229,14 +229,20 @@ class WorkerExit(WorkerStartError, SystemExit):  # noqa: N818 - it is one of Pyt
 
 
 class ExecutorError(ScytheError):
-    """A leaf did not end well. `failure` says all that is known of it."""
+    """A leaf did not end well.
 
-    def __init__(self, failure: LeafFailure) -> None:
-        self.failure = failure
+    Attributes:
+        failure: All that is known of it.
+        journal: The leaves of a batch that were over before, see `scythe.journal`; None where the
+            batch had not begun.
+    """
+
+    def __init__(self, failure: LeafFailure, journal: bytes | None = None) -> None:
+        self.failure, self.journal = failure, journal
         super().__init__(failure.summary)
 
-    def __reduce__(self) -> tuple[type[ExecutorError], tuple[LeafFailure]]:
-        return type(self), (self.failure,)
+    def __reduce__(self) -> tuple[type[ExecutorError], tuple[LeafFailure, bytes | None]]:
+        return type(self), (self.failure, self.journal)
 
 
 class LeafFailed(ExecutorError):  # noqa: N818 - the name in the contract

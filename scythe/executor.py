@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from scythe.errors import WorkerStartError
-from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafResult, LeafStats
+from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafReply, LeafStats
 
 ENTRY_POINT_GROUP = "scythe.executors"
 
@@ -60,14 +60,15 @@ class Executor(Protocol):
         """What the executor offers."""
         ...
 
-    async def run(self, call: LeafCall) -> LeafResult:
-        """Run one try of one leaf to its end.
+    async def run(self, call: LeafCall) -> LeafReply:
+        """Run one try of one leaf, or a batch (see `scythe.batch`), to its end.
 
         Cancelling the awaiting task ends the leaf's process with all its children, confirmed dead,
         before `CancelledError` is raised.
 
         Raises:
-            LeafFailed: The user's code raised, ran out of time or ended its process.
+            LeafFailed: The user's code raised, ran out of time or ended its process. Where a leaf
+                of a batch did that, the error has the journal that its process has left.
             ExecutorUnavailable: The place failed, not the user's code.
         """
         ...

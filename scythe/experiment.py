@@ -6,13 +6,14 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_type_hints
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.durations import parse_duration
 from scythe.errors import RegistrationError
 from scythe.options import ExperimentOptions
 from scythe.settings import TimeoutSettings
+from scythe.tree import AUTO
 
 if TYPE_CHECKING:
     from scythe.references import RunRef
@@ -146,8 +147,8 @@ def _check_options(name: str, options: ExperimentOptions) -> None:
             )
 
 
-def batch_size_of(runnable: Any, given: int | None) -> int:
-    """Return how many leaves one Hatchet task of a run takes.
+def batch_size_of(runnable: Any, given: int | Literal["auto"] | None) -> int:
+    """Return how many leaves one Hatchet task of a run takes; `AUTO` where it is measured.
 
     Args:
         runnable: The experiment, or a Hatchet task or workflow.
@@ -163,16 +164,21 @@ def batch_size_of(runnable: Any, given: int | None) -> int:
                 "leave batch_size out."
             )
         return 1
-    return _batch_size(given) or _batch_size(runnable.options.batch_size) or 1
+    for size in (_batch_size(given), _batch_size(runnable.options.batch_size)):
+        if size is not None:
+            return size
+    return 1
 
 
 def _batch_size(value: Any) -> int | None:
     if value is None:
         return None
+    if value == "auto":
+        return AUTO
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise RegistrationError(
             f"batch_size={value!r} is not a number of leaves: give 1 or more (a batch that takes "
-            "a few seconds is a good size)."
+            'a few seconds is a good size), or "auto".'
         )
     return value
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Self, overload
+from typing import Any, Generic, Literal, Self, overload
 
 from pydantic import BaseModel, Field, field_validator
 
-from scythe.allocate import Allocation
+from scythe.allocate import Allocation, AllocationOptions
 from scythe.errors import (
     BaseNotFoundError,
     ExperimentNotFoundError,
@@ -163,7 +163,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         overwrite_experiment_id: bool = True,
         recursion_map: RecursionMap | None = None,
         s3_client: Any = None,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
     ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[Any]]: ...
 
     @overload
@@ -175,7 +175,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         overwrite_experiment_id: bool = True,
         recursion_map: RecursionMap | None = None,
         s3_client: Any = None,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
     ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[ScatterGatherResult]]: ...
 
     def allocate(
@@ -186,15 +186,17 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         overwrite_experiment_id: bool = True,
         recursion_map: RecursionMap | None = None,
         s3_client: Any = None,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
     ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[Any]]:
         """Start a run of these specs.
 
-        All specs are checked before anything is uploaded; all that the run needs is stored before
+        All specs are checked before any is uploaded; all that the run needs is stored before
         anything is started. The specs themselves are not changed.
 
         Args:
-            specs: The specs, or one spec.
+            specs: The specs, or one spec: models or dicts, in a list or from an iterator; a table
+                of Arrow, pandas or polars with one row for each; or the path or URI of a Parquet
+                file of such rows. Memory does not grow with their number.
             version: The version of the run, or how to get it from the latest one.
             overwrite_sort_index: Whether specs are numbered in the order given.
             overwrite_experiment_id: Whether specs get the id of the run.
@@ -202,7 +204,9 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
                 most about 1,000 children.
             s3_client: A boto3 client to use instead of Scythe's own.
             batch_size: The number of leaves that one Hatchet task runs one after another, in
-                place of that in `Register`. Short leaves run many times faster in batches.
+                place of that in `Register`. Short leaves run many times faster in batches. With
+                "auto" it is chosen by the time of the first leaves, so that a batch takes a few
+                seconds.
 
         Returns:
             The run, and a reference with `result()` and `aio_result()`.
@@ -210,16 +214,14 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         Raises:
             SpecError: A spec is wrong: the message names its index and field.
         """
-        allocation = Allocation(self.runnable, self.store(s3_client))
-        checked = allocation.check(specs)
-        return allocation.start(
-            checked,
-            self._new_run(self.resolve_next_version(version, s3_client)),
+        options = AllocationOptions(
             overwrite_sort_index=overwrite_sort_index,
             overwrite_experiment_id=overwrite_experiment_id,
             recursion_map=recursion_map,
             batch_size=batch_size_of(self.runnable, batch_size),
         )
+        run = self._new_run(self.resolve_next_version(version, s3_client))
+        return Allocation(self.runnable, self.store(s3_client), options).start(specs, run)
 
     def _new_run(self, version: SemVer) -> ExperimentRun[TInput, TOutput]:
         now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)

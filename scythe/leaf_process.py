@@ -12,18 +12,29 @@ import pickle
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from scythe.leaf import format_traceback, run_leaf
+from scythe.batch import run_batch
+from scythe.leaf import run_leaf
+from scythe.leaf_children import adopt_orphans, children_left
+from scythe.leaf_failure import format_traceback
 from scythe.leaf_state import DUMP_SIGNAL, ProcessState, give_forks_usual_signals
 from scythe.locate import CodeNotFoundError, find_experiment
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure
-from scythe.pool_messages import HEADER, Finished, NotStarted, Ready, Setup, Started, frame_of
+from scythe.pool_messages import (
+    HEADER,
+    JOURNAL,
+    Finished,
+    NotStarted,
+    Ready,
+    Setup,
+    Started,
+    frame_of,
+)
+from scythe.processes import end_tree
 from scythe.spawning import prepare
-
-_PR_SET_CHILD_SUBREAPER = 36
-_TRACKER = "multiprocessing.resource_tracker"  # ends with this process, and serves the next leaf
 
 
 class LeafInterrupted(BaseException):
@@ -72,7 +83,7 @@ def _serve(
     # Ctrl-C is for the worker. No SIG_IGN: programs that a leaf starts would inherit it.
     signal.signal(signal.SIGINT, _pass_over)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, DUMP_SIGNAL))
-    _adopt_orphans()
+    adopt_orphans()
     failure = _prepare(setup)
     if failure is not None:
         _send(connection, NotStarted(failure))
@@ -83,11 +94,17 @@ def _serve(
     _send(connection, Ready())
     while (frame := _receive(stream)) is not None:
         call: LeafCall = pickle.loads(frame)  # noqa: S301 - from the worker
-        _send(connection, _run(call, connection, setup.folder, interrupt))
+        _send(connection, _run(call, connection, setup.folder, interrupt, state))
         state.restore()
 
 
-def _run(call: LeafCall, connection: socket.socket, folder: str, interrupt: _Interrupt) -> Finished:
+def _run(
+    call: LeafCall,
+    connection: socket.socket,
+    folder: str,
+    interrupt: _Interrupt,
+    state: ProcessState,
+) -> Finished:
     with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
         find_experiment(call.code)
     if sys.modules.get("__mp_main__") is not None:
@@ -96,10 +113,24 @@ def _run(call: LeafCall, connection: socket.socket, folder: str, interrupt: _Int
     if interrupt.asked:
         interrupt.die()
     _send(connection, Started())
-    outcome = run_leaf(call, folder)
+    if call.batch is None:
+        outcome = run_leaf(call, folder)
+    else:
+        between = partial(_between_leaves, interrupt, state)
+        outcome = run_batch(call, call.batch, Path(folder) / JOURNAL, folder, between)
     if interrupt.asked:
         interrupt.die()
-    return Finished(outcome, _children_left())
+    return Finished(outcome, [f"{child.name()} ({child.pid})" for child in children_left()])
+
+
+def _between_leaves(interrupt: _Interrupt, state: ProcessState) -> None:
+    """Make the process ready for the next leaf of a batch."""
+    if interrupt.asked:
+        interrupt.die()
+    left = [child.pid for child in children_left()]
+    if left:
+        end_tree(left)
+    state.restore()
 
 
 def _prepare(setup: Setup) -> LeafFailure | None:
@@ -121,37 +152,6 @@ def _prepare(setup: Setup) -> LeafFailure | None:
 
 def _pass_over(*_: Any) -> None:
     pass
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of what a leaf's processes leave behind, so that it can be found."""
-    if sys.platform == "linux":
-        import ctypes
-
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def _children_left() -> list[str]:
-    """Return the names of the processes that the leaf left running, and forget the ended ones."""
-    if hasattr(os, "waitid"):
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return []  # by far the most usual case, in one system call
-    import multiprocessing
-
-    import psutil
-
-    multiprocessing.active_children()  # lets it forget those that have ended
-    left: list[str] = []
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error, ChildProcessError):
-            if child.status() == psutil.STATUS_ZOMBIE:
-                os.waitpid(child.pid, os.WNOHANG)
-            elif _TRACKER not in " ".join(child.cmdline()):
-                left.append(f"{child.name()} ({child.pid})")
-    return left
 
 
 def _receive(stream: IO[bytes]) -> bytes | None:

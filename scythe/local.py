@@ -30,7 +30,7 @@ from scythe.local_failures import (
     timeout_failure,
     waited_failure,
 )
-from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafResult
+from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome, LeafReply
 from scythe.pool_events import Ending, LeafTimeout, ProcessLost, StartFailed
 from scythe.pool_messages import Finished
 from scythe.pool_process import PoolProcess, to_the_end
@@ -106,7 +106,7 @@ class LocalExecutor:
         """What the executor offers."""
         return self._capacity
 
-    async def run(self, call: LeafCall) -> LeafResult:
+    async def run(self, call: LeafCall) -> LeafReply:
         """Run one try of a leaf, see `scythe.executor.Executor`.
 
         A leaf whose process is killed from outside is tried once more in a new process; so is one
@@ -129,11 +129,11 @@ class LocalExecutor:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await to_the_end(self._closing)
 
-    async def _run(self, call: LeafCall) -> LeafResult:
+    async def _run(self, call: LeafCall) -> LeafReply:
         again = False
         while True:
             outcome, may_retry = await self._attempt(call, again)
-            if isinstance(outcome, LeafResult):
+            if not isinstance(outcome, LeafFailure):
                 return outcome
             if again or not may_retry:
                 raise LeafFailed(outcome)
@@ -144,14 +144,15 @@ class LocalExecutor:
                 outcome.summary,
             )
 
-    async def _attempt(self, call: LeafCall, again: bool) -> tuple[LeafResult | LeafFailure, bool]:
+    async def _attempt(self, call: LeafCall, again: bool) -> tuple[LeafOutcome, bool]:
         """Run a leaf in a process; return the outcome, and whether it should be tried again."""
         process = await self._ready_process(fresh=call.resources.fresh_process)
         try:
             finished = await process.run(call)
         except LeafTimeout:
             ending = await self._discard(process, dump=True)
-            return timeout_failure(call, process.pid, process.leaf_started, ending), False
+            failure = timeout_failure(call, process.pid, process.leaf_started, ending)
+            raise LeafFailed(failure, ending.journal) from None
         except StartFailed as event:
             await self._discard(process)
             raise LeafFailed(start_failure(event, process.pid)) from None
@@ -166,6 +167,8 @@ class LocalExecutor:
                 again=again,
                 out_of_memory=self._oom_kills > kills,
             )
+            if ending.journal is not None:
+                raise LeafFailed(failure, ending.journal) from None
             killed = ending.status is None or ending.status < 0
             return failure, killed and failure.kind is FailureKind.WORKER_CRASH
         except BaseException:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from pydantic import BaseModel, model_validator
 
-from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats
+from scythe.outcomes import BatchResult, FailureKind, LeafFailure, LeafResult, LeafStats
 from scythe.settings import ScytheStorageSettings
 from scythe.texts import printable
 
@@ -40,7 +39,9 @@ class LeafInput(BaseModel):
     Attributes:
         spec: The spec as text, see `scythe.codec`.
         spec_row: Number of the spec's row in the stored specs, when `spec` is empty.
-        rows: Start, stop and step of the rows of a batch in the stored specs; None for one leaf.
+        rows: First row of a batch in the stored specs, and the one after its last; None for one
+            leaf.
+        queued: When a batch was handed to Hatchet, in seconds since 1970.
         experiment_id: The run, or the id that a single spec names.
         sort_index: The leaf's place in its run.
         root_workflow_run_id: Hatchet's id of the run, None for a single leaf.
@@ -49,7 +50,8 @@ class LeafInput(BaseModel):
 
     spec: str = ""
     spec_row: int | None = None
-    rows: tuple[int, int, int] | None = None
+    rows: tuple[int, int] | None = None
+    queued: float = 0.0
     experiment_id: str
     sort_index: int = 0
     root_workflow_run_id: str | None = None
@@ -92,14 +94,25 @@ def encode_result(result: LeafResult, attempts: int, workflow_run_id: str) -> di
     return {SENTINEL: "done", "record": json.dumps(_write_record(record))}
 
 
-def encode_batch(records: Sequence[LeafRecord]) -> str:
-    """Write the outcomes of the leaves of one batch as text, for `decode_batch`."""
-    return json.dumps([_write_record(record) for record in records])
+def encode_batch(result: BatchResult) -> dict[str, Any]:
+    """Make the output of the task of a batch."""
+    packs = [
+        {"b64": base64.b64encode(pack).decode()} if isinstance(pack, bytes) else {"key": pack}
+        for pack in result.packs
+    ]
+    counts = {"n_leaves": result.n_leaves, "n_failed": result.n_failed, "seconds": result.seconds}
+    return {SENTINEL: "batch", "packs": packs, **counts}
 
 
-def decode_batch(text: str) -> list[LeafRecord]:
+def decode_batch(payload: dict[str, Any]) -> BatchResult:
     """Read what `encode_batch` made."""
-    return [_read_record(record) for record in json.loads(text)]
+    packs = [
+        base64.b64decode(pack["b64"]) if "b64" in pack else str(pack["key"])
+        for pack in payload["packs"]
+    ]
+    return BatchResult(
+        tuple(packs), payload["n_leaves"], payload["n_failed"], float(payload["seconds"])
+    )
 
 
 def find_payload(output: dict[str, Any]) -> dict[str, Any]:

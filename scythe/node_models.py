@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from scythe.base import BaseSpec
 from scythe.files import S3Url
 from scythe.settings import ScytheStorageSettings, default_storage_settings
-from scythe.tree import RecursionMap
+from scythe.tree import NodeTasks, RecursionMap, Rows
 
 NODE_TASK = "scythe_scatter_gather"
 
@@ -31,12 +31,28 @@ class ScatterGatherInput(BaseSpec):
         default=None, description="Hatchet's id of the root node; None at the root."
     )
     batch_size: int = Field(
-        default=1, ge=1, description="The number of leaves that one Hatchet task runs."
+        default=1,
+        ge=0,
+        description="The number of leaves that one Hatchet task runs; 0 to measure it.",
     )
+    n_specs: int | None = Field(
+        default=None, description="The number of specs of the run; None to look into the file."
+    )
+    window: tuple[int, int] | None = Field(
+        default=None, description="The rows that this node and its siblings divide; None for all."
+    )
+    window_depth: int = Field(default=0, description="The depth at which the window was set.")
     leaf_format: Literal["scythe", "plain"] = Field(
         default="scythe",
         description="`plain` for a Hatchet task of the user's, which takes the spec itself.",
     )
+
+    def tasks(self, n_specs: int) -> NodeTasks:
+        """Return the Hatchet tasks of this node and those below it, for a run of `n_specs`."""
+        rows = Rows(*(self.window or (0, n_specs)))
+        size = max(1, self.batch_size)
+        count = -(-len(rows) // size)
+        return NodeTasks(self.recursion_map.share(count, self.window_depth), rows, size)
 
 
 class ScatterGatherResult(BaseModel):
@@ -46,11 +62,13 @@ class ScatterGatherResult(BaseModel):
         uris: The tables of the node by name; at the root, the final tables.
         n_leaves: Number of leaves below the node.
         n_failed: Number of leaves among them that failed their last try.
+        seconds: The time that all these leaves took.
     """
 
     uris: dict[str, S3Url]
     n_leaves: int = 0
     n_failed: int = 0
+    seconds: float = 0.0
 
     @property
     def summary(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING
 from scythe.files import S3Url, split_s3_uri
 from scythe.gather import ERRORS, LeafSlice, node_tables
 from scythe.layout import RunLayout
-from scythe.merge import merge_files, write_merged
+from scythe.merge import join_packs, merge_files, write_merged
 from scythe.messages import LeafRecord
 from scythe.node_models import ScatterGatherInput, ScatterGatherResult
-from scythe.outcomes import FailureKind, LeafFailure, StoreConfig
-from scythe.specs_file import index_of, read_specs
+from scythe.outcomes import BatchResult, FailureKind, LeafFailure, StoreConfig
+from scythe.packs import write_pack
+from scythe.specs_file import count_specs, index_of, read_rows
 from scythe.store import Store
+from scythe.tree import Rows
+
+_DOWNLOADS = 8  # at one time
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,6 +71,21 @@ class NodeFailure:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class LostBatch:
+    """A batch that gave no result: all its leaves have failed.
+
+    Attributes:
+        rows: Its rows in the specs.
+        record: Why.
+        queued: When it was handed to Hatchet, in seconds since 1970.
+    """
+
+    rows: Rows
+    record: LeafRecord
+    queued: float
+
+
 def write_base_node(output: NodeOutput, leaves: LeafSlice) -> ScatterGatherResult:
     """Write the tables of a node that ran leaves."""
     tables = node_tables(leaves, output.store)
@@ -75,8 +95,50 @@ def write_base_node(output: NodeOutput, leaves: LeafSlice) -> ScatterGatherResul
             file = Path(folder) / "table.pq"
             write_merged([table], file, final=output.is_root)
             uris[name] = output.upload(name, file)
-    n_failed = tables[ERRORS].num_rows
-    return ScatterGatherResult(uris=uris, n_leaves=len(leaves.records), n_failed=n_failed)
+    return ScatterGatherResult(
+        uris=uris,
+        n_leaves=len(leaves.records),
+        n_failed=tables[ERRORS].num_rows,
+        seconds=sum(record.outcome.stats.seconds for record in leaves.records),
+    )
+
+
+def write_batch_node(
+    output: NodeOutput, batches: Sequence[BatchResult | LostBatch]
+) -> ScatterGatherResult:
+    """Write the tables of a node that ran batches: theirs, one after another."""
+    uris: dict[str, S3Url] = {}
+    counts = [0, 0]
+    seconds = 0.0
+    with tempfile.TemporaryDirectory(prefix="scythe-node-") as name:
+        folder = Path(name)
+        packs: list[Path] = []
+        wanted: list[tuple[str, Path]] = []
+        for batch in batches:
+            pieces: Sequence[bytes | str]
+            if isinstance(batch, LostBatch):
+                pieces = [_lost_pack(output, batch)]
+                counts = [count + len(batch.rows) for count in counts]
+            else:
+                pieces = batch.packs
+                counts = [counts[0] + batch.n_leaves, counts[1] + batch.n_failed]
+                seconds += batch.seconds
+            for piece in pieces:
+                packs.append(folder / f"{len(packs)}.arrow")
+                if isinstance(piece, bytes):
+                    packs[-1].write_bytes(piece)
+                else:
+                    wanted.append((piece, packs[-1]))
+        with ThreadPoolExecutor(_DOWNLOADS, "scythe-packs") as threads:
+            list(threads.map(lambda item: output.store.download_small(*item), wanted))
+        for table, file in join_packs(packs, folder, final=output.is_root).items():
+            uris[table] = output.upload(table, file)
+    return ScatterGatherResult(uris=uris, n_leaves=counts[0], n_failed=counts[1], seconds=seconds)
+
+
+def _lost_pack(output: NodeOutput, batch: LostBatch) -> bytes:
+    rows = range(batch.rows.start, batch.rows.stop)
+    return write_pack(_failed_tables(output, rows, batch.record, batch.queued))
 
 
 def write_inner_node(
@@ -89,12 +151,13 @@ def write_inner_node(
     with tempfile.TemporaryDirectory(prefix="scythe-node-") as name:
         folder = Path(name)
         sources, counts = _collect(output, children, folder)
+        seconds = sum(one.seconds for one in children if isinstance(one, ScatterGatherResult))
         uris: dict[str, S3Url] = {}
         for table, files in sources.items():
             merged = folder / "merged.pq"
             merge_files(files, merged, final=output.is_root)
             uris[table] = output.upload(table, merged)
-    return ScatterGatherResult(uris=uris, n_leaves=counts[0], n_failed=counts[1])
+    return ScatterGatherResult(uris=uris, n_leaves=counts[0], n_failed=counts[1], seconds=seconds)
 
 
 def _collect(
@@ -104,13 +167,13 @@ def _collect(
     total = failed = 0
     for number, child in enumerate(children):
         if isinstance(child, NodeFailure):
-            tables = _lost_tables(output, child)
-            lost = tables[ERRORS].num_rows
-            total, failed = total + lost, failed + lost
-            for name, table in tables.items():
-                file = folder / f"{number}-{len(sources)}-{name}.pq"
-                write_merged([table], file, final=False)
-                sources.setdefault(name, []).append(file)
+            for part, tables in enumerate(_lost_tables(output, child)):
+                lost = tables[ERRORS].num_rows
+                total, failed = total + lost, failed + lost
+                for name, table in tables.items():
+                    file = folder / f"{number}-{part}-{name}.pq"
+                    write_merged([table], file, final=False)
+                    sources.setdefault(name, []).append(file)
             continue
         total, failed = total + child.n_leaves, failed + child.n_failed
         for name, uri in child.uris.items():
@@ -120,24 +183,32 @@ def _collect(
     return sources, (total, failed)
 
 
-def _lost_tables(output: NodeOutput, child: NodeFailure) -> dict[str, pa.Table]:
+def _lost_tables(output: NodeOutput, child: NodeFailure) -> Iterator[dict[str, pa.Table]]:
     """Make the tables of a node that gave no result: all its leaves have failed."""
-    import pyarrow as pa
-
-    _, key = split_s3_uri(str(child.payload.specs_uri))
-    specs = read_specs(output.config, key)
-    rows = child.payload.recursion_map.rows(specs.num_rows)
+    payload = child.payload
+    key = split_s3_uri(str(payload.specs_uri))[1]
+    tasks = payload.tasks(payload.n_specs or count_specs(output.config, key))
     failure = LeafFailure(
         kind=FailureKind.RESULT_LOST,
         type="NodeFailed",
-        message=f"the scatter node {child.payload.recursion_map.node} of this leaf failed, so that "
-        f"its result is not known: {child.reason}"[:2000],
+        message=f"the scatter node {payload.recursion_map.node} of this leaf failed, so that its "
+        f"result is not known: {child.reason}"[:2000],
     )
-    leaves = LeafSlice(
-        rows=rows,
-        index=index_of(specs.take(pa.array(list(rows), pa.int64()))),
-        records=[LeafRecord(failure, 0, None)] * len(rows),
-        queued=0.0,
-        root_workflow_run_id=output.root_workflow_run_id,
-    )
+    record = LeafRecord(failure, 0, None)
+    if tasks.size == 1:
+        yield _failed_tables(output, tasks.single_rows(), record, 0.0)
+        return
+    for number in tasks.numbers:
+        rows = tasks.rows_of(number)
+        yield _failed_tables(output, range(rows.start, rows.stop), record, 0.0)
+
+
+def _failed_tables(
+    output: NodeOutput, rows: range, record: LeafRecord, queued: float
+) -> dict[str, pa.Table]:
+    """Make the tables of leaves that all failed in the same way."""
+    key = split_s3_uri(str(output.payload.specs_uri))[1]
+    index = index_of(read_rows(output.config, key, rows))
+    records = [record] * len(rows)
+    leaves = LeafSlice(rows, index, records, queued, output.root_workflow_run_id)
     return node_tables(leaves, output.store)

@@ -25,7 +25,7 @@ class ExperimentOptions:
     auto_fetch_files: bool = True
     local_file_location: LocalFileLocation = "cache"
     resources: LeafResources = field(default_factory=LeafResources)
-    batch_size: int | None = None
+    batch_size: int | Literal["auto"] | None = None
     task_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -85,8 +85,35 @@ class StoreConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Leaves that one process runs one after another. Each ends, fails and is tried again alone.
+
+    Attributes:
+        specs: Key of the stored specs.
+        rows: First row of the batch in them, and the one after its last.
+        tries: How often a leaf is tried.
+        queued: When the batch was handed to Hatchet, in seconds since 1970.
+        attempt: The number of the next try of the first leaf that is not over.
+        journal: The leaves that were over when another process of the batch ended, see
+            `scythe.journal`.
+    """
+
+    specs: str
+    rows: tuple[int, int]
+    tries: int = 1
+    queued: float = 0.0
+    attempt: int = 1
+    journal: bytes = field(default=b"", repr=False)
+
+    @property
+    def n_leaves(self) -> int:
+        """The number of leaves."""
+        return self.rows[1] - self.rows[0]
+
+
+@dataclass(frozen=True, slots=True)
 class LeafCall:
-    """One try of one leaf.
+    """One try of one leaf, or a batch of leaves.
 
     Attributes:
         leaf_id: Unique in its run and stable over its tries; safe as a file name.
@@ -103,6 +130,7 @@ class LeafCall:
         timeout: Seconds that the leaf may run, counted from its start in its process.
         schedule_timeout: Seconds that it may wait for a place to run.
         attempt: 1 for the first try.
+        batch: The leaves of a batch; `spec` is empty then, and `timeout` is that of each leaf.
     """
 
     leaf_id: str
@@ -118,6 +146,7 @@ class LeafCall:
     timeout: float = 60.0
     schedule_timeout: float = 3600.0
     attempt: int = 1
+    batch: Batch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,4 +211,23 @@ class LeafFailure:
         return f"{self.kind.value}: {self.type}: {self.message}{place}"
 
 
-LeafOutcome = LeafResult | LeafFailure
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What a batch gives back: the tables of its leaves, see `scythe.gather.node_tables`.
+
+    Attributes:
+        packs: Tables in the order of the leaves, see `scythe.packs`: each as bytes, or the key of
+            an object in the bucket that holds them.
+        n_leaves: Number of leaves.
+        n_failed: Number of leaves among them that failed their last try.
+        seconds: The time that all leaves took.
+    """
+
+    packs: tuple[bytes | str, ...]
+    n_leaves: int
+    n_failed: int
+    seconds: float
+
+
+LeafReply = LeafResult | BatchResult
+LeafOutcome = LeafReply | LeafFailure

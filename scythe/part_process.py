@@ -22,7 +22,7 @@ from scythe import worker_logs
 from scythe.errors import EngineError, ScytheError
 from scythe.executor import Capacity, Executor, ExecutorRequest, load_executor_factory
 from scythe.hidden_main import HiddenMain
-from scythe.outcomes import LeafCall, LeafResult
+from scythe.outcomes import LeafCall, LeafReply
 from scythe.parts import WIND_DOWN, PartFailed, PartMessage, PartPlan, PartReady, PartStopping
 from scythe.processes import GRACE, MARK, end_tree
 from scythe.sdk_logs import SdkErrors
@@ -81,7 +81,7 @@ class CountingExecutor:
         """What the executor offers."""
         return self._executor.capacity
 
-    async def run(self, call: LeafCall) -> LeafResult:
+    async def run(self, call: LeafCall) -> LeafReply:
         """Run one try of one leaf, see `scythe.executor.Executor`."""
         self.running += 1
         try:

@@ -11,6 +11,7 @@ from typing import Any
 from scythe.outcomes import LeafFailure, LeafOutcome
 
 HEADER = struct.Struct("!Q")  # the length of the message that follows
+JOURNAL = "journal"  # the file in the folder of a process that runs a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Inbox:
 
 _READABLE = {
     __name__: ("Finished", "NotStarted", "Ready", "Started"),
-    "scythe.outcomes": ("FailureKind", "LeafFailure", "LeafResult", "LeafStats"),
+    "scythe.outcomes": ("BatchResult", "FailureKind", "LeafFailure", "LeafResult", "LeafStats"),
 }
 
 

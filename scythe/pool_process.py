@@ -17,10 +17,20 @@ from concurrent.futures import Executor as Threads
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scythe.journal import read_journal, time_left
 from scythe.leaf_state import DUMP_SIGNAL
 from scythe.outcomes import LeafCall, LeafFailure
 from scythe.pool_events import Ending, LeafTimeout, ProcessLost, StartFailed
-from scythe.pool_messages import Finished, Inbox, NotStarted, Ready, Setup, Started, frame_of
+from scythe.pool_messages import (
+    JOURNAL,
+    Finished,
+    Inbox,
+    NotStarted,
+    Ready,
+    Setup,
+    Started,
+    frame_of,
+)
 from scythe.processes import GRACE, MARK, end_tree, open_pidfd
 from scythe.spawning import python_command
 
@@ -126,14 +136,21 @@ class PoolProcess:
             raise StartFailed from None
         except OSError:
             raise ProcessLost from None
+        limit = call.timeout
+        while (finished := await self._finished_within(limit)) is None:
+            # In a batch each leaf has its time.
+            limit = 0.0 if call.batch is None else time_left(self._journal_file) or 0.0
+            if limit <= 0:
+                raise LeafTimeout
+        return finished
+
+    async def _finished_within(self, seconds: float) -> Finished | None:
         try:
-            async with asyncio.timeout(call.timeout):
+            async with asyncio.timeout(seconds):
                 return await self._expect(Finished)
         except TimeoutError:
             late = None if self._messages.empty() else self._messages.get_nowait()
-            if isinstance(late, Finished):
-                return late  # it came at the same moment
-            raise LeafTimeout from None
+            return late if isinstance(late, Finished) else None  # it came at the same moment
 
     async def end(self, *, dump: bool = False, swept: bool = False) -> Ending:
         """End the process and all that it started; it is dead when this returns or is cancelled.
@@ -182,8 +199,9 @@ class PoolProcess:
         with contextlib.suppress(OSError):
             stacks = self._crash_file.read_text(errors="replace")
             self._crash_file.unlink()
+        journal = read_journal(self._journal_file)
         shutil.rmtree(self._folder, ignore_errors=True)
-        return Ending(code, stacks, peak)
+        return Ending(code, stacks, peak, journal)
 
     def _close(self) -> None:
         self._loop.remove_reader(self._socket)
@@ -202,6 +220,10 @@ class PoolProcess:
     @property
     def _crash_file(self) -> Path:
         return self._folder.with_suffix(".crash")
+
+    @property
+    def _journal_file(self) -> Path:
+        return self._folder / JOURNAL
 
     async def _expect(self, kind: type[T]) -> T:
         message = await self._next()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -15,6 +14,7 @@ from scythe.node_models import ScatterGatherInput, ScatterGatherResult
 from scythe.status import NodeCounts, RunState, RunStatus
 from scythe.store import Store
 from scythe.tasks import NodeRun
+from scythe.tree import AUTO, NodeTasks
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +34,16 @@ class NodeProgress:
         store: Store,
         run: NodeRun,
         payload: ScatterGatherInput,
-        rows: Sequence[int],
+        tasks: NodeTasks,
     ) -> None:
         self._layout, self._store, self._run, self._payload = layout, store, run, payload
         tree = payload.recursion_map
-        self._total = len(rows)
-        self._is_base = tree.is_base_case(len(rows))
-        count = 0 if self._is_base else min(tree.factor, len(rows))
-        self._children = [tree.child(offset).node for offset in range(count)]
+        self._total = tasks.n_leaves
+        measured = payload.batch_size == AUTO
+        self._is_base = not measured and tree.is_base_case(len(tasks))
+        count = 2 if measured else min(tree.factor, len(tasks))
+        offsets = range(0 if self._is_base else count)
+        self._children = [tree.child(offset).node for offset in offsets]
         self._started = time.time()
         self._counts = NodeCounts()
         self._task: asyncio.Task[None] | None = None
@@ -90,7 +92,7 @@ class NodeProgress:
         if not self._is_base:
             return await asyncio.to_thread(self._sum_children)
         counts = await self._run.count_children()
-        size, total = self._payload.batch_size, self._total  # a child is a batch of leaves
+        size, total = max(1, self._payload.batch_size), self._total  # a child is a batch of leaves
         return NodeCounts(
             done=min(total, counts["completed"] * size),
             failed=min(total, (counts["failed"] + counts["cancelled"]) * size),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, ClassVar, TypeVar, overload
+from typing import Any, ClassVar, Literal, TypeVar, overload
 
 from scythe.errors import ExperimentTypeExists, ExperimentTypeNotFound, RegistrationError
 from scythe.experiment import (
@@ -85,7 +85,7 @@ class ExperimentRegistry:
         auto_fetch_files: bool = True,
         local_file_location: LocalFileLocation = "cache",
         resources: LeafResources | None = None,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
         **task_config: Any,
     ) -> Callable[[Callable[..., TOutput]], Experiment[Any, TOutput]]:
         """Make an experiment of a function that takes one spec and returns one output.
@@ -107,7 +107,8 @@ class ExperimentRegistry:
             local_file_location: Whether fetched files are used from the shared cache, or copied
                 to the leaf's `tempdir` (where they may be changed).
             resources: CPUs, GPUs, memory and custom resources of one leaf.
-            batch_size: Leaves that one Hatchet task runs one after another; `allocate` may differ.
+            batch_size: Leaves that one Hatchet task runs one after another, or "auto"; `allocate`
+                may differ.
             **task_config: Further options of a Hatchet task (`default_priority`, `concurrency`, …).
 
         Raises:

@@ -26,14 +26,22 @@ from scythe.messages import (
     decode_result,
 )
 from scythe.node_models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
-from scythe.node_output import NodeFailure, write_base_node, write_inner_node
-from scythe.outcomes import FailureKind, LeafFailure
+from scythe.node_output import (
+    LostBatch,
+    NodeFailure,
+    NodeOutput,
+    write_base_node,
+    write_batch_node,
+    write_inner_node,
+)
+from scythe.outcomes import BatchResult, FailureKind, LeafFailure
 from scythe.plain_tasks import plain_record, plain_spec
 from scythe.progress import NodeProgress
 from scythe.settings import store_config
-from scythe.specs_file import SPEC_COLUMN, index_of, read_specs, sort_indices
+from scythe.specs_file import count_specs, index_of, read_rows, sort_indices, spec_texts
 from scythe.store import Store, open_store
 from scythe.tasks import NodeRun, PlainInput
+from scythe.tree import AUTO, PROBES, Rows, plan_batches, plan_tree
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,13 +60,13 @@ async def run_node(payload: ScatterGatherInput, run: NodeRun) -> ScatterGatherRe
     it writes has the same names.
     """
     node = _Node(payload, run)
-    specs = await node.in_thread(node.load)
-    progress = NodeProgress(node.layout, node.store, run, payload, node.rows)
+    await node.in_thread(node.load)
+    progress = NodeProgress(node.layout, node.store, run, payload, node.tasks)
     try:
         async with progress:
-            if payload.recursion_map.is_base_case(len(node.rows)):
-                return await node.run_leaves(specs, progress)
-            return await node.run_nodes(specs, progress)
+            result = await node.run()
+            await progress.finish(result)
+            return result
     except asyncio.CancelledError:
         if payload.recursion_map.is_root and await run.is_cancelled():
             await run.cancel_tree(payload.experiment_id)
@@ -69,78 +77,128 @@ class _Node:
     """What a node works with."""
 
     def __init__(self, payload: ScatterGatherInput, run: NodeRun) -> None:
-        self.payload, self.run = payload, run
+        self.payload, self.hatchet = payload, run
         self.config = store_config(payload.storage_settings)
         self.store: Store = open_store(self.config)
         self.layout = RunLayout(self.config.prefix, payload.experiment_id)
         self.root_id = payload.root_workflow_run_id or run.workflow_run_id
-        self.rows: range = range(0)
+        self.n_specs = payload.n_specs or 0
+        self.tasks = payload.tasks(self.n_specs)
+        self.output = NodeOutput(self.store, self.config, self.layout, payload, self.root_id)
 
     async def in_thread(self, function: Any, *args: Any) -> Any:
         """Call a function that blocks, beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
 
-    def load(self) -> pa.Table:
-        """Read the specs of this node."""
-        import pyarrow as pa
+    def load(self) -> None:
+        """Find out which leaves the node has."""
+        if self.payload.n_specs is None:
+            self.n_specs = count_specs(self.config, self._specs_key)
+            self.tasks = self.payload.tasks(self.n_specs)
 
-        _, key = split_s3_uri(str(self.payload.specs_uri))
-        specs = read_specs(self.config, key)
-        self.rows = self.payload.recursion_map.rows(specs.num_rows)
-        return specs.take(pa.array(list(self.rows), pa.int64()))
+    async def run(self) -> ScatterGatherResult:
+        """Run all leaves of the node, here or in nodes below it, and write its tables."""
+        if self.payload.batch_size == AUTO:
+            return await self._run_measured()
+        if not self.payload.recursion_map.is_base_case(len(self.tasks)):
+            return await self._run_nodes()
+        return await (self._run_batches() if self.payload.batch_size > 1 else self._run_leaves())
 
-    async def run_leaves(self, specs: pa.Table, progress: NodeProgress) -> ScatterGatherResult:
-        """Run every spec of this node as a leaf, and write the node's tables."""
+    async def _run_leaves(self) -> ScatterGatherResult:
+        """Run each spec of this node as a task of its own."""
+        queued, rows = time.time(), self.tasks.single_rows()
+        specs = await self.in_thread(read_rows, self.config, self._specs_key, rows)
+        inputs = await self.in_thread(self._leaf_inputs, specs, rows)
+        keys = [f"leaf-{row}" for row in rows]
+        results = await self._run_children(self.payload.task_name, inputs, keys)
+        records = [self._record(result) for result in results]
+        leaves = LeafSlice(rows, index_of(specs), records, queued, self.root_id)
+        return await self.in_thread(write_base_node, self.output, leaves)
+
+    async def _run_batches(self) -> ScatterGatherResult:
+        """Run the specs of this node in tasks of several."""
         queued = time.time()
-        inputs = await self.in_thread(self._leaf_inputs, specs)
-        batched = self.payload.batch_size > 1
-        keys = [f"leaf-{rows[0]}" for rows in (self._batches() if batched else _single(self.rows))]
-        metadata = {
-            "experiment_id": self.payload.experiment_id,
-            "experiment_name": self.payload.task_name,
-        }
-        results: list[Any] = []
-        if inputs:
-            results = await self.run.run_children(self.payload.task_name, inputs, keys, metadata)
-        records = await self.in_thread(self._records, results)
-        leaves = LeafSlice(self.rows, index_of(specs), records, queued, self.root_id)
-        result = await self.in_thread(write_base_node, self._output(), leaves)
-        await progress.finish(result)
-        return result
-
-    async def run_nodes(self, specs: pa.Table, progress: NodeProgress) -> ScatterGatherResult:
-        """Split the specs of this node over nodes below it, and merge their tables."""
-        del specs
-        tree = self.payload.recursion_map
-        maps = [tree.child(offset) for offset in range(min(tree.factor, len(self.rows)))]
+        rows = [self.tasks.rows_of(number) for number in self.tasks.numbers]
         inputs = [
-            self.payload.model_copy(
-                update={"recursion_map": child, "root_workflow_run_id": self.root_id}
+            LeafInput(
+                rows=(part.start, part.stop),
+                queued=queued,
+                experiment_id=self.payload.experiment_id,
+                root_workflow_run_id=self.root_id,
+                storage_settings=self.payload.storage_settings,
             )
-            for child in maps
+            for part in rows
         ]
-        metadata = {
+        keys = [f"batch-{part.start}" for part in rows]
+        results = await self._run_children(self.payload.task_name, inputs, keys)
+        batches = [
+            self._batch(part, result, queued) for part, result in zip(rows, results, strict=True)
+        ]
+        return await self.in_thread(write_batch_node, self.output, batches)
+
+    async def _run_nodes(self) -> ScatterGatherResult:
+        """Divide the tasks of this node among nodes below it, and merge their tables."""
+        tree = self.payload.recursion_map
+        maps = [tree.child(offset) for offset in range(min(tree.factor, len(self.tasks)))]
+        children = await self._run_child_nodes([{"recursion_map": child} for child in maps])
+        return await self.in_thread(write_inner_node, self.output, children)
+
+    async def _run_measured(self) -> ScatterGatherResult:
+        """Run some leaves alone, and the others in batches of a size that fits their time."""
+        tree = self.payload.recursion_map.model_copy(update={"factor": 2})
+        window = self.tasks.rows
+        middle = min(window.start + PROBES, window.stop)
+        first: dict[str, Any] = {
+            "window": (window.start, middle),
+            "recursion_map": tree.child(0).model_copy(update={"max_depth": tree.depth + 1}),
+        }
+        rest: dict[str, Any] = {"window": (middle, window.stop)}
+        common = {"window_depth": tree.depth + 1, "n_specs": self.n_specs}
+        children = await self._run_child_nodes([{**first, **common, "batch_size": 1}])
+        count = window.stop - middle
+        if count:
+            known = [one for one in children if isinstance(one, ScatterGatherResult)]
+            seconds = sum(one.seconds for one in known) / max(1, sum(one.n_leaves for one in known))
+            size = plan_batches(count, seconds) if known else 1
+            plan = plan_tree(count, size)
+            rest["recursion_map"] = tree.child(1).model_copy(
+                update={"factor": plan.factor, "max_depth": tree.depth + 1 + plan.max_depth}
+            )
+            logger.info("%.4g s a leaf: the other %d run in batches of %d", seconds, count, size)
+            children += await self._run_child_nodes([{**rest, **common, "batch_size": size}])
+        return await self.in_thread(write_inner_node, self.output, children)
+
+    async def _run_child_nodes(
+        self, updates: Sequence[dict[str, Any]]
+    ) -> list[ScatterGatherResult | NodeFailure]:
+        common = {"root_workflow_run_id": self.root_id, "n_specs": self.n_specs}
+        inputs = [self.payload.model_copy(update={**common, **update}) for update in updates]
+        keys = [f"node-{child.recursion_map.node}" for child in inputs]
+        metadata = {"level": self.payload.recursion_map.depth + 1}
+        outputs = await self._run_children(NODE_TASK, inputs, keys, metadata)
+        return [_node_result(child, output) for child, output in zip(inputs, outputs, strict=True)]
+
+    async def _run_children(
+        self,
+        task: str,
+        inputs: Sequence[BaseModel],
+        keys: Sequence[str],
+        metadata: dict[str, Any] | None = None,
+    ) -> list[dict[str, Any] | BaseException]:
+        if not inputs:
+            return []
+        common = {
             "experiment_id": self.payload.experiment_id,
             "experiment_name": self.payload.task_name,
-            "level": tree.depth + 1,
         }
-        keys = [f"node-{child.node}" for child in maps]
-        outputs = await self.run.run_children(NODE_TASK, inputs, keys, metadata)
-        children = [
-            _node_result(child, output) for child, output in zip(inputs, outputs, strict=True)
-        ]
-        result = await self.in_thread(write_inner_node, self._output(), children)
-        await progress.finish(result)
-        return result
+        return await self.hatchet.run_children(task, inputs, keys, {**common, **(metadata or {})})
 
-    def _output(self) -> Any:
-        from scythe.node_output import NodeOutput
+    @property
+    def _specs_key(self) -> str:
+        return split_s3_uri(str(self.payload.specs_uri))[1]
 
-        return NodeOutput(self.store, self.config, self.layout, self.payload, self.root_id)
-
-    def _leaf_inputs(self, specs: pa.Table) -> list[BaseModel]:
-        texts: list[str] = specs.column(SPEC_COLUMN).to_pylist()
-        order = sort_indices(specs)
+    def _leaf_inputs(self, specs: pa.Table, rows: range) -> list[BaseModel]:
+        texts = list(spec_texts(specs))
         if self.payload.leaf_format == "plain":
             return [
                 PlainInput.model_validate(
@@ -148,8 +206,6 @@ class _Node:
                 )
                 for text in texts
             ]
-        if self.payload.batch_size > 1:
-            return [self._batch_input(rows) for rows in self._batches()]
         return [
             LeafInput(
                 spec=text if len(text) <= _SPEC_BYTES else "",
@@ -159,34 +215,15 @@ class _Node:
                 root_workflow_run_id=self.root_id,
                 storage_settings=self.payload.storage_settings,
             )
-            for text, row, number in zip(texts, self.rows, order, strict=True)
+            for text, row, number in zip(texts, rows, sort_indices(specs), strict=True)
         ]
 
-    def _records(self, results: Sequence[dict[str, Any] | BaseException]) -> list[LeafRecord]:
-        if self.payload.batch_size == 1:
-            return [self._record(result) for result in results]
-        batches = zip(self._batches(), results, strict=True)
-        return [record for rows, result in batches for record in self._batch_records(rows, result)]
-
-    def _batches(self) -> list[range]:
-        size = self.payload.batch_size
-        return [self.rows[first : first + size] for first in range(0, len(self.rows), size)]
-
-    def _batch_input(self, rows: range) -> LeafInput:
-        return LeafInput(
-            rows=(rows.start, rows.stop, rows.step),
-            experiment_id=self.payload.experiment_id,
-            root_workflow_run_id=self.root_id,
-            storage_settings=self.payload.storage_settings,
-        )
-
-    def _batch_records(
-        self, rows: range, result: dict[str, Any] | BaseException
-    ) -> list[LeafRecord]:
-        if not isinstance(result, dict) or result.get(SENTINEL) != "batch":
-            return [self._record(result)] * len(rows)
-        text = result.get("records") or self.store.get_bytes(result["key"]).decode()
-        return decode_batch(text)
+    def _batch(
+        self, rows: Rows, result: dict[str, Any] | BaseException, queued: float
+    ) -> BatchResult | LostBatch:
+        if isinstance(result, dict) and result.get(SENTINEL) == "batch":
+            return decode_batch(result)
+        return LostBatch(rows, self._record(result), queued)
 
     def _record(self, result: dict[str, Any] | BaseException) -> LeafRecord:
         if isinstance(result, BaseException):
@@ -206,10 +243,6 @@ def _plain_record(output: dict[str, Any]) -> LeafRecord:
         message = f"the task's output is not that of an experiment: {error}"
         failure = LeafFailure(FailureKind.APPLICATION, type(error).__name__, message[:2000])
         return LeafRecord(failure, 1, None)
-
-
-def _single(rows: range) -> list[range]:
-    return [rows[number : number + 1] for number in range(len(rows))]
 
 
 def _error_text(error: BaseException) -> str:

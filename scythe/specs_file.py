@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPEC_COLUMN = "__spec__"
+_TEXTS = 1000  # that are in memory as Python objects
 
 
 def specs_table(rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> pa.Table:
@@ -39,41 +39,60 @@ def index_of(specs: pa.Table) -> pa.Table:
     return specs.drop_columns([SPEC_COLUMN])
 
 
-def read_specs(store: StoreConfig, key: str) -> pa.Table:
-    """Read all specs of a run, in sort order, from the local copy of the file."""
+def count_specs(store: StoreConfig, key: str) -> int:
+    """Return the number of specs of a run."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(_local_copy(store, key), memory_map=True)
+    return pq.read_metadata(_local_copy(store, key)).num_rows
+
+
+def read_rows(store: StoreConfig, key: str, rows: range) -> pa.Table:
+    """Read specs of a run by the numbers of their rows, in this order, with all columns.
+
+    Memory holds what is read, and one row group of the file.
+
+    Raises:
+        IndexError: The run has fewer specs.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(_local_copy(store, key)) as file:
+        if rows and rows[-1] >= file.metadata.num_rows:
+            msg = f"{key} has {file.metadata.num_rows} specs, there is no row {rows[-1]}"
+            raise IndexError(msg)
+        parts: list[pa.Table] = [file.schema_arrow.empty_table()]
+        first = 0
+        for group in range(file.num_row_groups):
+            count = file.metadata.row_group(group).num_rows
+            wanted = _within(rows, first, first + count)
+            if wanted:
+                table = file.read_row_group(group)
+                if wanted.step == 1:
+                    parts.append(table.slice(wanted[0] - first, len(wanted)))
+                else:
+                    parts.append(table.take(pa.array([row - first for row in wanted])))
+            first += count
+    return pa.concat_tables(parts)
+
+
+def _within(rows: range, start: int, stop: int) -> range:
+    """Return those of ascending rows that are in `start`..`stop`."""
+    first = max(0, -((rows.start - start) // rows.step)) if rows.start < start else 0
+    last = max(0, -((rows.start - stop) // rows.step)) if rows.start < stop else 0
+    return rows[first:last]
 
 
 def read_spec_text(store: StoreConfig, key: str, row: int) -> str:
     """Read one spec as text, by the number of its row."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(_local_copy(store, key)) as file:
-        first = 0
-        for group in range(file.num_row_groups):
-            count = file.metadata.row_group(group).num_rows
-            if row < first + count:
-                column = file.read_row_group(group, columns=[SPEC_COLUMN]).column(0)
-                return column[row - first].as_py()
-            first += count
-    msg = f"{key} has {first} specs, there is no row {row}"
-    raise IndexError(msg)
+    return next(spec_texts(read_rows(store, key, range(row, row + 1))))
 
 
-@lru_cache(maxsize=1)
-def _spec_column(file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(file, columns=[SPEC_COLUMN, SORT_INDEX])
-    return table.column(SPEC_COLUMN), table.column(SORT_INDEX)
-
-
-def read_spec_texts(store: StoreConfig, key: str, rows: range) -> list[tuple[str, int]]:
-    """Read the specs of a batch: each as text, with its sort index."""
-    texts, order = _spec_column(_local_copy(store, key))
-    return [(texts[row].as_py(), order[row].as_py()) for row in rows]
+def spec_texts(specs: pa.Table) -> Iterator[str]:
+    """Yield each spec as text."""
+    for chunk in specs.column(SPEC_COLUMN).chunks:
+        for first in range(0, len(chunk), _TEXTS):
+            yield from chunk.slice(first, _TEXTS).to_pylist()
 
 
 def sort_indices(specs: pa.Table) -> list[int]:

@@ -71,6 +71,10 @@ class Store:
         with self._explained("read", key):
             self.client.download_file(Bucket=self.bucket, Key=key, Filename=os.fspath(path))
 
+    def download_small(self, key: str, path: Path) -> None:
+        """Write an object to a local file with one request. The file is whole or not there."""
+        path.write_bytes(self.get_bytes(key))
+
     def size(self, key: str) -> int:
         """Return the size of an object in bytes."""
         with self._explained("read", key):

@@ -29,7 +29,9 @@ def to_ipc(table: pa.Table) -> bytes:
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
+    # The index of a leaf is the same in all rows of its table.
+    options = pa.ipc.IpcWriteOptions(compression="lz4" if table.num_rows > 1 else None)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
 
@@ -139,10 +141,13 @@ def _cast(array: Any, wanted: Any) -> Any:
         return array
     if pa.types.is_floating(wanted):
         return array.cast(wanted, safe=False)  # integers above 2**53 are rounded
+    is_text = pa.types.is_string(wanted) or pa.types.is_large_string(wanted)
     try:
-        return array.cast(wanted)
+        if not (is_text and pa.types.is_floating(array.type)):  # it would lose the `.0`
+            return array.cast(wanted)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return pa.array([_as_text(value) for value in array.to_pylist()], wanted)
+        pass
+    return pa.array([_as_text(value) for value in array.to_pylist()], wanted)
 
 
 def _unify_fields(one: pa.Field, other: pa.Field) -> pa.Field:

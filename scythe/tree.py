@@ -10,6 +10,10 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 MAX_CHILDREN = 1000  # more cost the engine's database a growing price for each child
 _MAX_DEPTH = 10
+AUTO = 0  # in place of a batch's size: it is measured
+PROBES = 32  # leaves that are run alone to measure it
+BATCH_SECONDS = 3.0  # that a batch should take
+LEAST_BATCHES = 64
 
 
 class RecursionSpec(BaseModel):
@@ -62,13 +66,18 @@ class RecursionMap(BaseModel):
         """The name of the node in the run: `root`, or the offsets on the way to it (`3-0`)."""
         return "-".join(str(step.offset or 0) for step in self.path or []) or "root"
 
-    def rows(self, n_specs: int) -> range:
-        """Return the rows of this node: each level takes every `factor`-th row of its parent."""
+    def share(self, count: int, below: int = 0) -> range:
+        """Return which of `count` things are this node's: each level takes every `factor`-th.
+
+        Args:
+            count: The number of things that are divided.
+            below: The depth of the node whose things they are.
+        """
         start, stride = 0, 1
-        for step in self.path or []:
+        for step in (self.path or [])[below:]:
             start += (step.offset or 0) * stride
             stride *= step.factor
-        return range(start, n_specs, stride)
+        return range(start, count, stride)
 
     def is_base_case(self, n_specs: int) -> bool:
         """Whether a node with this many specs runs them, rather than split them further."""
@@ -80,6 +89,57 @@ class RecursionMap(BaseModel):
         return self.model_copy(update={"path": [*(self.path or []), step]})
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Neighbouring specs of a run.
+
+    Attributes:
+        start: The first row.
+        stop: The row after the last.
+    """
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTasks:
+    """The Hatchet tasks of a node and those below it. Each runs neighbouring specs.
+
+    Attributes:
+        numbers: The tasks of the node among those that its rows are cut into.
+        rows: All rows that are divided, of this node and others.
+        size: The number of specs of a task; the last one may have fewer.
+    """
+
+    numbers: range
+    rows: Rows
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def rows_of(self, number: int) -> Rows:
+        """Return the rows of a task."""
+        start = self.rows.start + number * self.size
+        return Rows(start, min(start + self.size, self.rows.stop))
+
+    @property
+    def n_leaves(self) -> int:
+        """The number of specs of all tasks."""
+        if not self.numbers:
+            return 0
+        return (len(self.numbers) - 1) * self.size + len(self.rows_of(self.numbers[-1]))
+
+    def single_rows(self) -> range:
+        """Return the rows of tasks that run one spec each."""
+        first, numbers = self.rows.start, self.numbers
+        return range(first + numbers.start, first + numbers.stop, numbers.step)
+
+
 def plan_tree(n_specs: int, batch_size: int = 1) -> RecursionMap:
     """Return a tree for this many specs in which no node has more than about 1,000 children.
 
@@ -87,7 +147,7 @@ def plan_tree(n_specs: int, batch_size: int = 1) -> RecursionMap:
         n_specs: The number of specs.
         batch_size: The number of leaves that one task runs.
     """
-    n_specs = math.ceil(n_specs / batch_size)
+    n_specs = math.ceil(n_specs / max(1, batch_size))
     if n_specs <= MAX_CHILDREN:
         return RecursionMap(factor=10, max_depth=0)
     depth = 1
@@ -104,8 +164,34 @@ class RunPlan:
 
     Attributes:
         tree: The tree of scatter nodes.
-        batch_size: The number of leaves that one task runs.
+        batch_size: The number of leaves that one task runs; 0 until it is measured.
     """
 
     tree: RecursionMap
     batch_size: int = 1
+
+    def describe(self, n_specs: int) -> str:
+        """Say it in one line."""
+        if self.batch_size == AUTO:
+            return f"{n_specs} leaves in batches of a few seconds, by the time that the first take"
+        tasks = math.ceil(n_specs / self.batch_size)
+        text = f"{n_specs} leaves"
+        if self.batch_size > 1:
+            text += f" in {tasks} batches of {self.batch_size}"
+        levels, width = 0, tasks
+        while width > self.tree.factor and levels < self.tree.max_depth:
+            levels, width = levels + 1, math.ceil(width / self.tree.factor)
+        nodes = self.tree.factor**levels
+        return f"{text}, {nodes} node{'s' * (nodes > 1)} with up to {width} tasks each"
+
+
+def plan_batches(n_specs: int, seconds: float) -> int:
+    """Return how many leaves a batch has, so that it takes a few seconds.
+
+    Args:
+        n_specs: The number of specs.
+        seconds: What one leaf takes.
+    """
+    wanted = math.floor(BATCH_SECONDS / max(seconds, 1e-6))
+    most = math.ceil(n_specs / LEAST_BATCHES)  # or some slots would have nothing to do
+    return max(1, min(wanted, most))

@@ -82,6 +82,7 @@ def with_leaf_index(table: pa.Table, index: Mapping[str, Any]) -> pa.Table:
     Returns:
         A table of n rows whose first columns are the levels.
     """
+    import numpy as np
     import pyarrow as pa
 
     own = index_names(table.schema)
@@ -92,13 +93,13 @@ def with_leaf_index(table: pa.Table, index: Mapping[str, Any]) -> pa.Table:
     arrays: list[Any] = []
     for name, value in index.items():
         levels.append((free_name(name, table.column_names), name))
-        arrays.append(column([value] * table.num_rows))
+        arrays.append(pa.repeat(column([value])[0], table.num_rows))
     if own:
         levels += own
         arrays += [table.column(field) for field, _ in own]
     elif SUB_INDEX not in table.column_names:
         levels.append((SUB_INDEX, SUB_INDEX))
-        arrays.append(pa.array(range(table.num_rows), pa.int64()))
+        arrays.append(pa.array(np.arange(table.num_rows, dtype=np.int64)))
     fields = [field for field, _ in levels]
     made = pa.table(dict(zip(fields, arrays, strict=True)), metadata=table.schema.metadata)
     for name in data:

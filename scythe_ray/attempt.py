@@ -129,11 +129,13 @@ class Attempt:
                 continue
             started = True
             importing = seen.state == "importing"
-            limit = START_TIMEOUT if importing else self._call.timeout
-            if seen.elapsed >= limit:
+            left = (START_TIMEOUT if importing else self._call.timeout) - seen.elapsed
+            if seen.remaining is not None:
+                left = seen.remaining  # each leaf of a batch has its time
+            if left <= 0:
                 await self._time_out(importing=importing)
                 return
-            due = now + min(limit - seen.elapsed, self._call.timeout)
+            due = now + min(left, self._call.timeout)
 
     async def _is_over(self, due: float) -> bool:
         # `wait` leaves the futures alone when the time is over or the waiting is cancelled.
@@ -147,7 +149,7 @@ class Attempt:
         seen = await to_the_end(self._end(stack=True))
         if seen is not None and seen.state == "ended" and self._aborted is None:
             failure = timeout_failure(self._call.timeout, seen, importing=importing)
-            raise LeafFailed(failure)
+            raise LeafFailed(failure, seen.journal)
 
     async def _stop_waiting(self) -> None:
         seen = await to_the_end(self._end())
@@ -188,20 +190,21 @@ class Attempt:
 
     async def _classified(self, error: Exception) -> Exception:
         failure = failure_of(error)
-        if failure.kind is FailureKind.WORKER_CRASH:
-            seen = await self._controls.report(self.nodes, self._token)
-            if seen is None:  # it had not begun: Ray gave it to a process that was ending
-                return PlaceLost(failure, is_crash=False)
-            failure = crash_failure(seen)
-            if ended_itself(seen) or failure.kind is not FailureKind.WORKER_CRASH:
-                return LeafFailed(failure)
-            return PlaceLost(failure, is_crash=True)
-        if failure.kind is FailureKind.OUT_OF_MEMORY:
-            seen = await self._controls.report(self.nodes, self._token)
-            return LeafFailed(replace(failure, stats=stats_of(seen)) if seen else failure)
         if failure.kind is FailureKind.ENVIRONMENT:
             return LeafFailed(failure)
-        return PlaceLost(failure, is_crash=False)
+        if failure.kind not in (FailureKind.WORKER_CRASH, FailureKind.OUT_OF_MEMORY):
+            return PlaceLost(failure, is_crash=False)
+        seen = await self._controls.report(self.nodes, self._token)
+        out_of_memory = failure.kind is FailureKind.OUT_OF_MEMORY
+        if seen is None:  # it had not begun: Ray gave it to a process that was ending
+            return LeafFailed(failure) if out_of_memory else PlaceLost(failure, is_crash=False)
+        if out_of_memory:
+            return LeafFailed(replace(failure, stats=stats_of(seen)), seen.journal)
+        failure = crash_failure(seen)
+        known = seen.journal is not None  # who runs the batch tries again where it stopped
+        if known or ended_itself(seen) or failure.kind is not FailureKind.WORKER_CRASH:
+            return LeafFailed(failure, seen.journal)
+        return PlaceLost(failure, is_crash=True)
 
 
 def _look_at(result: asyncio.Future[bytes]) -> None:

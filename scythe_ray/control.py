@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from scythe.journal import read_journal, time_left
 from scythe.leaf_state import DUMP_SIGNAL
 from scythe.processes import end_tree, oom_kills
 from scythe_ray.record import (
     CANCELLED,
+    JOURNAL,
     RECORD,
     TRACE,
     Entry,
@@ -46,6 +48,8 @@ class Sighting:
         trace: Stacks that the process left.
         out_of_memory: Whether the kernel ended processes for lack of memory in the meantime.
         left: Processes that could not be ended.
+        journal: What came of the leaves of its batch, see `scythe.journal`; None without a batch.
+        remaining: Seconds until the leaf of a batch that runs is late; None without a batch.
     """
 
     state: Literal["importing", "running", "ended", "done"]
@@ -55,6 +59,8 @@ class Sighting:
     trace: str = ""
     out_of_memory: bool = False
     left: tuple[int, ...] = ()
+    journal: bytes | None = None
+    remaining: float | None = None
 
 
 class NodeControl:
@@ -73,7 +79,10 @@ class NodeControl:
         for entry in self._entries():
             if entry.token == token and entry.state != "done" and _is_alive(entry):
                 state = "importing" if entry.state == "importing" else "running"
-                return Sighting(state, platform.node(), entry.pid, entry.elapsed)
+                remaining = time_left(self._journal(token))
+                return Sighting(
+                    state, platform.node(), entry.pid, entry.elapsed, remaining=remaining
+                )
         return None
 
     def end(self, token: str, grace: float, stack: bool = False) -> Sighting | None:
@@ -146,8 +155,9 @@ class NodeControl:
                         self._ask_for_stack(now.pid)
                         seen = self._sighting("ended", now)
                     left = end_tree(now.pid, grace, mark=now.mark)
+                journal = read_journal(self._journal(now.token))
                 self._remove(now)
-                return replace(seen, left=tuple(left))
+                return replace(seen, left=tuple(left), journal=journal)
 
     def _ask_for_stack(self, pid: int) -> None:
         """Make the process write down where its threads are, and wait for it."""
@@ -173,6 +183,7 @@ class NodeControl:
             trace=self._trace(entry.pid),
             out_of_memory=out_of_memory,
             left=tuple(left or ()),
+            journal=read_journal(self._journal(entry.token)),
         )
 
     def _trace(self, pid: int) -> str:
@@ -198,7 +209,11 @@ class NodeControl:
     def _remove(self, entry: Entry) -> None:
         for suffix in (RECORD, TRACE):
             self._path(entry.pid, suffix).unlink(missing_ok=True)
+        self._journal(entry.token).unlink(missing_ok=True)
         shutil.rmtree(entry.folder, ignore_errors=True)
+
+    def _journal(self, token: str) -> Path:
+        return self._folder / f"{token}{JOURNAL}"
 
     def _path(self, pid: int, suffix: str) -> Path:
         return self._folder / f"{pid}{suffix}"

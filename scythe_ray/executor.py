@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.executor import Capacity, closed_failure
-from scythe.outcomes import LeafCall, LeafFailure, LeafResult
+from scythe.outcomes import LeafCall, LeafFailure, LeafReply
 from scythe.pool_process import to_the_end
 from scythe_ray.attempt import PlaceLost
 from scythe_ray.cluster import Cluster
 from scythe_ray.failures import lost_failure
+from scythe_ray.remote import UsedProcess
 from scythe_ray.resources import RayNode, demand_of
 from scythe_ray.session import Session
 from scythe_ray.settings import RaySettings
@@ -57,7 +58,7 @@ class RayExecutor:
         """What the executor offers."""
         return self._capacity
 
-    async def run(self, call: LeafCall) -> LeafResult:
+    async def run(self, call: LeafCall) -> LeafReply:
         """Run one try of a leaf, see `scythe.executor.Executor`.
 
         A leaf whose process crashed is tried once more in another one; a second crash is the
@@ -83,7 +84,7 @@ class RayExecutor:
                 continue
             if isinstance(outcome, LeafFailure):
                 raise LeafFailed(outcome)
-            if isinstance(outcome, LeafResult):
+            if not isinstance(outcome, UsedProcess):
                 return outcome
 
     async def aclose(self) -> None:

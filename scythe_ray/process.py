@@ -6,18 +6,22 @@ import contextlib
 import inspect
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn
 
+from scythe.leaf_children import adopt_orphans, children_left
 from scythe.leaf_state import ProcessState
 from scythe.processes import GRACE, MARK, end_tree
 from scythe_ray.record import (
     CANCELLED,
+    JOURNAL,
     RECORD,
     TRACE,
     Entry,
@@ -32,7 +36,6 @@ from scythe_ray.scratch import scratch_folder
 EXIT_NOTE = "os._exit"
 _WAIT_TO_BE_ENDED = 60.0
 logger = logging.getLogger("scythe.ray")
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 class LeafProcess:
@@ -58,12 +61,15 @@ class LeafProcess:
         self._base_mark = os.environ.get(MARK, "ray")
         self._record = self._open(RECORD, os.O_RDWR)
         self._trace = os.fdopen(self._open(TRACE, os.O_WRONLY | os.O_APPEND), "ab", buffering=0)
+        self._asked = False
+        self._terminate: Any = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, self._on_terminate)
         self._state = ProcessState(self._trace)
         self._state.restore()
         self._entry: Entry | None = None
         self._exit: Callable[[int], NoReturn] = os._exit
         os._exit = self._exit_with_note
-        _adopt_orphans()
+        adopt_orphans()
         with contextlib.suppress(OSError):  # Ray gives its workers a lower priority
             os.setpriority(os.PRIO_PROCESS, 0, 0)
 
@@ -84,6 +90,20 @@ class LeafProcess:
             self._state.restore()
             self._finish()
 
+    def between_leaves(self) -> None:
+        """Make the process ready for the next leaf of a batch, unless it is being ended."""
+        if self._asked:
+            self._exit(1)
+        if self._entry is not None:
+            self._end_children(self._entry.mark)
+        self._state.restore()
+
+    @property
+    def journal(self) -> Path:
+        """The file for the journal of the batch that runs."""
+        token = self._entry.token if self._entry else "none"
+        return self._records / f"{token}{JOURNAL}"
+
     def imported(self) -> None:
         """Say that the leaf's code is imported: its time runs from here."""
         if self._entry is not None:
@@ -92,6 +112,13 @@ class LeafProcess:
                 if now is not None and now.state == "importing":
                     self._entry = self._entry.with_state("running")
                     write_entry(self._record, self._entry)
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt the leaf as Ray does, and let no other begin."""
+        self._asked = True
+        if callable(self._terminate):
+            self._terminate(number, frame)
+        sys.exit(1)
 
     def _begin(self, token: str) -> Entry:
         self.leaves += 1
@@ -132,22 +159,7 @@ class LeafProcess:
 
     def _end_children(self, mark: str) -> None:
         """End what the leaf left running: its place is free when it is over."""
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except (ChildProcessError, AttributeError):
-            return  # by far the most usual case, in one system call
-        import multiprocessing
-
-        import psutil
-
-        multiprocessing.active_children()  # lets it forget those that have ended
-        left: list[int] = []
-        for child in psutil.Process().children():
-            with contextlib.suppress(psutil.Error, ChildProcessError):
-                if child.status() == psutil.STATUS_ZOMBIE:
-                    os.waitpid(child.pid, os.WNOHANG)
-                elif "multiprocessing.resource_tracker" not in " ".join(child.cmdline()):
-                    left.append(child.pid)
+        left = [child.pid for child in children_left()]
         if left:
             logger.warning("The leaf left processes running, which are ended: %s", left)
             end_tree(left, GRACE, mark=mark)
@@ -164,12 +176,3 @@ class LeafProcess:
 
     def _open(self, suffix: str, flags: int) -> int:
         return os.open(self._path(suffix), flags | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of what a leaf's processes leave behind, so that it can be found."""
-    if sys.platform == "linux":
-        import ctypes
-
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -21,7 +21,7 @@ from typing import Literal
 
 from scythe.errors import ScytheError
 
-RECORD, TRACE, CANCELLED = ".leaf", ".trace", ".cancelled"
+RECORD, TRACE, CANCELLED, JOURNAL = ".leaf", ".trace", ".cancelled", ".journal"
 _BLOCK = 1024
 _LOCK_WAIT = 60.0
 _POLL = 0.001

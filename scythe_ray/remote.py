@@ -123,12 +123,17 @@ def run_envelope(driver: bytes, job: bytes) -> bytes:
 def _run(process: LeafProcess, job: Job) -> LeafOutcome | UsedProcess:
     if job.call.resources.fresh_process and process.leaves:
         return UsedProcess()
+    from scythe.batch import run_batch
     from scythe.leaf import run_leaf
 
+    call = job.call
     with process.running(job.token), _gpus_hidden(hide=not job.uses_gpu):
-        _import(job.call.code)
+        _import(call.code)
         process.imported()
-        return run_leaf(job.call, process.folder)
+        if call.batch is None:
+            return run_leaf(call, process.folder)
+        between = process.between_leaves
+        return run_batch(call, call.batch, process.journal, process.folder, between)
 
 
 def _import(code: CodeRef) -> None:
@@ -186,7 +191,7 @@ def _gpus_hidden(*, hide: bool) -> Generator[None]:
 
 
 def _setup_failure(error: Exception) -> LeafFailure:
-    from scythe.leaf import format_traceback
+    from scythe.leaf_failure import format_traceback
 
     return LeafFailure(
         kind=FailureKind.ENVIRONMENT,
@@ -239,7 +244,7 @@ class _OutcomeReader(pickle.Unpickler):
 
 
 _READABLE = {
-    "scythe.outcomes": ("FailureKind", "LeafFailure", "LeafResult", "LeafStats"),
+    "scythe.outcomes": ("BatchResult", "FailureKind", "LeafFailure", "LeafResult", "LeafStats"),
     "scythe_ray.remote": ("UsedProcess",),
 }
 

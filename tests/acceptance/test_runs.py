@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.acceptance.running import load_app, wait_until, worker
 EXECUTORS = ["local", "ray"]
 
 
-def start(app: Any, specs: list[Any], **options: Any) -> tuple[Any, Any]:
+def start(app: Any, specs: Any, **options: Any) -> tuple[Any, Any]:
     from scythe.experiments import BaseExperiment
 
     return BaseExperiment(runnable=app.mixed).allocate(specs, version="bumppatch", **options)
@@ -102,25 +103,57 @@ def test_a_process_that_runs_leaves_is_killed(
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_batch_fails_leaf_by_leaf(executor: str, stack: dict[str, str], tmp_path: Path) -> None:
     app = load_app("mixed")
-    modes = dict.fromkeys((3, 17), "raise") | {30: "exit", 31: "segfault"}
+    modes = dict.fromkeys(range(100, 200, 10), "raise") | {300: "segfault", 500: "hang"}
+    trace = tmp_path / "trace"
     specs = [
-        app.MixedInput(experiment_id="x", sort_index=i, mode=modes.get(i, "good"))
-        for i in range(100)
+        app.MixedInput(
+            experiment_id="x",
+            sort_index=i,
+            mode="large" if i == 700 else modes.get(i, "good"),
+            trace=str(trace),
+        )
+        for i in range(1000)
     ]
-    with worker("mixed", tmp_path / "log", SCYTHE_WORKER_EXECUTOR=executor):
-        run, ref = start(app, specs, batch_size=40)
+    limits = {"SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION": "8"}
+    with worker("mixed", tmp_path / "log", SCYTHE_WORKER_EXECUTOR=executor, **limits):
+        run, ref = start(app, specs, batch_size=1000)
         result = ref.result(timeout=120)
-    assert (result.n_leaves, result.n_failed) == (100, 4)
-    good = [i for i in range(100) if i not in modes]
+    assert (result.n_leaves, result.n_failed) == (1000, 12)
+    good = [i for i in range(1000) if i not in modes]
     scalars = run.results("scalars").to_pandas()
     assert scalars["doubled"].tolist() == [2 * i for i in good]
+    assert run.results("noise").num_rows == 1_000_000
     errors = run.errors().to_pandas()
     assert errors.index.get_level_values("sort_index").tolist() == list(modes)
-    assert errors["attempts"].tolist() == [2, 2, 2, 2]
-    assert errors["kind"].tolist() == ["application_error"] * 3 + ["worker_crash"]
+    assert errors["kind"].tolist() == ["application_error"] * 10 + ["worker_crash", "timeout"]
+    assert errors["attempts"].tolist() == [2] * 12
+    assert "main.py" in errors["traceback"].iloc[10]  # where it crashed
     ids = run.results("leaves").to_pandas().index.get_level_values("workflow_run_id")
-    assert len(set(ids)) == 100
-    assert len({one.rsplit("-", 1)[0] for one in ids}) == 3
+    assert len(set(ids)) == 1000
+    assert len({one.rsplit("-", 1)[0] for one in ids}) == 1
+    tries = Counter(int(line) for line in trace.read_text().splitlines())
+    assert {tries[i] for i in good} == {1}
+    assert {tries[i] for i in modes} == {2}
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_batches_of_a_size_that_is_measured(
+    executor: str, stack: dict[str, str], tmp_path: Path
+) -> None:
+    app = load_app("mixed")
+    modes = {5: "raise", 900: "raise"}
+    specs = ({"mode": modes.get(i, "good")} for i in range(2000))
+    with worker("mixed", tmp_path / "log", SCYTHE_WORKER_EXECUTOR=executor):
+        run, ref = start(app, specs, batch_size="auto")
+        result = ref.result(timeout=120)
+    assert (result.n_leaves, result.n_failed) == (2000, 2)
+    good = [i for i in range(2000) if i not in modes]
+    assert run.results("scalars").column("doubled").to_pylist() == [2 * i for i in good]
+    leaves = run.results("leaves")
+    assert leaves.column("sort_index").to_pylist() == list(range(2000))
+    tasks = {one.rsplit("-", 1)[0] for one in leaves.column("workflow_run_id").to_pylist()[32:]}
+    assert 1 < len(tasks) <= 64
+    assert run.status().done == 1998
 
 
 def test_a_worker_that_stops_in_the_middle_of_a_run_is_quick(

@@ -7,11 +7,14 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Collection, Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from scythe.base import ExperimentInputSpec
@@ -19,8 +22,22 @@ from scythe.codec import encode_spec
 from scythe.errors import ExecutorError
 from scythe.executor import Executor, ExecutorRequest, load_executor_factory
 from scythe.experiment import Experiment
+from scythe.layout import RunLayout
 from scythe.locate import code_ref
-from scythe.outcomes import LeafCall, LeafFailure, LeafResources, LeafResult, StoreConfig
+from scythe.outcomes import (
+    Batch,
+    BatchResult,
+    LeafCall,
+    LeafFailure,
+    LeafReply,
+    LeafResources,
+    LeafResult,
+    StoreConfig,
+)
+from scythe.packs import read_pack
+from scythe.specs_file import specs_table
+from scythe.store import open_store
+from tests.contract import experiments
 
 EXECUTORS = ["local", "ray"]  # the names under which they are installed
 SLOTS = 2
@@ -64,6 +81,35 @@ class Harness:
             timeout=timeout,
         )
 
+    def batch(
+        self,
+        store: StoreConfig,
+        folder: Path,
+        hows: Sequence[str],
+        *,
+        tries: int = 1,
+        timeout: float = 60.0,
+    ) -> LeafCall:
+        """Store the specs of `experiments.many`, one for each of these, and make one call."""
+        experiment = f"contract/v1.0.0/{uuid.uuid4().hex}"
+        layout = RunLayout(store.prefix, experiment)
+        specs = [
+            experiments.Task(experiment_id=experiment, sort_index=i, folder=str(folder), how=how)
+            for i, how in enumerate(hows)
+        ]
+        table = specs_table([one.index_data() for one in specs], [encode_spec(s) for s in specs])
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, row_group_size=3)
+        open_store(store).put_bytes(layout.specs, sink.getvalue().to_pybytes())
+        call = self.call(experiments.many, store=store, timeout=timeout)
+        return replace(
+            call,
+            spec="",
+            experiment_id=experiment,
+            workflow_run_id="run",
+            batch=Batch(layout.specs, (0, len(specs)), tries=tries),
+        )
+
     def do(self, work: Coroutine[Any, Any, T], within: float = 60.0) -> T:
         """Run a coroutine in the executor's loop."""
 
@@ -75,7 +121,9 @@ class Harness:
 
     def result(self, experiment: Experiment[Any, Any], **fields: Any) -> LeafResult:
         """Run a leaf that must end well."""
-        return self.do(self.executor.run(self.call(experiment, **fields)))
+        result = self.do(self.executor.run(self.call(experiment, **fields)))
+        assert isinstance(result, LeafResult)
+        return result
 
     def failure(self, experiment: Experiment[Any, Any], **fields: Any) -> LeafFailure:
         """Run a leaf that must not end well."""
@@ -135,9 +183,27 @@ def store(stack_env: dict[str, str]) -> StoreConfig:
     )
 
 
-def scalars_of(result: LeafResult) -> dict[str, Any]:
+def scalars_of(result: LeafReply) -> dict[str, Any]:
     """Return the scalar outputs of a leaf."""
+    assert isinstance(result, LeafResult)
     return json.loads(result.scalars)
+
+
+def tables_of(result: LeafReply, store: StoreConfig) -> dict[str, pa.Table]:
+    """Return the tables that a batch gave back."""
+    assert isinstance(result, BatchResult)
+    found: dict[str, list[pa.Table]] = {}
+    for pack in result.packs:
+        data = pack if isinstance(pack, bytes) else open_store(store).get_bytes(pack)
+        for name, table in read_pack(data):
+            found.setdefault(name, []).append(table)
+    return {name: pa.concat_tables(tables) for name, tables in found.items()}
+
+
+def tries_of(folder: Path) -> list[tuple[int, int]]:
+    """Return the tries that leaves of a batch made, in order: number and process."""
+    lines = (folder / "tries").read_text().splitlines()
+    return [(int(number), int(pid)) for number, pid in (line.split() for line in lines)]
 
 
 async def announced(folder: Path, number: int = 0, within: float = 30.0) -> dict[str, int]:

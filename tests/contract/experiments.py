@@ -254,3 +254,37 @@ def announce(spec: Task, what: dict[str, int]) -> None:
     part = Path(spec.folder, f"{spec.sort_index}.part")
     part.write_text(json.dumps(what))
     part.rename(part.with_suffix(".json"))
+
+
+@ExperimentRegistry.Register()
+def many(spec: Task, tempdir: Path) -> Number:
+    """A leaf of a batch: does what its spec says, and leaves a trace of each try."""
+    number = spec.sort_index
+    with Path(spec.folder, "tries").open("a") as file:
+        file.write(f"{number} {os.getpid()}\n")
+    (tempdir / "own").touch(exist_ok=False)
+    if spec.how == "value":
+        raise ValueError("no such façade: 12")
+    if spec.how == "segfault":
+        _follow_null_pointer()
+    if spec.how == "sys.exit":
+        sys.exit(4)
+    if spec.how == "hang":
+        child = subprocess.Popen(["sleep", str(LONG)], start_new_session=True)
+        announce(spec, {"leaf": os.getpid(), "child": child.pid})
+        time.sleep(LONG)
+    if spec.how == "leaves a child":
+        child = subprocess.Popen(["sleep", str(LONG)], start_new_session=True)
+        announce(spec, {"child": child.pid})
+    if spec.how == "table":
+        import pyarrow as pa
+
+        rows = pa.array(range(3_000_000), pa.int64())
+        return Number(value=number, dataframes={"large": pa.table({"a": rows, "b": rows})})
+    return Number(value=number)
+
+
+@ExperimentRegistry.Register()
+def half_a_second(spec: Task) -> Number:
+    time.sleep(0.5)
+    return Number(value=spec.sort_index)

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from scythe.batch_calls import run_whole_batch
 from scythe.errors import ExecutorUnavailable, LeafFailed
-from scythe.outcomes import CodeRef, FailureKind, LeafResources, StoreConfig
+from scythe.journal import count_leaves
+from scythe.locate import code_ref
+from scythe.outcomes import BatchResult, CodeRef, FailureKind, LeafResources, StoreConfig
 from scythe.store import open_store
 from scythe.tables import from_ipc
 from tests.contract import experiments
@@ -26,6 +29,8 @@ from tests.contract.conftest import (
     is_alive,
     own_children,
     scalars_of,
+    tables_of,
+    tries_of,
 )
 
 LATE = 10.0  # seconds after which something that should have been stopped at once was not
@@ -355,6 +360,102 @@ def test_a_leaf_whose_process_is_killed_once_is_still_done(
         return scalars_of(await task)["value"]
 
     assert harness.do(kill()) == 42.0
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+def test_a_batch_runs_in_one_process_and_gives_back_tables(
+    harness: Harness, store: StoreConfig, tmp_path: Path
+) -> None:
+    hows = ["", "value", "", "sys.exit", "table", "", ""]
+    call = harness.batch(store, tmp_path, hows, tries=2)
+    result = harness.do(harness.executor.run(call))
+    assert isinstance(result, BatchResult)
+    assert (result.n_leaves, result.n_failed) == (7, 2)
+    tables = tables_of(result, store)
+    assert tables["scalars"].column("value").to_pylist() == [0, 2, 4, 5, 6]
+    assert tables["scalars"].column("sort_index").to_pylist() == [0, 2, 4, 5, 6]
+    assert tables["errors"].column("type").to_pylist() == ["ValueError", "SystemExit"]
+    assert tables["errors"].column("attempts").to_pylist() == [2, 2]
+    assert tables["leaves"].column("attempts").to_pylist() == [1, 2, 1, 2, 1, 1, 1]
+    assert tables["large"].num_rows == 3_000_000
+    ids = tables["leaves"].column("workflow_run_id").to_pylist()
+    assert ids == [f"run-{number}" for number in range(7)]
+    numbers, pids = zip(*tries_of(tmp_path), strict=True)
+    assert numbers == (0, 1, 1, 2, 3, 3, 4, 5, 6)
+    assert set(pids) == set(tables["leaves"].column("pid").to_pylist())
+    assert len(set(pids)) == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"), [("segfault", FailureKind.WORKER_CRASH), ("hang", FailureKind.TIMEOUT)]
+)
+def test_a_leaf_of_a_batch_that_ends_its_process_leaves_the_others(
+    harness: Harness, store: StoreConfig, tmp_path: Path, how: str, kind: FailureKind
+) -> None:
+    call = harness.batch(store, tmp_path, ["", "", how, "", ""], timeout=2.0)
+    with pytest.raises(LeafFailed) as caught:
+        harness.do(harness.executor.run(call))
+    assert caught.value.failure.kind is kind
+    assert caught.value.journal is not None
+    assert count_leaves(caught.value.journal) == 2
+    # Who runs the whole batch goes on behind it.
+    assert call.batch is not None
+    result = harness.do(run_whole_batch(harness.executor, call, call.batch))
+    tables = tables_of(result, store)
+    assert tables["scalars"].column("value").to_pylist() == [0, 1, 3, 4]
+    assert tables["errors"].column("kind").to_pylist() == [kind.value]
+    assert tables["leaves"].column("state").to_pylist() == ["done"] * 2 + ["failed"] + ["done"] * 2
+    tries = [number for number, _ in tries_of(tmp_path)]
+    crashes = 2 if kind is FailureKind.WORKER_CRASH else 1  # it may have been killed from outside
+    assert tries == [0, 1, 2, 0, 1, *[2] * crashes, 3, 4]
+
+
+def test_each_leaf_of_a_batch_has_its_own_time(
+    harness: Harness, store: StoreConfig, tmp_path: Path
+) -> None:
+    call = harness.batch(store, tmp_path, [""] * 5, timeout=60.0)
+    slow = replace(call, code=code_ref(experiments.half_a_second), timeout=1.5)
+    result = harness.do(harness.executor.run(slow))
+    assert isinstance(result, BatchResult)
+    assert (result.n_leaves, result.n_failed) == (5, 0)
+    assert result.seconds > 2.4
+
+
+def test_a_cancelled_batch_ends_with_all_that_its_leaf_started(
+    harness: Harness, store: StoreConfig, tmp_path: Path
+) -> None:
+    call = harness.batch(store, tmp_path, ["", "hang", ""])
+
+    async def cancel() -> dict[str, int]:
+        task = asyncio.ensure_future(harness.executor.run(call))
+        processes = await announced(tmp_path, 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return processes
+
+    processes = harness.do(cancel(), LATE)
+    assert not [name for name, pid in processes.items() if is_alive(pid)]
+    assert [number for number, _ in tries_of(tmp_path)] == [0, 1]
+
+
+def test_what_a_leaf_of_a_batch_leaves_running_ends_before_the_next(
+    harness: Harness, store: StoreConfig, tmp_path: Path
+) -> None:
+    call = harness.batch(store, tmp_path, ["leaves a child", "hang"], timeout=3.0)
+
+    async def look() -> bool:
+        task = asyncio.ensure_future(harness.executor.run(call))
+        await announced(tmp_path, 1)
+        child = (await announced(tmp_path))["child"]
+        alive = is_alive(child)
+        with pytest.raises(LeafFailed):
+            await task
+        return alive
+
+    assert not harness.do(look())
 
 
 # --- the end -------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class Tree:
     def run_leaves(self, offset: int, *, failing: tuple[int, ...] = ()) -> ScatterGatherResult:
         """Write what a node of leaves writes: each has a scalar and a table of two rows."""
         tree = self.root.child(offset)
-        rows = tree.rows(COUNT)
+        rows = tree.share(COUNT)
         records = [self.record(row, failing) for row in rows]
         index = index_of(self.specs.take(pa.array(list(rows))))
         return write_base_node(self.output(tree), LeafSlice(rows, index, records, 1.0, "root"))

@@ -158,7 +158,7 @@ class Other(ExperimentInputSpec):
         ([], "There are no specs to run: pass at least one"),
         (iter(()), "There are no specs to run"),
         (5, "Expected type In, got int for spec 0"),
-        ("text", "Expected type In, got str for spec 0"),
+        ("text", "'text' is no spec: pass specs, or the path or URI of a Parquet file"),
         (
             [spec(), Other(experiment_id="e", sort_index=0)],
             "Expected type In, got Other for spec 1",

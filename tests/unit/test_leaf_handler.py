@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.batch import run_batch
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.executor import Capacity
 from scythe.fetch import cached_path
 from scythe.files import join_s3_uri
+from scythe.journal import count_leaves, write_line
 from scythe.labels import ScytheWorkerLabel
 from scythe.leaf import run_leaf
 from scythe.leaf_handler import LeafHandler
-from scythe.messages import LeafInput, decode_batch, decode_failure, decode_result
-from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafResources, LeafResult
+from scythe.messages import LeafInput, LeafRecord, decode_batch, decode_failure, decode_result
+from scythe.outcomes import (
+    BatchResult,
+    FailureKind,
+    LeafCall,
+    LeafFailure,
+    LeafReply,
+    LeafResources,
+    LeafResult,
+)
+from scythe.packs import read_pack
 from scythe.registry import ExperimentRegistry
 from scythe.settings import ScytheStorageSettings
 from scythe.specs_file import specs_table
+from scythe.tables import ORDER
 from scythe.tasks import LeafError, TaskRun
 
 
@@ -60,7 +75,7 @@ class Here:
         self.calls: list[LeafCall] = []
         self.lost = lost
 
-    async def run(self, call: LeafCall) -> LeafResult:
+    async def run(self, call: LeafCall) -> LeafReply:
         self.calls.append(call)
         if self.lost:
             raise ExecutorUnavailable(self.lost)
@@ -148,29 +163,107 @@ def stored_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
 
 
-def batch(rows: tuple[int, int, int]) -> LeafInput:
-    return payload().model_copy(update={"spec": "", "rows": rows})
+def batch(rows: tuple[int, int]) -> LeafInput:
+    return payload().model_copy(update={"spec": "", "rows": rows, "queued": 5.0})
+
+
+class BatchHere(Here):
+    """Runs batches in this process; some leaves end it instead, as a journal tells."""
+
+    def __init__(self, folder: Path, ends: Sequence[tuple[int, FailureKind]] = ()) -> None:
+        super().__init__()
+        self.folder, self.ends = folder, list(ends)
+
+    async def run(self, call: LeafCall) -> LeafReply:
+        self.calls.append(call)
+        assert call.batch is not None
+        over, stop = count_leaves(call.batch.journal), call.batch.n_leaves
+        kind = None
+        if self.ends and self.ends[0][0] >= over:
+            stop, kind = self.ends.pop(0)
+        rows = (call.batch.rows[0], call.batch.rows[0] + stop)
+        part = replace(call.batch, rows=rows, journal=b"")
+        journal = call.batch.journal
+        if kind is not None:
+            for row in range(rows[0] + over, rows[1]):
+                outcome = run_leaf(replace(call, spec=text_of(row)))
+                assert isinstance(outcome, LeafResult)
+                journal += write_line(LeafRecord(outcome, 1, f"run-1-{row}"))
+            raise LeafFailed(LeafFailure(kind, kind.value, "ended"), journal)
+        part = replace(call.batch)
+        outcome = run_batch(call, part, self.folder / "journal", str(self.folder), lambda: None)
+        if isinstance(outcome, LeafFailure):
+            raise LeafFailed(outcome)
+        return outcome
+
+
+def text_of(row: int) -> str:
+    return In(experiment_id="e/v1.0.0/d", sort_index=10 * row, x=row - 2).model_dump_json()
+
+
+def run_batch_of(
+    executor: Here, rows: tuple[int, int], run: TaskRun = RUN
+) -> tuple[BatchResult, dict[str, pa.Table]]:
+    output = asyncio.run(LeafHandler(served, executor)(batch(rows), run))
+    result = decode_batch(json.loads(json.dumps(output)))
+    tables: dict[str, pa.Table] = {}
+    for pack in result.packs:
+        assert isinstance(pack, bytes)
+        tables |= dict(read_pack(pack))
+    return result, tables
 
 
 @pytest.mark.usefixtures("stored_specs")
-def test_each_leaf_of_a_batch_fails_and_is_tried_again_alone() -> None:
-    executor, more = Here(), Extended()
-    output = asyncio.run(LeafHandler(served, executor)(batch((0, 5, 2)), TaskRun("run-1", 1, more)))
-    records = decode_batch(json.loads(json.dumps(output))["records"])
-    kinds = [type(record.outcome).__name__ for record in records]
-    assert kinds == ["LeafResult", "LeafFailure", "LeafResult"]
-    assert [record.attempts for record in records] == [1, 2, 1]
-    assert [record.workflow_run_id for record in records] == ["run-1-0", "run-1-2", "run-1-4"]
-    assert [call.leaf_id.split("-")[0] for call in executor.calls] == [
-        *["00000000", "00000020", "00000020", "00000040"]
-    ]
-    assert [call.attempt for call in executor.calls] == [1, 1, 2, 1]
-    assert more.more == [timedelta(seconds=90) * 3 * 2]
+def test_each_leaf_of_a_batch_fails_and_is_tried_again_alone(tmp_path: Path) -> None:
+    executor, more = BatchHere(tmp_path), Extended()
+    result, tables = run_batch_of(executor, (1, 5), TaskRun("run-1", 1, more))
+    assert (result.n_leaves, result.n_failed) == (4, 1)
+    assert tables["scalars"].column("y").to_pylist() == [-1.0, 1.0, 0.5]
+    leaves = tables["leaves"]
+    assert leaves.column("attempts").to_pylist() == [1, 2, 1, 1]
+    assert leaves.column("workflow_run_id").to_pylist() == [f"run-1-{row}" for row in (1, 2, 3, 4)]
+    assert leaves.column("sort_index").to_pylist() == [10, 20, 30, 40]
+    assert leaves.column(ORDER).to_pylist() == [1, 2, 3, 4]
+    assert tables["errors"].column("type").to_pylist() == ["ZeroDivisionError"]
+    assert len(executor.calls) == 1
+    assert more.more == [timedelta(seconds=90) * 4 * 2]
 
 
 @pytest.mark.usefixtures("stored_specs")
-def test_a_leaf_of_a_batch_that_cannot_be_helped_is_tried_once() -> None:
+@pytest.mark.parametrize(
+    ("ends", "attempts", "kinds", "calls"),
+    [
+        # (the leaf that ends its process, why) for one process after another
+        ([(3, FailureKind.WORKER_CRASH)], [1, 1, 2, 1, 1], ["application_error"], 2),
+        ([(1, FailureKind.TIMEOUT)] * 2, [1, 2, 2, 1, 1], ["timeout", "application_error"], 3),
+        (
+            [(0, FailureKind.WORKER_CRASH), (1, FailureKind.TIMEOUT), (1, FailureKind.TIMEOUT)],
+            [1, 2, 2, 1, 1],
+            ["timeout", "application_error"],
+            4,
+        ),
+    ],
+)
+def test_a_leaf_that_ends_its_process_costs_only_itself(
+    tmp_path: Path,
+    ends: list[tuple[int, FailureKind]],
+    attempts: list[int],
+    kinds: list[str],
+    calls: int,
+) -> None:
+    executor = BatchHere(tmp_path, ends)
+    if ends[0] == (3, FailureKind.WORKER_CRASH):
+        executor.ends = [(2, FailureKind.WORKER_CRASH)]
+    result, tables = run_batch_of(executor, (0, 5))
+    assert result.n_leaves == 5
+    assert tables["leaves"].column("attempts").to_pylist() == attempts
+    assert tables["errors"].column("kind").to_pylist() == kinds
+    assert len(executor.calls) == calls
+
+
+@pytest.mark.usefixtures("stored_specs")
+def test_a_batch_that_cannot_be_placed_fails_as_a_whole() -> None:
     executor = Here(LeafFailure(FailureKind.INFEASIBLE, "TooBig", "no node has it"))
-    output = asyncio.run(LeafHandler(served, executor)(batch((0, 2, 1)), RUN))
-    assert [record.attempts for record in decode_batch(output["records"])] == [1, 1]
-    assert len(executor.calls) == 2
+    with pytest.raises(Exception, match="TooBig: no node has it"):
+        asyncio.run(LeafHandler(served, executor)(batch((0, 2)), RUN))
+    assert len(executor.calls) == 1

@@ -13,10 +13,12 @@ from scythe.files import join_s3_uri
 from scythe.outcomes import StoreConfig
 from scythe.specs_file import (
     SPEC_COLUMN,
+    count_specs,
     index_of,
+    read_rows,
     read_spec_text,
-    read_specs,
     sort_indices,
+    spec_texts,
     specs_table,
 )
 
@@ -51,7 +53,8 @@ def test_one_spec_by_its_row(row_group_size: int | None) -> None:
     table = specs_table([{"sort_index": 2 * i} for i in range(7)], texts)
     kept_here(table, "p/run/specs.pq", row_group_size)
     assert [read_spec_text(STORE, "p/run/specs.pq", row) for row in range(7)] == texts
-    assert read_specs(STORE, "p/run/specs.pq").equals(table)
+    assert count_specs(STORE, "p/run/specs.pq") == 7
+    assert read_rows(STORE, "p/run/specs.pq", range(7)).equals(table)
     with pytest.raises(IndexError, match=r"p/run/specs.pq has 7 specs, there is no row 7"):
         read_spec_text(STORE, "p/run/specs.pq", 7)
 
@@ -60,3 +63,18 @@ def test_specs_of_many_megabytes() -> None:
     texts = ['"' + "x" * 6_000_000 + '"', "{}"]
     kept_here(specs_table([{"sort_index": 0}, {"sort_index": 1}], texts), "specs.pq")
     assert read_spec_text(STORE, "specs.pq", 0) == texts[0]
+
+
+@pytest.mark.parametrize("row_group_size", [1, 4, 30])
+@pytest.mark.parametrize("start", [0, 1, 5, 29])
+@pytest.mark.parametrize("stop", [0, 1, 8, 30])
+@pytest.mark.parametrize("step", [1, 2, 7, 40])
+def test_any_rows(row_group_size: int, start: int, stop: int, step: int) -> None:
+    texts = [f"{i}" for i in range(30)]
+    table = specs_table([{"sort_index": 2 * i} for i in range(30)], texts)
+    kept_here(table, "specs.pq", row_group_size)
+    rows = range(start, stop, step)
+    found = read_rows(STORE, "specs.pq", rows)
+    assert list(spec_texts(found)) == texts[start:stop:step]
+    assert sort_indices(found) == [2 * row for row in rows]
+    assert found.schema == table.schema

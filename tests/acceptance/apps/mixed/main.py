@@ -7,6 +7,8 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from pydantic import Field
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
@@ -18,6 +20,7 @@ class MixedInput(ExperimentInputSpec):
     mode: str = "good"
     seconds: float = Field(0.0, description="How long the leaf takes [s]")
     pid_file: str = Field("", description="Where the leaf writes its process id")
+    trace: str = Field("", description="Where each try of a leaf writes a line")
 
 
 class MixedOutput(ExperimentOutputSpec):
@@ -36,7 +39,10 @@ def mixed(input_spec: MixedInput) -> MixedOutput:
     """Do what the spec says."""
     if input_spec.pid_file:
         Path(input_spec.pid_file).write_text(str(os.getpid()))
-    time.sleep(input_spec.seconds)
+    if input_spec.trace:
+        with Path(input_spec.trace).open("a") as file:
+            file.write(f"{input_spec.sort_index}\n")
+    time.sleep(600 if input_spec.mode == "hang" else input_spec.seconds)
     if input_spec.mode == "raise":
         raise ValueError(f"no solution for {input_spec.sort_index}")
     if input_spec.mode == "unpicklable":
@@ -45,7 +51,10 @@ def mixed(input_spec: MixedInput) -> MixedOutput:
         sys.exit(3)
     if input_spec.mode == "segfault":
         ctypes.string_at(0)
-    return MixedOutput(doubled=2 * input_spec.sort_index, process=os.getpid())
+    tables = {}
+    if input_spec.mode == "large":  # 50 MB that cannot be compressed
+        tables["noise"] = pd.DataFrame(np.random.default_rng(1).random((1_000_000, 6)))
+    return MixedOutput(doubled=2 * input_spec.sort_index, process=os.getpid(), dataframes=tables)
 
 
 if __name__ == "__main__":
