@@ -42,7 +42,7 @@ logger = logging.getLogger("scythe.leaf")
 
 ComputedFeatureValue = int | float | str
 
-_SCALARS = (str, int, float, bool, type(None))
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 class BaseSpec(FileReferenceMixin):
@@ -122,7 +122,8 @@ class ExperimentInputSpec(BaseSpec):
     @property
     def original_spec(self) -> Self:
         """The spec with the URIs of its files, where this one has local paths."""
-        return self._original_spec or self
+        # Read as pydantic keeps it: as an attribute it takes as long as a short leaf.
+        return (self.__pydantic_private__ or {}).get("_original_spec") or self
 
     def with_local_files(self, files: dict[str, Path]) -> Self:
         """Return a copy whose file fields are local paths; its index keeps the URIs."""
@@ -139,7 +140,7 @@ class ExperimentInputSpec(BaseSpec):
         """
         spec = self.original_spec
         dumped = spec.model_dump(mode="json", exclude={"storage_settings", *additional_excludes})
-        data = {name: value for name, value in dumped.items() if isinstance(value, _SCALARS)}
+        data = {name: value for name, value in dumped.items() if type(value) in _SCALARS}
         features = self.computed_features
         overlapping = [key for key in features if key in dumped]
         if overlapping:

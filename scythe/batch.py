@@ -26,6 +26,7 @@ _INLINE_BYTES = 32 * 1024  # of a whole batch; what is larger goes to the bucket
 _LEAF_BYTES = 1 << 20  # of the tables of one leaf that are kept in memory
 _PART_BYTES = 16 << 20  # of tables in memory until they are stored
 _PART_LEAVES = 20_000
+_LONG = 0.1  # seconds
 
 
 def run_batch(
@@ -94,7 +95,8 @@ class _BatchRun:
         while True:
             self._journal.begin(self._call.timeout)
             outcome = runner.run(text, f"{sort_index:08d}-{run_id}", run_id)
-            self._journal.begin()
+            if outcome.stats.seconds > _LONG:
+                self._journal.begin()  # what follows is not the leaf's time
             between()
             failed = isinstance(outcome, LeafFailure)
             if not failed or attempt >= self._batch.tries or outcome.kind.is_final:

@@ -98,7 +98,7 @@ def differing_fields(one: BaseModel, other: BaseModel) -> list[str]:
 def _plainly_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Return whether two sets of values are the same at first sight, which most specs are."""
     kinds = list(map(type, one.values()))
-    return one == other and kinds == list(map(type, other.values())) and _PLAIN.issuperset(kinds)
+    return _PLAIN.issuperset(kinds) and one == other and kinds == list(map(type, other.values()))
 
 
 def _values(model: BaseModel) -> dict[str, Any]:

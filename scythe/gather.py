@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json
+
 from scythe.errors import SpecError
 from scythe.messages import LeafRecord
 from scythe.outcomes import LeafFailure, LeafResult
@@ -48,20 +50,20 @@ def node_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
         By name: `scalars`, `result_file_refs` and the user's tables where there are any, `errors`
         and `leaves` always. Each has the column `__order__`, by which it is sorted.
     """
-    good = [i for i, record in enumerate(leaves.records) if _result(record)]
-    bad = [i for i, record in enumerate(leaves.records) if not _result(record)]
-    results = [_result(leaves.records[i]) for i in good]
+    results = [(i, record.outcome) for i, record in enumerate(leaves.records)]
+    done = [(i, result) for i, result in results if isinstance(result, LeafResult)]
+    good = [i for i, _ in done]
+    bad = [i for i, result in results if isinstance(result, LeafFailure)]
     index = _with_run_ids(leaves)
     tables: dict[str, pa.Table] = {}
-    scalars = [read_scalars(result, store.get_bytes) for result in results if result]
+    scalars = [read_scalars(result, store.get_bytes) for _, result in done]
     if any(scalars) or not good:
         tables[SCALARS] = _beside_index(index, leaves.rows, good, scalars)
-    files = [(i, result.files) for i, result in zip(good, results, strict=True) if result]
-    with_files = [(i, uris) for i, uris in files if uris]
+    with_files = [(i, result.files) for i, result in done if result.files]
     if with_files:
         numbers, uris = zip(*with_files, strict=True)
         tables[FILES] = _beside_index(index, leaves.rows, numbers, uris)
-    user_tables = _user_tables(leaves, store)
+    user_tables = _user_tables(leaves.rows, [one for one in done if one[1].tables], store)
     errors = [_error_row(leaves.records[i]) for i in bad]
     tables[ERRORS] = _beside_index(index, leaves.rows, bad, errors, _error_schema())
     tables[LEAVES] = _leaves_table(leaves, index)
@@ -79,11 +81,11 @@ def _kept_name(name: str, ours: Mapping[str, Any]) -> str:
 def read_scalars(result: LeafResult, get_bytes: Callable[[str], bytes]) -> dict[str, Any]:
     """Return the scalar outputs of a leaf; large ones are read from the bucket."""
     key = result.scalars_key
-    return json.loads(result.scalars if key is None else get_bytes(key))
-
-
-def _result(record: LeafRecord) -> LeafResult | None:
-    return record.outcome if isinstance(record.outcome, LeafResult) else None
+    text = result.scalars if key is None else get_bytes(key)
+    try:
+        return from_json(text)
+    except ValueError:  # half of a surrogate pair, which the quicker reader refuses
+        return json.loads(text)
 
 
 def _with_run_ids(leaves: LeafSlice) -> pa.Table:
@@ -132,13 +134,15 @@ def _with_order(table: pa.Table, order: Sequence[int]) -> pa.Table:
     return table.append_column(ORDER, pa.array(list(order), pa.int64()))
 
 
-def _user_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
+def _user_tables(
+    rows: Sequence[int], results: Sequence[tuple[int, LeafResult]], store: Store
+) -> dict[str, pa.Table]:
     collected: dict[str, list[pa.Table]] = {}
-    for row, record in zip(leaves.rows, leaves.records, strict=True):
-        result = _result(record)
-        for name, data in (result.tables if result else {}).items():
+    for number, result in results:
+        for name, data in result.tables.items():
             table = from_ipc(data if isinstance(data, bytes) else store.get_bytes(data))
-            collected.setdefault(name, []).append(_with_order(table, [row] * table.num_rows))
+            order = [rows[number]] * table.num_rows
+            collected.setdefault(name, []).append(_with_order(table, order))
     return {name: concat(tables) for name, tables in collected.items()}
 
 
@@ -176,7 +180,11 @@ def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
     columns = {name: index.column(name) for name in levels}
     columns |= {
         "state": pa.array(
-            ["done" if _result(r) else "failed" for r in leaves.records], pa.string()
+            [
+                "done" if isinstance(record.outcome, LeafResult) else "failed"
+                for record in leaves.records
+            ],
+            pa.string(),
         ),
         "attempts": pa.array([record.attempts for record in leaves.records], pa.int64()),
         "queued": _times([leaves.queued] * count),

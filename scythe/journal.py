@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -124,7 +125,7 @@ def write_line(record: LeafRecord) -> bytes:
     # By hand: it is written for each leaf, and a JSON encoder takes as long as a short one.
     place = (
         f'{{"a":{record.attempts},"i":{_quoted(record.workflow_run_id or "")},'
-        f'"s":[{_quoted(stats.node)},{stats.pid},{stats.started!r},{stats.finished!r},'
+        f'"s":[{_node(stats.node)},{stats.pid},{stats.started!r},{stats.finished!r},'
         f"{stats.peak_rss}]"
     )
     if isinstance(outcome, LeafResult):
@@ -139,6 +140,11 @@ def write_line(record: LeafRecord) -> bytes:
     texts = (outcome.type, outcome.message, outcome.traceback)
     failure = [outcome.kind.value, *map(printable, texts)]
     return f'{place},"e":{json.dumps(failure)}}}\n'.encode()
+
+
+@lru_cache(maxsize=8)
+def _node(name: str) -> str:
+    return json.dumps(name)
 
 
 def _quoted(text: str) -> str:

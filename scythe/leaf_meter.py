@@ -12,6 +12,7 @@ from scythe.outcomes import LeafStats
 
 _PEAK = b"VmHWM:"
 _STATUS_BYTES = 4096
+_SHORT = 0.002  # seconds in which no leaf takes much memory: to look takes as long as it does
 
 
 class LeafMeter:
@@ -20,6 +21,7 @@ class LeafMeter:
     def __init__(self) -> None:
         self._node, self._pid = platform.node(), os.getpid()
         self._started = time.time()
+        self._last_peak = 0
         # Linux alone forgets an older peak; elsewhere the peak is that of the process.
         self._reset = _open("/proc/self/clear_refs", os.O_WRONLY)
         self._status = _open("/proc/self/status", os.O_RDONLY)
@@ -34,7 +36,10 @@ class LeafMeter:
 
     def stats(self) -> LeafStats:
         """Return what is known of the leaf that began last."""
-        return LeafStats(self._node, self._pid, self._started, time.time(), self._peak())
+        finished = time.time()
+        if finished - self._started > _SHORT or not self._last_peak:
+            self._last_peak = self._peak()
+        return LeafStats(self._node, self._pid, self._started, finished, self._last_peak)
 
     def close(self) -> None:
         """Give back what it holds."""

@@ -130,7 +130,7 @@ def _between_leaves(interrupt: _Interrupt, state: ProcessState) -> None:
     left = [child.pid for child in children_left()]
     if left:
         end_tree(left)
-    state.restore()
+    state.restore_soon()
 
 
 def _prepare(setup: Setup) -> LeafFailure | None:

@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import IO, Any, TextIO
 
+_MOMENT = 0.05  # seconds
 DUMP_SIGNAL = signal.SIGUSR2  # makes the process write the stacks of its threads
 _WATCHED = (
     signal.SIGHUP,
@@ -35,12 +37,22 @@ class ProcessState:
 
     def __init__(self, crash: IO[bytes]) -> None:
         self._crash = crash
+        self._restored = float("-inf")
         faulthandler.register(DUMP_SIGNAL, crash, all_threads=True, chain=False)
         handlers = {number: signal.getsignal(number) for number in _WATCHED}
         # None is a handler that Python did not install and cannot install again.
         self._handlers = {name: one for name, one in handlers.items() if one is not None}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._streams = [_Stream(name, number) for name, number in (("stdout", 1), ("stderr", 2))]
+
+    def restore_soon(self) -> None:
+        """Make it as it was, unless that was done a moment ago.
+
+        It takes as long as a very short leaf; what one of a batch changes may reach the next few.
+        """
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if time.monotonic() - self._restored > _MOMENT:
+            self.restore()
 
     def restore(self) -> None:
         """Make it as it was."""
@@ -56,6 +68,7 @@ class ProcessState:
         os.ftruncate(self._crash.fileno(), 0)
         for stream in self._streams:
             stream.restore()
+        self._restored = time.monotonic()
 
 
 def give_forks_usual_signals(ours: Mapping[signal.Signals, Any]) -> None:

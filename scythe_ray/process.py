@@ -96,7 +96,7 @@ class LeafProcess:
             self._exit(1)
         if self._entry is not None:
             self._end_children(self._entry.mark)
-        self._state.restore()
+        self._state.restore_soon()
 
     @property
     def journal(self) -> Path:

@@ -560,7 +560,7 @@ def in_script(spec: Task) -> Text:
 def test_an_experiment_may_be_defined_in_the_workers_script(script, tmp_path: Path) -> None:
     run = script(_IN_SCRIPT, "in_script", "if __name__ == '__main__':\n    work()\n")
     out, err = run.communicate(timeout=60)
-    assert out.splitlines() == ['result {"text": "__mp_main__ [8]"}'] * 2, err
+    assert out.splitlines() == ['result {"text":"__mp_main__ [8]"}'] * 2, err
     assert list(tmp_path.glob("scythe-pool-*")) == []
 
 
