@@ -30,8 +30,8 @@ lint: $(STAMP)  ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(STAMP)  ## Measure against a bare Hatchet program in the same run
-	$(BIN)/python -m benchmarks.throughput
+bench: $(STAMP)  ## Measure, and write docs/performance.md
+	$(BIN)/python -m benchmarks.report
 
 lock:  ## Pin the newest versions that pyproject.toml allows
 	$(PYTHON) -m venv $(VENV)-lock

@@ -1,48 +1,27 @@
-"""No-op leaves per second: Scythe beside a bare Hatchet program, in one run.
+"""No-op leaves per second: Scythe beside a bare Hatchet program, bare Ray and scythe-engine.
 
-    python -m benchmarks.throughput [--leaves 500] [--slots 2 8] [--executors local ray]
+    python -m benchmarks.throughput [--leaves 500] [--slots 2 8 32] [--executors local ray]
+        [--batched 100000] [--batch-size 2000] [--peer PYTHON]
 
-The local stack must run (`scythe dev`), or the usual variables name another engine and bucket.
+`--peer` names a Python in whose environment scythe-engine is installed.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from pathlib import Path
 
+from benchmarks.runs import run_noops
+from benchmarks.serving import LEAVES, serving, worker_of
+from benchmarks.table import Table
 from scythe.environment import prepare_environment
-from scythe.processes import end_tree
 
-_READY_SECONDS = 60.0
-
-
-@contextmanager
-def serving(command: Sequence[str], **variables: str) -> Generator[None]:
-    """Run a worker while the block runs."""
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        env={**os.environ, **variables},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        end_tree(process.pid, grace=20.0)
-        process.wait(timeout=10)
-
-
-def timed(start: Callable[[int], None], leaves: int) -> float:
-    """Return leaves per second of a run, after a small one that waits for the workers."""
-    start(4)
-    begin = time.perf_counter()
-    start(leaves)
-    return leaves / (time.perf_counter() - begin)
+_PEER = str(Path(__file__).with_name("peer.py"))
+_RAY_TASKS = 5000
 
 
 def floor_rate(leaves: int, slots: int) -> float:
@@ -52,41 +31,60 @@ def floor_rate(leaves: int, slots: int) -> float:
     with ExitStack() as stack:
         for role in ("fan", "leaf"):
             stack.enter_context(serving(["-m", "benchmarks.floor", role, str(slots)]))
-        return timed(floor.run, leaves)
+        floor.run(4)  # the workers are there then
+        begin = time.perf_counter()
+        floor.run(leaves)
+        return leaves / (time.perf_counter() - begin)
 
 
-def scythe_rate(leaves: int, slots: int, executor: str) -> float:
-    """Return the rate of Scythe: from allocate to the final tables."""
-    from benchmarks.noop import NoopInput, noop
-    from scythe.experiments import BaseExperiment
+def scythe_rate(leaves: int, slots: int, executor: str, size: int = 1) -> float:
+    """Return the rate of Scythe, from `allocate` to the final tables."""
+    with serving(LEAVES, **worker_of(executor, slots)):
+        run_noops(4, min(size, 2))
+        return run_noops(leaves, size).rate
 
-    def start(n: int) -> None:
-        specs = [NoopInput(experiment_id="", sort_index=i, x=i) for i in range(n)]
-        run, reference = BaseExperiment(runnable=noop).allocate(specs, version="keep")
-        result = reference.result(timeout=_READY_SECONDS + n)
-        values = run.results("scalars").column("y").to_pylist()
-        if result.n_failed or values != [2 * i for i in range(n)]:
-            raise SystemExit(f"wrong result: {result.summary}")
 
-    variables = {"SCYTHE_WORKER_EXECUTOR": executor, "SCYTHE_WORKER_SLOTS": str(slots)}
-    with serving(["-m", "benchmarks.noop"], **variables):
-        return timed(start, leaves)
+def bare_ray_rate(tasks: int) -> float:
+    """Return the rate of Ray without anything else."""
+    command = [sys.executable, "-m", "benchmarks.bare_ray", str(tasks)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def peer_rate(python: str, leaves: int, slots: int) -> float:
+    """Return the rate of scythe-engine."""
+    with serving([_PEER, "worker"], python=python, SCYTHE_WORKER_SLOTS=str(slots)):
+        command = [python, _PEER, "run", str(leaves)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+        return float(done.stdout.split()[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--leaves", type=int, default=500)
-    parser.add_argument("--slots", type=int, nargs="+", default=[2, 8])
+    parser.add_argument("--slots", type=int, nargs="*", default=[2, 8, 32])
     parser.add_argument("--executors", nargs="+", default=["local", "ray"])
+    parser.add_argument("--batched", type=int, default=100_000)
+    parser.add_argument("--batch-size", type=int, default=2000)
+    parser.add_argument("--peer")
     options = parser.parse_args()
     prepare_environment()
-    print(f"{options.leaves} no-op leaves, leaves/s (ratio to the bare Hatchet program)")
+    table = Table("what", "slots", "leaves", "leaves/s", "ratio to bare Hatchet")
     for slots in options.slots:
         floor = floor_rate(options.leaves, slots)
-        print(f"{slots:>3} slots  bare Hatchet {floor:6.1f}")
+        table.row("bare Hatchet", slots, options.leaves, floor, 1.0)
         for executor in options.executors:
             rate = scythe_rate(options.leaves, slots, executor)
-            print(f"{slots:>3} slots  {executor:<12} {rate:6.1f}  ({rate / floor:.2f})")
+            table.row(f"Scythe, {executor}", slots, options.leaves, rate, rate / floor)
+        if options.peer:
+            rate = peer_rate(options.peer, options.leaves // 5, slots)
+            table.row("scythe-engine", slots, options.leaves // 5, rate, rate / floor)
+    if options.batched:
+        for executor in options.executors:
+            rate = scythe_rate(options.batched, 2, executor, options.batch_size)
+            what = f"Scythe, {executor}, batches of {options.batch_size}"
+            table.row(what, 2, options.batched, rate, "")
+        table.row("bare Ray", 2, _RAY_TASKS, bare_ray_rate(_RAY_TASKS), "")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""Which share of two processors the user's code gets, by the length of a leaf.
+
+    python -m benchmarks.compute [--seconds 0.01 0.1 1 10] [--executors local ray]
+        [--sizes 1 auto] [--prefetch 0 2] [--work 40]
+
+Leaves compute in pure Python. The share is their processor time, over the time between the start of
+the first and the end of the last one, over two.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.runs import Size, run_burns
+from benchmarks.serving import LEAVES, serving, worker_of
+from benchmarks.table import Table
+from scythe.environment import prepare_environment
+
+_LEAST_LEAVES = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[0.01, 0.1, 1.0, 10.0])
+    parser.add_argument("--executors", nargs="+", default=["local", "ray"])
+    parser.add_argument("--sizes", nargs="+", default=["1", "auto"])
+    parser.add_argument("--prefetch", nargs="+", default=["0", "2"])
+    parser.add_argument("--work", type=float, default=40.0, help="seconds of computing in a run")
+    options = parser.parse_args()
+    prepare_environment()
+    table = Table("executor", "prefetch", "batch size", "leaf [s]", "leaves", "share of 2 CPUs")
+    for executor in options.executors:
+        for prefetch in options.prefetch if executor == "ray" else ["-"]:
+            variables = {} if prefetch == "-" else {"SCYTHE_RAY_PREFETCH": prefetch}
+            with serving(LEAVES, **worker_of(executor, 2, **variables)):
+                run_burns(4, 0.01)
+                for text in options.sizes:
+                    size: Size = "auto" if text == "auto" else int(text)
+                    for seconds in options.seconds:
+                        n = max(_LEAST_LEAVES, round(options.work / seconds))
+                        n = min(n, 1000) if size == 1 else n
+                        _, share = run_burns(n, seconds, size)
+                        table.row(executor, prefetch, text, seconds, n, share)
+
+
+if __name__ == "__main__":
+    main()

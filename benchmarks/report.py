@@ -1,0 +1,52 @@
+"""Run all benchmarks and write docs/performance.md from what they print: `make bench`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from scythe.environment import prepare_environment
+from scythe.stack.engine_build import engine_version
+
+_PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+_BENCHMARKS = ["throughput", "compute", "scale", "tree", "imports"]
+
+
+def section(name: str, options: list[str]) -> str:
+    """Run one benchmark; its output appears as it comes."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+    print(f"\n== {' '.join(command[2:])}", flush=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+    if process.wait() != 0:
+        raise SystemExit(f"benchmarks.{name} failed")
+    doc = __import__(f"benchmarks.{name}", fromlist=["x"]).__doc__ or ""
+    return f"## {name}\n\n{doc.strip()}\n\n{''.join(lines)}"
+
+
+def main() -> None:
+    prepare_environment()
+    names = sys.argv[1:] or _BENCHMARKS
+    sections = [section(name, []) for name in names]
+    head = (
+        "# Performance\n\n"
+        "Made by `make bench`, which prints ratios to something measured in the same run.\n\n"
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, Python {platform.python_version()}, "
+        f"Hatchet {engine_version()}, hatchet-sdk {version('hatchet-sdk')}, Ray {version('ray')}.\n"
+        "The engine, its PostgreSQL, the S3 server, the workers and the scripts share these CPUs.\n"
+    )
+    _PAGE.write_text("\n".join([head, *sections]))
+    print(f"\nwritten to {_PAGE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""One run of Scythe, from `allocate` to the final tables, with every row checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow.compute as pc
+
+from benchmarks.leaves import BurnInput, NoopInput, burn, noop
+from scythe.experiments import BaseExperiment, ExperimentRun
+
+Size = int | Literal["auto"]
+_LIMIT = 1800.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a run took.
+
+    Attributes:
+        run: The run.
+        n_leaves: Number of leaves.
+        allocate: Seconds until `allocate` came back.
+        total: Seconds until the final tables were there.
+        leaf_seconds: The time that all leaves took.
+    """
+
+    run: ExperimentRun[Any, Any]
+    n_leaves: int
+    allocate: float
+    total: float
+    leaf_seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Leaves per second, over all."""
+        return self.n_leaves / self.total
+
+
+def run_noops(n: int, size: Size = 1) -> Measured:
+    """Run leaves that do nothing."""
+    specs = (NoopInput(experiment_id="", sort_index=i, x=i) for i in range(n))
+    measured = _run(noop, specs, n, size)
+    table = measured.run.results("scalars")
+    right = pc.all(pc.equal(table.column("y"), pc.multiply(table.column("x"), 2))).as_py()
+    if table.num_rows != n or not right or not _all_there(table, n):
+        raise SystemExit(f"wrong rows in {measured.run.experiment_id}")
+    return measured
+
+
+def run_burns(n: int, seconds: float, size: Size = 1) -> tuple[Measured, float]:
+    """Run leaves that compute; return also which share of two processors the user's code had."""
+    specs = (BurnInput(experiment_id="", sort_index=i, seconds=seconds) for i in range(n))
+    measured = _run(burn, specs, n, size)
+    leaves = measured.run.results("leaves")
+    begun, ended = (
+        pc.cast(leaves.column(name), "int64").to_numpy() / 1e6 for name in ("started", "finished")
+    )
+    computed = pc.sum(measured.run.results("scalars").column("cpu_seconds")).as_py()
+    return measured, computed / (2 * (ended.max() - begun.min()))
+
+
+def _run(experiment: Any, specs: Iterator[Any], n: int, size: Size) -> Measured:
+    begin = time.perf_counter()
+    run, reference = BaseExperiment(runnable=experiment).allocate(
+        specs, version="keep", batch_size=size
+    )
+    allocated = time.perf_counter() - begin
+    result = reference.result(timeout=_LIMIT)
+    total = time.perf_counter() - begin
+    if result.n_failed or result.n_leaves != n:
+        raise SystemExit(f"wrong result: {result.summary}")
+    return Measured(run, n, allocated, total, result.seconds)
+
+
+def _all_there(table: Any, n: int) -> bool:
+    numbers = table.column("sort_index").to_numpy()
+    return bool((numbers[1:] - numbers[:-1] == 1).all()) and (numbers[0], len(numbers)) == (0, n)
