@@ -15,7 +15,8 @@ from scythe.node_models import NODE_TASK, ScatterGatherInput, ScatterGatherResul
 logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
-_FIRST_POLL, _LONGEST_POLL = 0.1, 2.0
+_SHORTEST_POLL, _LONGEST_POLL = 0.1, 2.0  # seconds between two looks
+_POLL_SHARE = 0.05  # of the time that was waited already
 _UNKNOWN_SECONDS = 120.0  # an engine may be away for a restart
 
 
@@ -67,8 +68,8 @@ def wait_for_end(workflow_run_id: str, timeout: float | None = None) -> str:
     """
     from scythe.engine import run_state
 
-    deadline = None if timeout is None else time.monotonic() + timeout
-    pause, last_known = _FIRST_POLL, time.monotonic()
+    began = last_known = time.monotonic()
+    deadline = None if timeout is None else began + timeout
     while True:
         state = run_state(workflow_run_id)
         if state not in ("QUEUED", "RUNNING", "UNKNOWN"):
@@ -85,8 +86,8 @@ def wait_for_end(workflow_run_id: str, timeout: float | None = None) -> str:
                 f"Run {workflow_run_id} is not over after {timeout:g} s (state {state}): it goes "
                 "on; wait longer, or see in its log what it waits for."
             )
-        time.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_POLL)
+        pause = _POLL_SHARE * (time.monotonic() - began)
+        time.sleep(min(max(pause, _SHORTEST_POLL), _LONGEST_POLL))
 
 
 def start_root(
