@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,12 +29,14 @@ class RayNode:
         host: Its host name.
         address: Its IP address.
         resources: All that it has, used or not; memory in bytes.
+        labels: Ray's labels of it (`ray start --labels`).
     """
 
     node_id: str
     host: str
     address: str
     resources: Mapping[str, float] = field(default_factory=dict[str, float])
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def name(self) -> str:
@@ -178,11 +179,6 @@ def check_labels(labels: Mapping[str, str], nodes: Sequence[RayNode], *, own: bo
             f"The flag `{label}` is set, but {where} has no Ray resource `{resource}`: start the "
             f"node with {start}, or unset the flag."
         )
-
-
-def whole_cpus(nodes: Sequence[RayNode]) -> int:
-    """Return how many leaves of one CPU run on these nodes at one time, at least 1."""
-    return max(1, sum(math.floor(node.cpus + _EPSILON) for node in nodes))
 
 
 def show_amount(name: str, amount: float) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import pickle
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Threads
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from scythe_ray.controls import Controls
 from scythe_ray.failures import infeasible_failure, node_lost_failure
 from scythe_ray.nodes import NodeTable
 from scythe_ray.remote import Job, UsedProcess, run_envelope, this_driver
-from scythe_ray.resources import GPU, Demand, RayNode
+from scythe_ray.resources import GPU, Demand, RayNode, able_nodes
 
 _NAME_CHARS = 60
 
@@ -57,7 +57,7 @@ class Session:
         self._nodes = NodeTable(cluster, nodes, threads)
         self._controls = Controls(driver, self._driver, cluster.node_id, threads)
         self._cluster, self._threads = cluster, threads
-        self._attempts: set[Attempt] = set()
+        self._attempts: dict[Attempt, Demand] = {}
         self._aborted: LeafFailure | None = None
 
     async def run(self, call: LeafCall, demand: Demand) -> LeafOutcome | UsedProcess:
@@ -70,17 +70,28 @@ class Session:
         if self._aborted is not None:
             raise ExecutorUnavailable(self._aborted)
         attempt = self._submit(call, demand, able)
-        self._attempts.add(attempt)
+        self._attempts[attempt] = demand
         try:
             return await attempt.outcome()
         except PlaceLost as loss:
             raise await self._refined(loss) from None
         finally:
-            self._attempts.discard(attempt)
+            del self._attempts[attempt]
 
-    async def watch(self) -> str:
-        """Look after the nodes; return why when the cluster is lost."""
-        return await self._nodes.watch(self._on_gone)
+    async def watch(self, on_nodes: Callable[[Sequence[RayNode]], None]) -> str:
+        """Look after the nodes; return why when the cluster is lost.
+
+        Args:
+            on_nodes: Called with those that are alive whenever that changes.
+        """
+
+        def changed(nodes: Sequence[RayNode], gone: list[RayNode], joined: list[RayNode]) -> None:
+            on_nodes(nodes)
+            self._on_joined(joined)
+            if gone:
+                self._on_gone(gone)
+
+        return await self._nodes.watch(changed)
 
     def give_up(self, failure: LeafFailure) -> None:
         """Let all leaves fail with this at once: Ray can no longer be asked for anything."""
@@ -117,14 +128,26 @@ class Session:
                     "`resources=` in Register()."
                 )
             ) from error
-        return Attempt(call, token, ref, nodes, demand.describe(), self._controls, retire=once)
+        attempt = Attempt(call, token, ref, nodes, demand.describe(), self._controls, retire=once)
+        attempt.stays = stays
+        return attempt
+
+    def _on_joined(self, nodes: list[RayNode]) -> None:
+        """Look for leaves on these nodes too: Ray may start there what waits for a place."""
+        for attempt, demand in self._attempts.items():
+            able = [node.node_id for node in able_nodes(demand, nodes)]
+            if able and not attempt.stays:
+                attempt.nodes.extend(able)
+                self._controls.prepare(able)
 
     def _on_gone(self, nodes: list[RayNode]) -> None:
         """Give up the leaves that can only have been on these nodes: Ray may take a minute."""
         gone = {node.node_id: node for node in nodes}
         for attempt in self._attempts:
-            if gone.keys() >= set(attempt.nodes):
+            left = [node_id for node_id in attempt.nodes if node_id not in gone]
+            if not left:
                 attempt.give_up(node_lost_failure(gone[attempt.nodes[0]]))
+            attempt.nodes[:] = left or attempt.nodes
 
     async def _refined(self, loss: PlaceLost) -> PlaceLost:
         """Tell a node that was preempted from one that died."""

@@ -31,7 +31,10 @@ class RaySettings(BaseSettings):
         description="Whether this worker's slots are the CPUs of its node or of all nodes.",
     )
     PREFETCH: int = Field(
-        default=0, ge=0, description="Slots beyond the CPUs, so that Ray has the next leaf at hand."
+        default=0,
+        ge=0,
+        description="Slots beyond the CPUs, so that Ray has the next leaf at hand. Leaves that "
+        "need a GPU, or another resource, have none.",
     )
     RESOURCES: dict[str, float] = Field(
         default_factory=dict[str, float],

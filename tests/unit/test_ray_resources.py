@@ -15,7 +15,6 @@ from scythe_ray.resources import (
     demand_of,
     explain_infeasible,
     own_resources,
-    whole_cpus,
 )
 
 SMALL = RayNode("a" * 8, "small", "10.0.0.1", {"CPU": 2.0, "memory": 4e9, "node:10.0.0.1": 1.0})
@@ -123,15 +122,6 @@ def test_a_flag_that_nothing_backs_is_refused(label: str, words: list[str]) -> N
 def test_a_gpu_that_a_cluster_of_its_own_does_not_find_can_be_declared() -> None:
     with pytest.raises(WorkerStartError, match="`has_gpu`.*SCYTHE_RAY_NUM_GPUS"):
         check_labels({"has_gpu": "yes"}, [SMALL], own=True)
-
-
-def test_cpus_are_counted_whole_for_each_node() -> None:
-    half = RayNode("c", "half", "10.0.0.3", {"CPU": 1.5})
-    none = RayNode("d", "head", "10.0.0.4", {})
-    assert whole_cpus([SMALL, half]) == 3
-    assert whole_cpus([half, half]) == 2
-    assert whole_cpus([none]) == 1
-    assert none.cpus == 0
 
 
 def test_custom_resources_are_those_that_somebody_named() -> None:
