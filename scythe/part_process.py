@@ -103,7 +103,9 @@ class Part:
         except SystemExit:
             pass  # the SDK's way to return
         except ScytheError as error:
-            self._fail(str(error), away=isinstance(error, EngineError))
+            # A guest's place comes back with the part that it is shared with.
+            away = isinstance(error, EngineError) or bool(self._plan.shared)
+            self._fail(str(error), away=away)
         except BaseException as error:
             logger.exception("This part cannot go on.")
             self._fail(self._sdk_errors.last or f"{type(error).__name__}: {error}")

@@ -94,7 +94,7 @@ class PartFailed:
 
     Attributes:
         message: Why, and what to do.
-        away: Whether the engine is away, which is worth waiting for.
+        away: Whether the engine, or the place of leaves, is away, which is worth waiting for.
     """
 
     message: str
