@@ -176,10 +176,11 @@ class PartSet:
         successor = PartHandle(plan, self._entry, self._board)
         self._successors[part] = successor
         logger.info(
-            "%s has %d slots, but there are %s now: another process takes its place.",
+            "%s has slots for %d, but there are %d now (%s): another process takes its place.",
             part,
             part.slots,
-            offer.source or offer.slots,
+            offer.slots,
+            offer.source,
         )
         self._start(successor)
 

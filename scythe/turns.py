@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from scythe.board import Board
 
-_LINGER = 1.5  # seconds that CPUs stay reserved for the next leaf, which the engine has to send
+_LINGER = 1.0  # seconds that CPUs stay reserved for the next leaf, which the engine has to send
 _LOOK = 0.05
 _EPSILON = 1e-6
 

@@ -92,7 +92,8 @@ class Offer:
             source = f"{'' if slots == self._limit else 'of '}SLOTS={self._limit}"
             return slots + self._prefetch, source + self._more
         slots = max(1, class_slots(mine, used))
-        where = "this node" if self._settings.SCOPE == "node" else f"{len(used)} nodes"
+        nodes = f"{len(used)} node{'' if len(used) == 1 else 's'}"
+        where = "this node" if self._settings.SCOPE == "node" else nodes
         resource = RESOURCE_OF_LABEL.get(mine.resource, mine.resource) or CPU
         total = sum(node.resources.get(resource, 0.0) for node in used)
         plain = f"{slots} CPU{'s' if slots > 1 else ''}"

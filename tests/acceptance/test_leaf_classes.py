@@ -63,8 +63,10 @@ def spans(allocated: tuple[Any, Any]) -> list[tuple[float, float]]:
     result = reference.result(timeout=180)
     assert result.n_failed == 0
     leaves = run.results("leaves").to_pandas()
-    starts, ends = (leaves[name].astype("int64") / 1e9 for name in ("started", "finished"))
-    return sorted(zip(starts, ends, strict=True))
+    return sorted(
+        (start.timestamp(), end.timestamp())
+        for start, end in zip(leaves["started"], leaves["finished"], strict=True)
+    )
 
 
 def most_at_once(*groups: list[tuple[float, float]]) -> int:
@@ -106,7 +108,7 @@ def test_leaves_of_both_classes_run_beside_each_other_and_no_cpu_is_used_twice(
 
 
 def test_no_cpu_is_idle_for_a_class_without_leaves(app: Any, worker: WorkerProcess) -> None:
-    assert most_at_once(spans(allocate(app, app.on_cpus, 6, 0.5))) == 2
+    assert most_at_once(spans(allocate(app, app.on_cpus, 12, 0.5))) == 2
 
 
 def test_all_classes_go_on_when_the_part_with_the_cluster_dies(

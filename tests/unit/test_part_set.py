@@ -128,7 +128,7 @@ def test_a_part_with_other_slots_is_replaced_without_losing_a_leaf(
     assert (place.folder / "leaf-ends").exists(), "it was ended in the middle"
     stopped = f"(w, process {old}) has stopped (exit code 0)"
     wait_until(lambda: stopped in caplog.text, "the log says so")
-    assert "has 2 slots, but there are 3 CPUs now" in caplog.text
+    assert "has slots for 2, but there are 3 now (3 CPUs)" in caplog.text
     assert "died" not in caplog.text
 
 
