@@ -48,7 +48,7 @@ class RayExecutor:
         self._cluster, self._offer, self._settings = cluster, offer, settings
         self._capacity = offer.capacity(nodes)
         self._threads = ThreadPoolExecutor(_THREADS, "scythe-ray")
-        self._session = Session(cluster, nodes, settings.SCOPE, self._threads)
+        self._session = Session(cluster, nodes, settings, self._threads)
         self._attached = asyncio.Event()
         self._attached.set()
         self._watch: asyncio.Task[None] | None = None
@@ -75,7 +75,7 @@ class RayExecutor:
         while True:
             try:
                 await self._until_attached()
-                outcome = await self._session.run(call, demand_of(call))
+                outcome = await self._session.run(call, demand_of(call, self._offer.selectable))
             except PlaceLost as loss:
                 again = crashed if loss.is_crash else losses >= self._settings.SYSTEM_RETRIES
                 if again:
@@ -137,7 +137,7 @@ class RayExecutor:
                     said = str(error)
                     logger.warning("%s", said)
                 continue
-            self._session = Session(self._cluster, nodes, self._settings.SCOPE, self._threads)
+            self._session = Session(self._cluster, nodes, self._settings, self._threads)
             self._offer.follow(self._cluster)
             self._see(nodes)
             self._attached.set()

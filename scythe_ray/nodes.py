@@ -29,17 +29,24 @@ class NodeTable:
         cluster: The cluster.
         nodes: Its nodes now.
         threads: Where blocking work is done.
+        ceiling: Nodes that may be started for a leaf that none of these can run.
     """
 
-    def __init__(self, cluster: Cluster, nodes: Sequence[RayNode], threads: Threads) -> None:
-        self._cluster, self._threads = cluster, threads
+    def __init__(
+        self,
+        cluster: Cluster,
+        nodes: Sequence[RayNode],
+        threads: Threads,
+        ceiling: Sequence[RayNode] = (),
+    ) -> None:
+        self._cluster, self._threads, self._ceiling = cluster, threads, list(ceiling)
         self._patience = _PATIENCE_WITH_OWN if cluster.is_own else _PATIENCE
         self._nodes = list(nodes)
         self._gone: dict[str, RayNode] = {}
         self._read_at = time.monotonic()
 
     async def admit(self, demand: Demand) -> list[RayNode]:
-        """Return the nodes that could run a leaf.
+        """Return the nodes that could run a leaf; none where one may be started for it.
 
         Raises:
             ExecutorUnavailable: There is none, so that Ray would let the leaf wait for ever; or the
@@ -47,9 +54,10 @@ class NodeTable:
                 this comes after a moment, for the worker's labels to be withdrawn: another worker
                 should take it.
         """
-        lost = [node for node in self._gone.values() if not demand.lacking(node)]
+        lost = able_nodes(demand, list(self._gone.values()))
         deadline = time.monotonic() + (_RETURN if lost else 0.0)
-        while not (able := able_nodes(demand, self._nodes)):
+        able = able_nodes(demand, self._nodes)
+        while not able and not able_nodes(demand, self._ceiling):
             try:
                 await self._refresh()
             except Exception as error:  # noqa: BLE001 - whatever Ray raises, there is no table
@@ -58,11 +66,12 @@ class NodeTable:
             if able or time.monotonic() >= deadline:
                 break
             await asyncio.sleep(_MAX_AGE)
-        if able:
+        if able or able_nodes(demand, self._ceiling):
             return able
         if lost:
             raise ExecutorUnavailable(node_lost_failure(lost[-1]))
-        raise ExecutorUnavailable(infeasible_failure(explain_infeasible(demand, self._nodes)))
+        known = [*self._nodes, *self._ceiling]
+        raise ExecutorUnavailable(infeasible_failure(explain_infeasible(demand, known)))
 
     async def watch(self, on_change: OnChange) -> str:
         """Keep the table fresh; return why when the head is lost.

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from scythe.errors import WorkerStartError
 from scythe.executor import Capacity, ExecutorRequest
 from scythe.leaf_classes import LeafClass
-from scythe_ray.resources import CPU, RESOURCE_OF_LABEL, RayNode, backed_labels, show_amount
+from scythe_ray.resources import (
+    CPU,
+    RESOURCE_OF_LABEL,
+    RayNode,
+    backed_labels,
+    selectable_labels,
+    show_amount,
+)
 from scythe_ray.settings import RaySettings
 
 if TYPE_CHECKING:
@@ -25,6 +32,9 @@ class Offer:
         request: What the worker asks for.
         settings: The settings.
         cluster: The cluster.
+
+    Attributes:
+        selectable: Labels of the worker by which Ray chooses a node.
     """
 
     def __init__(self, request: ExecutorRequest, settings: RaySettings, cluster: Cluster) -> None:
@@ -34,6 +44,9 @@ class Offer:
         is_private = cluster.is_own or cluster.token_path is not None
         self._limit = None if is_private else request.slots
         self._labels: dict[str, str] = {}
+        # What may be started is as good as there for a worker that uses all nodes.
+        self._ceiling = settings.ceiling if settings.SCOPE == "cluster" else []
+        self.selectable: dict[str, str] = {}
 
     def follow(self, cluster: Cluster) -> None:
         """Speak of another cluster from now on, which took the place of the first."""
@@ -52,7 +65,9 @@ class Offer:
             WorkerStartError: No slots were asked for, and Ray has no CPUs for them.
         """
         used = self.used(nodes)
-        if self._limit or not self._class.cpus or any(node.cpus for node in used):
+        if self._limit or not self._class.cpus:
+            return
+        if any(node.cpus for node in [*used, *self._ceiling]):
             return
         where = ", ".join(node.name for node in used) or "this node"
         other = (
@@ -69,11 +84,13 @@ class Offer:
     def capacity(self, nodes: Sequence[RayNode]) -> Capacity:
         """Return what is there now. Labels that were there before, and are not now, are `no`."""
         used = self.used(nodes)
-        backed = backed_labels(used)
+        backed = backed_labels([*used, *self._ceiling])
+        self.selectable = selectable_labels(used)
         gone = {label: "no" for label in self._labels if label not in backed}
         self._labels = {**gone, **backed}
         slots, source = self._slots(used)
-        cpus = whole_cpus(used) + self._settings.PREFETCH
+        most = max(map(whole_cpus, [used, *([one] for one in self._ceiling)]))
+        cpus = most + self._settings.PREFETCH
         how = "started by this worker" if self._cluster.is_own else "attached"
         return Capacity(
             slots=slots,
@@ -91,7 +108,7 @@ class Offer:
             slots = divided(self._limit, self._request.classes or (mine,), used)[mine]
             source = f"{'' if slots == self._limit else 'of '}SLOTS={self._limit}"
             return slots + self._prefetch, source + self._more
-        slots = max(1, class_slots(mine, used))
+        slots = max(1, *(class_slots(mine, one) for one in [used, *([n] for n in self._ceiling)]))
         nodes = f"{len(used)} node{'' if len(used) == 1 else 's'}"
         where = "this node" if self._settings.SCOPE == "node" else nodes
         resource = RESOURCE_OF_LABEL.get(mine.resource, mine.resource) or CPU
@@ -118,6 +135,8 @@ def _slots_of(leaf_class: LeafClass, node: RayNode) -> int:
     resource = RESOURCE_OF_LABEL.get(leaf_class.resource, leaf_class.resource)
     if not resource:
         slots = math.floor(node.cpus + _EPSILON)
+    elif resource not in node.resources and leaf_class.resource in selectable_labels([node]):
+        slots = math.floor(node.cpus / (leaf_class.cpus or 1) + _EPSILON)  # by a label of the node
     else:
         there = node.resources.get(resource, 0.0)
         whole = math.floor(there + _EPSILON)

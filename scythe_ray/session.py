@@ -9,7 +9,7 @@ import pickle
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Threads
-from typing import Any, Literal
+from typing import Any
 
 from scythe.errors import ExecutorUnavailable
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
@@ -20,6 +20,7 @@ from scythe_ray.failures import infeasible_failure, node_lost_failure
 from scythe_ray.nodes import NodeTable
 from scythe_ray.remote import Job, UsedProcess, run_envelope, this_driver
 from scythe_ray.resources import GPU, Demand, RayNode, able_nodes
+from scythe_ray.settings import RaySettings
 
 _NAME_CHARS = 60
 
@@ -30,7 +31,7 @@ class Session:
     Args:
         cluster: The cluster, attached.
         nodes: Its nodes.
-        scope: Whether leaves stay on this node where they can.
+        settings: Whether leaves stay on this node where they can, and what may be started.
         threads: Where blocking work is done.
     """
 
@@ -38,7 +39,7 @@ class Session:
         self,
         cluster: Cluster,
         nodes: Sequence[RayNode],
-        scope: Literal["node", "cluster"],
+        settings: RaySettings,
         threads: Threads,
     ) -> None:
         import ray
@@ -53,8 +54,8 @@ class Session:
         self._stay: Any = NodeAffinitySchedulingStrategy(cluster.node_id, soft=True)
         self._driver = pickle.dumps(driver)
         self._tokens = (f"{driver_id}-{number}" for number in itertools.count(1))
-        self._scope, self._here = scope, cluster.node_id
-        self._nodes = NodeTable(cluster, nodes, threads)
+        self._scope, self._here = settings.SCOPE, cluster.node_id
+        self._nodes = NodeTable(cluster, nodes, threads, settings.ceiling)
         self._controls = Controls(driver, self._driver, cluster.node_id, threads)
         self._cluster, self._threads = cluster, threads
         self._attempts: dict[Attempt, Demand] = {}
@@ -116,6 +117,7 @@ class Session:
         options = demand.options()
         if stays:
             options["scheduling_strategy"] = self._stay
+            options.pop("label_selector", None)  # the node has been looked at
         options["name"] = f"{call.code.experiment} {call.leaf_id}"[:_NAME_CHARS]
         job = pickle.dumps(Job(token=token, call=call, uses_gpu=uses_gpu))
         try:
@@ -145,7 +147,7 @@ class Session:
         gone = {node.node_id: node for node in nodes}
         for attempt in self._attempts:
             left = [node_id for node_id in attempt.nodes if node_id not in gone]
-            if not left:
+            if attempt.nodes and not left:
                 attempt.give_up(node_lost_failure(gone[attempt.nodes[0]]))
             attempt.nodes[:] = left or attempt.nodes
 

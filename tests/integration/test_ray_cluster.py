@@ -230,9 +230,18 @@ def test_nodes_that_come_and_go(
                         return
                     await asyncio.sleep(0.05)
 
-        added = {"num_cpus": 2, "resources": {"high_cpu": 2, "disk": 1}}
+        added = {"num_cpus": 2, "resources": {"high_cpu": 2, "disk": 1}, "labels": {"pool": "new"}}
         node = await asyncio.to_thread(attached.bed.add, **added)
         await offers(5, "yes")
+        # Ray's labels are the worker's too; a leaf that requires one, or selects it, goes there.
+        assert executor.capacity.labels["pool"] == "new"
+        selecting = LeafResources(node_labels={"pool": "in(old,new)"})
+        for leaf in (call(labels={"pool": "new"}), call(resources=selecting)):
+            found = json.loads(json.loads((await executor.run(leaf)).scalars)["text"])
+            assert found["node"] == node
+        with pytest.raises(ExecutorUnavailable) as caught:
+            await executor.run(call(resources=LeafResources(node_labels={"pool": "old"})))
+        assert "has no label pool=old" in caught.value.failure.message
         running = asyncio.ensure_future(
             executor.run(call("hang", tmp_path, 1, resources=needs_disk))
         )
@@ -269,6 +278,29 @@ def test_a_leaf_that_waits_runs_on_a_node_that_joins(
         assert "longer than its limit of 1 s" in caught.value.failure.message
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
+        await asyncio.to_thread(attached.bed.kill, node)
+
+    with opened() as harness:
+        harness.do(scenario(harness.executor), within=120)
+
+
+def test_a_leaf_waits_for_a_node_that_the_autoscaler_may_start(
+    attached: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCYTHE_RAY_AUTOSCALING", '[{"CPU": 1, "tape": 2}]')
+
+    async def scenario(executor: RayExecutor) -> None:
+        with pytest.raises(ExecutorUnavailable) as caught:
+            await executor.run(call(resources=LeafResources(custom={"tape": 3})))
+        assert "a node that the autoscaler starts (not there yet), has only 2 tape" in (
+            caught.value.failure.message
+        )
+        waits = asyncio.ensure_future(
+            executor.run(call(resources=LeafResources(custom={"tape": 2})))
+        )
+        node = await asyncio.to_thread(attached.bed.add, num_cpus=1, resources={"tape": 2})
+        found = json.loads(json.loads((await waits).scalars)["text"])
+        assert found["node"] == node
         await asyncio.to_thread(attached.bed.kill, node)
 
     with opened() as harness:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -40,9 +41,14 @@ class FakeCluster:
 
 
 def offer(
-    scope: str = "node", node_id: str = "a", own: bool = False, prefetch: int = 0, **request: Any
+    scope: Literal["node", "cluster"] = "node",
+    node_id: str = "a",
+    own: bool = False,
+    prefetch: int = 0,
+    autoscaling: Sequence[dict[str, float]] = (),
+    **request: Any,
 ) -> Offer:
-    settings = RaySettings(SCOPE=scope, PREFETCH=prefetch)  # type: ignore[arg-type]
+    settings = RaySettings(SCOPE=scope, PREFETCH=prefetch, AUTOSCALING=list(autoscaling))
     cluster: Any = FakeCluster(node_id, is_own=own, shared={"address": "10.0.0.1:6379"})
     return Offer(ExecutorRequest(**request), settings, cluster)
 
@@ -140,6 +146,22 @@ def test_a_label_is_withdrawn_when_no_node_backs_it_any_more() -> None:
     assert one.capacity([A, B]).labels == {"has_gpu": "yes", "high_memory": "no"}
     assert one.capacity([A]).labels == {"has_gpu": "no", "high_memory": "no"}
     assert one.capacity([A, B]).labels == {"has_gpu": "yes", "high_memory": "no"}
+
+
+def test_a_label_of_a_node_backs_a_class_with_its_cpus() -> None:
+    labelled = RayNode("l", "l", "10.0.0.9", {"CPU": 4.0}, {"high_memory": "yes"})
+    assert class_slots(MEMORY, [labelled, A]) == 4
+    assert class_slots(LeafClass("high_memory", cpus=2), [labelled]) == 2
+
+
+def test_nodes_that_the_autoscaler_may_start_are_offered_to_all_of_the_cluster() -> None:
+    shapes = [{"CPU": 4.0, "GPU": 2.0}]
+    gpus = offer("cluster", autoscaling=shapes, leaf_class=GPU).capacity([A])
+    assert (gpus.slots, gpus.labels, gpus.cpus) == (2, {"has_gpu": "yes"}, 4.0)
+    assert offer("cluster", autoscaling=shapes).capacity([A]).slots == 4
+    offer("cluster", autoscaling=shapes).check([HEAD])
+    here = offer(autoscaling=shapes).capacity([A])
+    assert (here.slots, here.labels) == (2, {})
 
 
 def test_a_node_without_cpus_has_no_place_for_leaves() -> None:
