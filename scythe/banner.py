@@ -17,7 +17,7 @@ class PartFacts:
     Attributes:
         plan: What it serves.
         ready: What it offers.
-        pid: Its process.
+        pid: Its process; 0 where it was not started, as no leaf would come.
     """
 
     plan: PartPlan
@@ -34,12 +34,14 @@ class WorkerFacts:
         engine: Address and version of the engine.
         store: The bucket, or None for a worker that does not use it.
         needs: By experiment, the labels that a worker must have to take its leaves.
+        weights: By experiment, the slots that one of its leaves holds.
     """
 
     parts: Sequence[PartFacts]
     engine: str
     store: StoreConfig | None = None
     needs: Mapping[str, Mapping[str, str]] | None = None
+    weights: Mapping[str, int] | None = None
 
 
 def banner(facts: WorkerFacts) -> str:
@@ -53,7 +55,10 @@ def banner(facts: WorkerFacts) -> str:
         "engine": facts.engine,
         "bucket": _bucket(facts.store),
         "processes": ", ".join(
-            [f"worker {os.getpid()}", *(f"{part.plan.role} {part.pid}" for part in facts.parts)]
+            [
+                f"worker {os.getpid()}",
+                *(f"{part.plan.title} {part.pid}" for part in facts.parts if part.pid),
+            ]
         ),
         "to stop": f"Ctrl-C; running leaves get {main.plan.shutdown_timeout:g} s",
     }
@@ -80,6 +85,8 @@ def _executor(part: PartFacts) -> str:
 def _slots(facts: WorkerFacts) -> str:
     kinds: list[str] = []
     for part in facts.parts:
+        if not part.pid:
+            continue  # nothing here for it
         if part.plan.role == "fan":
             kinds.append(f"{part.plan.durable_slots} for scatter and gather")
         else:
@@ -106,6 +113,13 @@ def _not_taken(facts: WorkerFacts) -> list[str]:
                 lines.append(
                     f"{ref.experiment} needs {_pairs(missing)}, which this worker does not have: "
                     "its leaves wait for another one."
+                )
+                continue
+            weight = (facts.weights or {}).get(ref.experiment, 1)
+            if weight > part.ready.slots:
+                lines.append(
+                    f"A leaf of {ref.experiment} holds {weight} slots, of which this worker has "
+                    f"{part.ready.slots}: its leaves wait for another one."
                 )
     return lines
 

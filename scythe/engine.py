@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import warnings
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from multiprocessing.process import BaseProcess
+from queue import Empty
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -249,7 +250,7 @@ def make_worker(
     slots: int,
     durable_slots: int,
     labels: Mapping[str, str | int],
-    on_stop: Callable[[], Awaitable[None]] | None = None,
+    lifespan: Callable[[], AsyncGenerator[None]] | None = None,
 ) -> Any:
     """Make a Hatchet worker. Its `start()` blocks, and ends the process with `SystemExit`.
 
@@ -259,14 +260,8 @@ def make_worker(
         slots: Slots for leaves and other ordinary tasks.
         durable_slots: Slots for scatter nodes and other durable tasks.
         labels: The worker's labels.
-        on_stop: Awaited after the last task has ended.
+        lifespan: Runs to its `yield` before the first task, and on after the last one has ended.
     """
-
-    async def lifespan() -> Any:
-        yield None
-        if on_stop is not None:
-            await on_stop()
-
     with warnings.catch_warnings():
         # The SDK wants a list of labels from v2 on, but its client only takes a dict.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -285,10 +280,27 @@ def listener_of(worker: Any) -> BaseProcess | None:
     return worker._action_listener_process  # noqa: SLF001 - the public name only warns
 
 
-def is_registered(worker: Any) -> bool:
-    """Return whether the engine knows the worker, so that it may get tasks."""
-    # Nothing public tells; the listener puts the worker's id there, and stopping takes it out.
-    return not worker._worker_id_queue.empty()  # noqa: SLF001
+def registered_id(worker: Any) -> str | None:
+    """Return the engine's id of the worker, or None until the engine knows it."""
+    waiting = worker._worker_id_queue  # noqa: SLF001 - nothing public tells before a task does
+    with suppress(Empty):
+        found = str(waiting.get_nowait())
+        waiting.put(found)  # stopping takes it out
+        return found
+    return None
+
+
+def update_labels(worker: Any, worker_id: str, labels: Mapping[str, str]) -> None:
+    """Give a running worker other labels. Those that are left out stay as they are.
+
+    Raises:
+        EngineError: The engine cannot be reached, or refuses it.
+    """
+    from hatchet_sdk.types.labels import WorkerLabel
+
+    changed = [WorkerLabel(key=name, value=value) for name, value in labels.items()]
+    with _engine_explained():  # public only in a task's context, and without labels comes no task
+        worker._client.dispatcher.upsert_worker_labels(worker_id, changed)  # noqa: SLF001
 
 
 def evict_nodes(worker: Any) -> None:

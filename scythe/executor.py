@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from scythe.errors import WorkerStartError
+from scythe.leaf_classes import LeafClass
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafReply, LeafStats
 
 ENTRY_POINT_GROUP = "scythe.executors"
@@ -27,28 +28,42 @@ class ExecutorRequest:
         slots: Slots that the user asked for, or None to take what is there.
         labels: Labels that the worker's flags promise (`has_gpu`: `yes`).
         shutdown_timeout: Seconds that running leaves get when the worker stops.
+        classes: The classes of leaves that the worker has, by rank. Each is served by a process of
+            its own, which opens the executor for itself.
+        leaf_class: The one that this executor is opened for; None for all leaves.
+        shared: What the executor of the worker's first leaf process said in `Capacity.shared`;
+            empty in that process.
     """
 
     slots: int | None = None
     labels: dict[str, str] = field(default_factory=dict[str, str])
     shutdown_timeout: float = 30.0
+    classes: tuple[LeafClass, ...] = ()
+    leaf_class: LeafClass | None = None
+    shared: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What an executor offers.
+    """What an executor offers. It may change while the worker runs.
 
     Attributes:
         slots: Leaves that may run at one time.
         source: Where the number comes from, for the banner (`2 CPUs of this machine`).
-        labels: Worker labels that the place backs.
+        labels: Worker labels that the place backs; those that it backs no longer are `no`.
         place: Where leaves run, for the banner (`Ray 2.60.0 at 10.0.0.1:6379, started here`).
+        cpus: CPUs that leaves of all classes may hold together, None where that is no concern.
+        shared: What the worker's other processes need to run leaves in the same place.
+        is_own: Whether the place ends when this executor is closed.
     """
 
     slots: int
     source: str
     labels: dict[str, str] = field(default_factory=dict[str, str])
     place: str = ""
+    cpus: float | None = None
+    shared: dict[str, str] = field(default_factory=dict[str, str])
+    is_own: bool = False
 
 
 @runtime_checkable
@@ -57,7 +72,11 @@ class Executor(Protocol):
 
     @property
     def capacity(self) -> Capacity:
-        """What the executor offers."""
+        """What the executor offers now. Read again and again, so it must be at hand."""
+        ...
+
+    async def astart(self) -> None:
+        """Begin to watch the place, so that `capacity` follows it. Called before leaves come."""
         ...
 
     async def run(self, call: LeafCall) -> LeafReply:

@@ -106,6 +106,9 @@ class LocalExecutor:
         """What the executor offers."""
         return self._capacity
 
+    async def astart(self) -> None:
+        """Do nothing: this machine stays as it is."""
+
     async def run(self, call: LeafCall) -> LeafReply:
         """Run one try of a leaf, see `scythe.executor.Executor`.
 

@@ -37,6 +37,8 @@ class LeafResources:
         memory: Memory in bytes that the scheduler sets aside (not a limit).
         custom: Further resources by name, as in `ray start --resources`.
         fresh_process: Whether each leaf gets a process that ran no other leaf.
+        node_labels: Ray's labels that the leaf's node must have, as in its `label_selector`
+            (`fast`, `!slow`, `in(a,b)`, `!in(a,b)`); see `ray start --labels`.
     """
 
     cpus: float = 1.0
@@ -44,6 +46,7 @@ class LeafResources:
     memory: int = 0
     custom: dict[str, float] = field(default_factory=dict[str, float])
     fresh_process: bool = False
+    node_labels: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
+from scythe.board import Board
 from scythe.parts import PartFailed, PartMessage, PartPlan, PartReady, PartStopping
 from scythe.processes import GRACE, end_tree
 
 _REAP = 10.0
-PartEntry = Callable[[PartPlan, str, Connection], None]
+PartEntry = Callable[[PartPlan, str, Connection, Board], None]
 
 logger = logging.getLogger("scythe.worker")
 
@@ -30,22 +31,26 @@ class PartHandle:
     Args:
         plan: What the part serves.
         entry: What runs in its process; a function that another process can import.
+        board: What the worker's parts let each other know.
 
     Attributes:
+        plan: What the part serves from its next start on.
+        starts: How often it was started.
         tries: How often it died in short succession.
         deaths: How often among these while the engine was there.
-        ready: What the running process offers, once it is ready.
+        ready: What the running process offers now, once it is ready.
+        slots: What it offered when it became ready, as the engine knows it.
         failure: What the process said last before it ended itself.
         running: Leaves that run in it, once it stops.
     """
 
-    def __init__(self, plan: PartPlan, entry: PartEntry) -> None:
+    def __init__(self, plan: PartPlan, entry: PartEntry, board: Board) -> None:
         self.plan = plan
-        self.tries = self.deaths = 0
+        self.starts = self.tries = self.deaths = self.slots = 0
         self.ready: PartReady | None = None
         self.failure: PartFailed | None = None
         self.running: int | None = None
-        self._entry = entry
+        self._entry, self._board = entry, board
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
         self._mark = ""
@@ -72,6 +77,7 @@ class PartHandle:
 
     def start(self) -> None:
         """Start the process; one that cannot be started counts as one that has ended."""
+        self.starts += 1
         self.ready = self.failure = self.running = None
         self._mark = f"{uuid.uuid4().hex}."
         context = multiprocessing.get_context("spawn")
@@ -79,7 +85,7 @@ class PartHandle:
         self._pipe, theirs = context.Pipe(duplex=False)
         self._process = context.Process(
             target=self._entry,
-            args=(self.plan, self._mark, theirs),
+            args=(self.plan, self._mark, theirs, self._board),
             name=f"scythe-{self.plan.role}",
         )
         with theirs, _interrupt_blocked():
@@ -99,6 +105,7 @@ class PartHandle:
                 messages.append(self._pipe.recv())
         for message in messages:
             if isinstance(message, PartReady):
+                self.slots = self.slots if self.ready else message.slots
                 self.ready = message
             elif isinstance(message, PartFailed):
                 self.failure = message
@@ -140,6 +147,7 @@ class PartHandle:
         self._process.join(_REAP)
         self._pipe.close()
         self._pipe = None
+        self._board.clear(self.plan.number)
         return _describe_end(self._process.exitcode)
 
 

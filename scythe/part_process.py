@@ -19,11 +19,13 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
 
 from scythe import worker_logs
+from scythe.board import Board
 from scythe.errors import EngineError, ScytheError
-from scythe.executor import Capacity, Executor, ExecutorRequest, load_executor_factory
+from scythe.executor import ExecutorRequest, load_executor_factory
 from scythe.hidden_main import HiddenMain
-from scythe.outcomes import LeafCall, LeafReply
+from scythe.part_executor import PartExecutor
 from scythe.parts import WIND_DOWN, PartFailed, PartMessage, PartPlan, PartReady, PartStopping
+from scythe.place_watch import PlaceWatch, offer_of
 from scythe.processes import GRACE, MARK, end_tree
 from scythe.sdk_logs import SdkErrors
 
@@ -35,18 +37,19 @@ _EXIT = 3.0
 logger = logging.getLogger("scythe.worker")
 
 
-def run_part(plan: PartPlan, mark: str, pipe: Connection) -> None:
+def run_part(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
     """Serve a part until SIGTERM. The process ends with this call.
 
     Args:
         plan: What to serve.
         mark: What finds this process and all that it starts, see `scythe.processes.MARK`.
         pipe: Takes `PartMessage`s to the supervisor.
+        board: What the worker's parts let each other know.
     """
     leave_terminal()
     os.environ[MARK] = mark
-    worker_logs.configure(plan.role)
-    Part(plan, mark, pipe).run()
+    worker_logs.configure(plan.title)
+    Part(plan, mark, pipe, board).run()
 
 
 def leave_terminal() -> None:
@@ -65,35 +68,6 @@ def _pass_over(number: int, frame: types.FrameType | None) -> None:
     pass
 
 
-class CountingExecutor:
-    """Counts the leaves that run in an executor.
-
-    Args:
-        executor: The executor.
-    """
-
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-        self.running = 0
-
-    @property
-    def capacity(self) -> Capacity:
-        """What the executor offers."""
-        return self._executor.capacity
-
-    async def run(self, call: LeafCall) -> LeafReply:
-        """Run one try of one leaf, see `scythe.executor.Executor`."""
-        self.running += 1
-        try:
-            return await self._executor.run(call)
-        finally:
-            self.running -= 1
-
-    async def aclose(self) -> None:
-        """End all that the executor started."""
-        await self._executor.aclose()
-
-
 class Part:
     """The process of a part.
 
@@ -101,12 +75,15 @@ class Part:
         plan: What it serves.
         mark: What all its processes carry in their environment.
         pipe: Takes messages to the supervisor.
+        board: What the worker's parts let each other know.
     """
 
-    def __init__(self, plan: PartPlan, mark: str, pipe: Connection) -> None:
-        self._plan, self._mark, self._pipe = plan, mark, pipe
-        self._executor: CountingExecutor | None = None
+    def __init__(self, plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+        self._plan, self._mark, self._pipe, self._board = plan, mark, pipe, board
+        self._executor: PartExecutor | None = None
+        self._place: PlaceWatch | None = None
         self._worker: Any = None
+        self._worker_id = ""
         self._registered = False
         self._stopping = False
         self._evict_at = 0.0
@@ -126,7 +103,9 @@ class Part:
         except SystemExit:
             pass  # the SDK's way to return
         except ScytheError as error:
-            self._fail(str(error), away=isinstance(error, EngineError))
+            # A guest's place comes back with the part that it is shared with.
+            away = isinstance(error, EngineError) or bool(self._plan.shared)
+            self._fail(str(error), away=away)
         except BaseException as error:
             logger.exception("This part cannot go on.")
             self._fail(self._sdk_errors.last or f"{type(error).__name__}: {error}")
@@ -153,6 +132,7 @@ class Part:
                 experiments,
                 workflows,
                 dict(self._ready.labels),
+                slots=self._ready.slots,
                 durable_slots=plan.durable_slots,
                 codes={ref.experiment: ref for ref in plan.experiments},
             )
@@ -167,16 +147,20 @@ class Part:
             labels=dict(plan.labels),
         )
 
-    def _open_executor(self) -> CountingExecutor:
+    def _open_executor(self) -> PartExecutor:
         plan = self._plan
-        request = ExecutorRequest(plan.slots, dict(plan.labels), plan.shutdown_timeout)
-        executor = load_executor_factory(plan.executor)(request)
-        capacity = executor.capacity
-        self._ready = PartReady(
-            capacity.slots, capacity.source, {**capacity.labels, **plan.labels}, capacity.place
+        request = ExecutorRequest(
+            plan.slots,
+            dict(plan.labels),
+            plan.shutdown_timeout,
+            plan.classes,
+            plan.leaf_class,
+            dict(plan.shared),
         )
-        self._executor = CountingExecutor(executor)
-        return self._executor
+        executor = PartExecutor(load_executor_factory(plan.executor)(request), plan, self._board)
+        self._ready = offer_of(executor.capacity, plan)
+        self._executor = executor
+        return executor
 
     def _set_signals(self) -> None:
         """Let SIGTERM stop the worker gracefully, once: to the SDK the second one means at once."""
@@ -208,6 +192,8 @@ class Part:
         self._main.show()
         self._sdk_errors.remove()
         self._send(self._ready)
+        if self._executor is not None:
+            self._place = PlaceWatch(self._plan, self._update_labels, self._ready)
         told = -1
         while True:
             gone = wait([supervisor, listener] if listener >= 0 else [supervisor], _REPORT)
@@ -218,6 +204,7 @@ class Part:
                     self._fail("Its connection to Hatchet ended: the SDK's own process died.")
                 listener = -1  # it has done its work
             self._evict_again()
+            self._look_at_place()
             if self._stopping and told != self._running:
                 told = self._running
                 self._send(PartStopping(told))
@@ -233,9 +220,22 @@ class Part:
             self._evict_at = now + _EVICT_AGAIN
             evict_nodes(self._worker)
 
+    def _update_labels(self, labels: dict[str, str]) -> None:
+        from scythe.engine import update_labels
+
+        update_labels(self._worker, self._worker_id, labels)
+
+    def _look_at_place(self) -> None:
+        """Tell Hatchet and the supervisor when the place of leaves offers something else."""
+        if self._executor is None or self._place is None or self._stopping:
+            return
+        changed = self._place.changed(self._executor.capacity)
+        if changed is not None:
+            self._send(changed)
+
     def _watch_start(self, supervisor: int) -> int:
         """Wait until the engine knows the worker; return what tells the end of its listener."""
-        from scythe.engine import is_registered, listener_of
+        from scythe.engine import listener_of, registered_id
 
         while True:
             listener = listener_of(self._worker) if self._worker is not None else None
@@ -247,7 +247,8 @@ class Part:
                 continue
             if listener.sentinel in gone:
                 self._fail("Hatchet did not take the worker: see the log above.")
-            if is_registered(self._worker):
+            if worker_id := registered_id(self._worker):
+                self._worker_id = worker_id
                 return listener.sentinel
 
     @property

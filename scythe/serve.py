@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from scythe.engine import make_worker
@@ -21,6 +21,7 @@ def leaf_worker(
     workflows: Sequence[Any],
     labels: Mapping[str, str | int],
     *,
+    slots: int,
     durable_slots: int = 0,
     codes: Mapping[str, CodeRef] | None = None,
 ) -> Any:
@@ -32,6 +33,7 @@ def leaf_worker(
         experiments: The experiments whose leaves it serves.
         workflows: Further Hatchet tasks and workflows that it serves itself.
         labels: The worker's labels.
+        slots: Leaves that it runs at one time.
         durable_slots: Durable tasks among these workflows that it runs at one time.
         codes: Where the processes that run leaves find the experiments, by name.
     """
@@ -39,13 +41,19 @@ def leaf_worker(
     tasks = [
         leaf_task(item, LeafHandler(item, executor, places.get(item.name))) for item in experiments
     ]
+
+    async def lifespan() -> AsyncGenerator[None]:
+        await executor.astart()
+        yield
+        await executor.aclose()
+
     return make_worker(
         name,
         [*tasks, *workflows],
-        slots=executor.capacity.slots,
+        slots=slots,
         durable_slots=durable_slots,
         labels=labels,
-        on_stop=executor.aclose,
+        lifespan=lifespan,
     )
 
 
@@ -56,7 +64,6 @@ def fan_worker(
     slots: int,
     durable_slots: int,
     labels: Mapping[str, str | int],
-    on_stop: Callable[[], Awaitable[None]] | None = None,
 ) -> Any:
     """Make the Hatchet worker that serves scatter nodes.
 
@@ -66,7 +73,6 @@ def fan_worker(
         slots: Slots for ordinary tasks among these workflows.
         durable_slots: Scatter nodes that it runs at one time.
         labels: The worker's labels.
-        on_stop: Awaited when the worker has stopped.
     """
     from scythe.scatter import run_node
 
@@ -77,5 +83,4 @@ def fan_worker(
         slots=slots,
         durable_slots=durable_slots,
         labels=labels,
-        on_stop=on_stop,
     )

@@ -1,4 +1,4 @@
-"""Starts the parts of a worker, restarts those that die, and stops them all."""
+"""Runs the parts of a worker until a signal or a call asks for the end, and stops them all."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import time
 import types
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 
-from scythe.errors import WorkerStartError
 from scythe.part_handle import PartEntry, PartHandle
 from scythe.part_process import run_part
-from scythe.parts import WIND_DOWN, PartFailed, PartPlan, PartReady
+from scythe.part_set import PartSet, RestartPolicy
+from scythe.parts import WIND_DOWN, PartPlan
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _TICK = 1.0
@@ -25,29 +24,6 @@ _SAME = 0.5  # seconds within which two signals are one request
 _REASSIGN = 30  # seconds after which the engine takes tasks from a worker that is silent
 
 logger = logging.getLogger("scythe.worker")
-
-
-@dataclass(frozen=True, slots=True)
-class RestartPolicy:
-    """When a part that died is started again (times in seconds).
-
-    Attributes:
-        first: Wait after the first death; it doubles with each further one.
-        longest: The longest wait.
-        healthy: How long a part must be up for its deaths to be forgotten.
-        most: At so many deaths in short succession it is given up.
-        start: How long a part may take to be ready.
-    """
-
-    first: float = 1.0
-    longest: float = 30.0
-    healthy: float = 60.0
-    most: int = 5
-    start: float = 300.0
-
-    def delay(self, deaths: int) -> float:
-        """Return how long to wait after so many deaths."""
-        return min(self.longest, self.first * 2.0 ** (deaths - 1))
 
 
 class Supervisor:
@@ -71,13 +47,10 @@ class Supervisor:
         entry: PartEntry = run_part,
     ) -> None:
         self.forced_by: int | None = None
-        self._parts = [PartHandle(plan, entry) for plan in plans]
+        self._parts = PartSet(plans, on_ready, policy or RestartPolicy(), entry)
         self._grace = max((plan.shutdown_timeout for plan in plans), default=0.0)
-        self._on_ready, self._policy = on_ready, policy or RestartPolicy()
-        self._announced = False
         self._requests: list[int] = []
         self._last_signal = float("-inf")
-        self._since: dict[PartHandle, float] = {}  # started, or ready, or dead
         self._pipe_lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -110,13 +83,9 @@ class Supervisor:
                 self._wake_write = -1
 
     def _serve(self) -> None:
-        for part in self._parts:
-            self._start(part)
         while not self._requests:
-            self._wait(self._next_event() - time.monotonic())
-            for part in self._parts:
-                self._tend(part)
-            self._announce()
+            self._parts.tend()
+            self._wait(self._parts.next_event() - time.monotonic())
 
     @contextmanager
     def _signals_taken(self) -> Generator[None]:
@@ -138,8 +107,7 @@ class Supervisor:
 
     def _wait(self, timeout: float) -> None:
         """Wait for something to happen: a message, a death, a signal, or a time."""
-        waitables = [one for part in self._parts for one in part.waitables]
-        wait([self._wake_read, *waitables], min(max(timeout, 0.0), _TICK))
+        wait([self._wake_read, *self._parts.waitables], min(max(timeout, 0.0), _TICK))
         with contextlib.suppress(BlockingIOError):
             for number in os.read(self._wake_read, 64):
                 if number in (0, *_SIGNALS):  # and not one that the user's code handles
@@ -154,76 +122,10 @@ class Supervisor:
         if number:
             self._last_signal = now
 
-    def _start(self, part: PartHandle) -> None:
-        self._since[part] = time.monotonic()
-        part.start()
-        logger.debug("%s starts.", part)
-
-    def _next_event(self) -> float:
-        """Return when the next part is due to be started again."""
-        return min(
-            (self._due(part) for part in self._parts if not part.is_up), default=float("inf")
-        )
-
-    def _due(self, part: PartHandle) -> float:
-        return self._since[part] + self._policy.delay(part.tries)
-
-    def _tend(self, part: PartHandle) -> None:
-        """Deal with what happened to a part."""
-        now = time.monotonic()
-        if not part.is_up:
-            if now >= self._due(part):
-                self._start(part)
-            return
-        for message in part.read():
-            if isinstance(message, PartReady):
-                self._since[part] = now
-                if self._announced:
-                    logger.info("%s is ready again.", part)
-        late = part.ready is None and now > self._since[part] + self._policy.start
-        if late:
-            part.failure = PartFailed(
-                f"The {part.plan.role} part was not ready after {self._policy.start:.0f} s: look "
-                "in the log above for what it waits for."
-            )
-        if late or part.has_ended():
-            self._deal_with_death(part)
-        elif part.ready and part.tries and now > self._since[part] + self._policy.healthy:
-            part.tries = part.deaths = 0
-
-    def _deal_with_death(self, part: PartHandle) -> None:
-        part.read()
-        who, was_ready = str(part), part.ready is not None
-        how = part.bury()
-        failure = part.failure
-        if not self._announced and not was_ready:
-            raise WorkerStartError(
-                failure.message
-                if failure
-                else f"{who} ended while it started ({how}): see the log above for why."
-            )
-        part.tries += 1
-        part.deaths += failure is None or not failure.away
-        why = f"{how}: {failure.message}" if failure else how
-        if part.deaths >= self._policy.most:
-            raise WorkerStartError(
-                f"{who} died {part.deaths} times in short succession, the last time with {why}. "
-                "It is not started again: look in the log above for the cause, then start the "
-                "worker again."
-            )
-        self._since[part] = time.monotonic()
-        delay = self._policy.delay(part.tries)
-        logger.error("%s died (%s). It is started again in %g s.", who, why, delay)
-
-    def _announce(self) -> None:
-        if not self._announced and all(part.ready for part in self._parts):
-            self._announced = True
-            self._on_ready(self._parts)
-
     def _stop_parts(self) -> None:
         """Stop all parts: gracefully, then at the end of their time, or when asked again, hard."""
-        parts = [part for part in self._parts if part.is_up]
-        if parts and self._announced:
+        parts = [part for part in self._parts.everyone if part.is_up]
+        if parts and self._parts.announced:
             logger.info(
                 "Stopping; running leaves get %g s. Ask again to stop at once.", self._grace
             )

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from scythe.engine import cancel_tree, client, run_state
 from scythe.errors import RegistrationError
+from scythe.leaf_classes import limit_of
 from scythe.messages import LeafInput, find_payload
 from scythe.options import LeafDefinition
 
@@ -118,8 +119,9 @@ def leaf_task(experiment: LeafDefinition, handler: LeafHandler) -> Any:
 
     options = experiment.options
     config = dict(options.task_config)
-    if options.resources.cpus > 1:
-        config.setdefault("slot_cost", int(-(-options.resources.cpus // 1)))
+    slots = limit_of(options).slots
+    if slots > 1:
+        config.setdefault("slot_cost", slots)
 
     async def leaf(payload: LeafInput, ctx: Context) -> dict[str, Any]:
         run = TaskRun(ctx.workflow_run_id, ctx.retry_count + 1, ctx.aio_refresh_timeout)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from scythe import worker_logs
 from scythe.banner import PartFacts, WorkerFacts, banner
 from scythe.labels import required_labels
+from scythe.leaf_classes import limit_of
 from scythe.outcomes import StoreConfig
 from scythe.part_handle import PartHandle
 from scythe.parts import PartPlan, PartReady, Work, plan_parts
@@ -36,6 +37,7 @@ class WorkerRun:
             item.name: required_labels(item.options.desired_worker_labels)
             for item in work.experiments
         }
+        self._weights = {item.name: limit_of(item.options).slots for item in work.experiments}
         self._engine = ""
         self._store: StoreConfig | None = None
         self._supervisor = Supervisor(self._plans, self._announce)
@@ -80,5 +82,8 @@ class WorkerRun:
             Store(self._store, attempts=1).check()
 
     def _announce(self, parts: Sequence[PartHandle]) -> None:
-        facts = [PartFacts(part.plan, part.ready or PartReady(0), part.pid) for part in parts]
-        logger.info("%s", banner(WorkerFacts(facts, self._engine, self._store, self._needs)))
+        leaves = [part.ready for part in parts if part.ready and part.plan.role == "leaf"]
+        absent = PartReady(0, labels=leaves[0].labels if leaves else {})
+        facts = [PartFacts(part.plan, part.ready or absent, part.pid) for part in parts]
+        worker = WorkerFacts(facts, self._engine, self._store, self._needs, self._weights)
+        logger.info("%s", banner(worker))

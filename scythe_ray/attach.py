@@ -56,6 +56,33 @@ def open_cluster(settings: RaySettings, slots: int | None, labels: Mapping[str, 
     return start_cluster(settings, slots, labels)
 
 
+def join_cluster(settings: RaySettings, shared: Mapping[str, str]) -> Cluster:
+    """Attach to the cluster that another process of this worker found or started.
+
+    Args:
+        settings: The settings.
+        shared: What that process said, see `Cluster.shared`.
+
+    Raises:
+        WorkerStartError: It is gone.
+    """
+    timeout = settings.CONNECT_TIMEOUT.total_seconds()
+    address = shared["address"]
+    if not answers(address):
+        raise WorkerStartError(f"The Ray head at {address}, which the worker uses, is gone.")
+    environment = RayEnvironment()
+    environment.for_foreign_cluster()
+    if "token_path" in shared:
+        environment.for_token(shared["token_path"])
+    try:
+        cluster = _attach(probe(address, timeout), timeout, environment)
+    except BaseException:
+        environment.restore()
+        raise
+    cluster.temporary, cluster.token_path = shared.get("temporary"), shared.get("token_path")
+    return cluster
+
+
 def _head(address: str | None, source: str, timeout: float) -> Head | None:
     """Return the head to attach to, None where there is none and none is demanded."""
     if address and address != "auto":

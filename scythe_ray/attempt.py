@@ -44,7 +44,8 @@ class Attempt:
     """A leaf that Ray was given. Call `outcome` once.
 
     Attributes:
-        nodes: The nodes that may run it.
+        nodes: The nodes that may run it; further ones may be added while it waits.
+        stays: Whether Ray was asked to keep it on one node.
 
     Args:
         call: The try of the leaf.
@@ -69,7 +70,7 @@ class Attempt:
     ) -> None:
         self._retire = retire
         self._call, self._token, self._ref = call, token, ref
-        self.nodes = nodes
+        self.nodes, self.stays = list(nodes), False
         self._needs, self._controls = needs, controls
         self._result: asyncio.Future[bytes] = asyncio.wrap_future(ref.future())
         self._result.add_done_callback(_look_at)

@@ -30,6 +30,7 @@ class Cluster:
         attach_again: Attaches to a head that was lost and is back, or, in the main thread, starts
             another cluster of its own in place of one that was closed; raises `WorkerStartError`.
         temporary: A folder for the files of leaves, which goes with the cluster.
+        token_path: The file with the token of a cluster that was started here.
     """
 
     address: str
@@ -42,6 +43,17 @@ class Cluster:
     close: Callable[[], None]
     attach_again: Callable[[], Cluster]
     temporary: str | None = None
+    token_path: str | None = None
+
+    @property
+    def shared(self) -> dict[str, str]:
+        """What other processes of the worker need to attach to it, see `attach.join_cluster`."""
+        known = {
+            "address": self.address,
+            "token_path": self.token_path,
+            "temporary": self.temporary,
+        }
+        return {name: value for name, value in known.items() if value}
 
     def nodes(self) -> list[RayNode]:
         """Return the nodes that are alive. Blocks for a few seconds where the head is gone.
@@ -59,6 +71,7 @@ class Cluster:
                 host=info.node_manager_hostname,
                 address=info.node_manager_address,
                 resources=dict(info.resources_total),
+                labels=dict(info.labels),
             )
             for node_id, info in self._table().items()
             if info.state == _ALIVE

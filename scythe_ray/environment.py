@@ -47,6 +47,10 @@ class RayEnvironment:
             token_path: The file that holds the token.
         """
         self.set({**_ALWAYS, **_OWN_CLUSTER}, keep=True)
+        self.for_token(token_path)
+
+    def for_token(self, token_path: str) -> None:
+        """Set what a process needs of a cluster that a worker started, which is on loopback."""
         # The cluster is private: neither the user's token nor their mode is meant for it.
         self.remove("RAY_AUTH_TOKEN")
         self.set({AUTH_MODE: "token", "RAY_AUTH_TOKEN_PATH": token_path, LOOPBACK_ONLY: "0"})

@@ -15,6 +15,7 @@ from scythe.pool_process import to_the_end
 from scythe_ray.attempt import PlaceLost
 from scythe_ray.cluster import Cluster
 from scythe_ray.failures import lost_failure
+from scythe_ray.offer import Offer
 from scythe_ray.remote import UsedProcess
 from scythe_ray.resources import RayNode, demand_of
 from scythe_ray.session import Session
@@ -34,7 +35,7 @@ class RayExecutor:
     Args:
         cluster: The cluster, attached.
         nodes: Its nodes.
-        capacity: What is offered to the worker.
+        offer: What of them is offered to the worker.
         settings: The settings.
     """
 
@@ -42,12 +43,13 @@ class RayExecutor:
         self,
         cluster: Cluster,
         nodes: Sequence[RayNode],
-        capacity: Capacity,
+        offer: Offer,
         settings: RaySettings,
     ) -> None:
-        self._cluster, self._capacity, self._settings = cluster, capacity, settings
+        self._cluster, self._offer, self._settings = cluster, offer, settings
+        self._capacity = offer.capacity(nodes)
         self._threads = ThreadPoolExecutor(_THREADS, "scythe-ray")
-        self._session = Session(cluster, nodes, settings.SCOPE, self._threads)
+        self._session = Session(cluster, nodes, settings, self._threads)
         self._attached = asyncio.Event()
         self._attached.set()
         self._watch: asyncio.Task[None] | None = None
@@ -55,8 +57,13 @@ class RayExecutor:
 
     @property
     def capacity(self) -> Capacity:
-        """What the executor offers."""
+        """What the executor offers now."""
         return self._capacity
+
+    async def astart(self) -> None:
+        """Begin to watch the cluster."""
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._watch_head())
 
     async def run(self, call: LeafCall) -> LeafReply:
         """Run one try of a leaf, see `scythe.executor.Executor`.
@@ -64,13 +71,12 @@ class RayExecutor:
         A leaf whose process crashed is tried once more in another one; a second crash is the
         leaf's. A leaf whose place was lost is sent again a few times.
         """
-        if self._watch is None:
-            self._watch = asyncio.get_running_loop().create_task(self._watch_head())
+        await self.astart()
         crashed, losses = False, 0
         while True:
             try:
                 await self._until_attached()
-                outcome = await self._session.run(call, demand_of(call))
+                outcome = await self._session.run(call, demand_of(call, self._offer.selectable))
             except PlaceLost as loss:
                 again = crashed if loss.is_crash else losses >= self._settings.SYSTEM_RETRIES
                 if again:
@@ -106,13 +112,18 @@ class RayExecutor:
         """Attach again whenever the head was lost and is back."""
         loop = asyncio.get_running_loop()
         while True:
-            why = await self._session.watch()
+            why = await self._session.watch(self._see)
             logger.error("The Ray cluster is lost: %s.", why)
             self._attached.clear()
             self._session.give_up(lost_failure(why))
             # At once: Ray aborts this process when another head answers it.
             await loop.run_in_executor(self._threads, self._cluster.leave)
             await self._attach_again()
+
+    def _see(self, nodes: Sequence[RayNode]) -> None:
+        """Offer what there is now; without any node there is nothing to go by."""
+        if self._offer.used(nodes):
+            self._capacity = self._offer.capacity(nodes)
 
     async def _attach_again(self) -> None:
         loop = asyncio.get_running_loop()
@@ -127,7 +138,9 @@ class RayExecutor:
                     said = str(error)
                     logger.warning("%s", said)
                 continue
-            self._session = Session(self._cluster, nodes, self._settings.SCOPE, self._threads)
+            self._session = Session(self._cluster, nodes, self._settings, self._threads)
+            self._offer.follow(self._cluster)
+            self._see(nodes)
             self._attached.set()
             logger.warning("Attached to the Ray cluster at %s again.", self._cluster.address)
 

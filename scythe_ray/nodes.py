@@ -10,13 +10,15 @@ from concurrent.futures import Executor as Threads
 
 from scythe.errors import ExecutorUnavailable
 from scythe_ray.cluster import Cluster, is_other_head
-from scythe_ray.failures import infeasible_failure, lost_failure
+from scythe_ray.failures import infeasible_failure, lost_failure, node_lost_failure
 from scythe_ray.resources import Demand, RayNode, able_nodes, explain_infeasible
 
 _MAX_AGE = 1.0  # seconds, of a table by which a leaf is refused
 _EVERY = 2.0
+_RETURN = 5.0  # seconds for a node to come back, and for labels to be withdrawn everywhere
 _PATIENCE = 30.0  # seconds; a head that keeps its state may come back
 _PATIENCE_WITH_OWN = 5.0
+OnChange = Callable[[Sequence[RayNode], list[RayNode], list[RayNode]], None]
 logger = logging.getLogger("scythe.ray")
 
 
@@ -27,40 +29,58 @@ class NodeTable:
         cluster: The cluster.
         nodes: Its nodes now.
         threads: Where blocking work is done.
+        ceiling: Nodes that may be started for a leaf that none of these can run.
     """
 
-    def __init__(self, cluster: Cluster, nodes: Sequence[RayNode], threads: Threads) -> None:
-        self._cluster, self._threads = cluster, threads
+    def __init__(
+        self,
+        cluster: Cluster,
+        nodes: Sequence[RayNode],
+        threads: Threads,
+        ceiling: Sequence[RayNode] = (),
+    ) -> None:
+        self._cluster, self._threads, self._ceiling = cluster, threads, list(ceiling)
         self._patience = _PATIENCE_WITH_OWN if cluster.is_own else _PATIENCE
         self._nodes = list(nodes)
+        self._gone: dict[str, RayNode] = {}
         self._read_at = time.monotonic()
 
     async def admit(self, demand: Demand) -> list[RayNode]:
-        """Return the nodes that could run a leaf.
+        """Return the nodes that could run a leaf; none where one may be started for it.
 
         Raises:
             ExecutorUnavailable: There is none, so that Ray would let the leaf wait for ever; or the
-                cluster does not say what nodes it has.
+                cluster does not say what nodes it has. Where a node that could have run it is gone,
+                this comes after a moment, for the worker's labels to be withdrawn: another worker
+                should take it.
         """
+        lost = able_nodes(demand, list(self._gone.values()))
+        deadline = time.monotonic() + (_RETURN if lost else 0.0)
         able = able_nodes(demand, self._nodes)
-        if not able and time.monotonic() - self._read_at > _MAX_AGE:
+        while not able and not able_nodes(demand, self._ceiling):
             try:
-                await self._read()
+                await self._refresh()
             except Exception as error:  # noqa: BLE001 - whatever Ray raises, there is no table
                 raise ExecutorUnavailable(lost_failure(str(error))) from None
             able = able_nodes(demand, self._nodes)
-        if not able:
-            raise ExecutorUnavailable(infeasible_failure(explain_infeasible(demand, self._nodes)))
-        return able
+            if able or time.monotonic() >= deadline:
+                break
+            await asyncio.sleep(_MAX_AGE)
+        if able or able_nodes(demand, self._ceiling):
+            return able
+        if lost:
+            raise ExecutorUnavailable(node_lost_failure(lost[-1]))
+        known = [*self._nodes, *self._ceiling]
+        raise ExecutorUnavailable(infeasible_failure(explain_infeasible(demand, known)))
 
-    async def watch(self, on_gone: Callable[[list[RayNode]], None]) -> str:
+    async def watch(self, on_change: OnChange) -> str:
         """Keep the table fresh; return why when the head is lost.
 
         Ray itself would say so late, or never, and abort this process should another head take its
         place.
 
         Args:
-            on_gone: Called with the nodes that are not there any more.
+            on_change: Called with the nodes, those that are gone and those that are new.
         """
         answered, before = time.monotonic(), self._nodes
         while True:
@@ -73,12 +93,26 @@ class NodeTable:
                 if time.monotonic() - answered > self._patience:
                     return f"its head at {self._cluster.address} does not answer"
                 continue
-            alive = {node.node_id for node in self._nodes}
-            if gone := [node for node in before if node.node_id not in alive]:
-                on_gone(gone)
-            answered, before = time.monotonic(), self._nodes
+            answered = time.monotonic()
+            gone, joined = _without(before, self._nodes), _without(self._nodes, before)
+            if gone or joined:
+                on_change(self._nodes, gone, joined)
+            before = self._nodes
+
+    async def _refresh(self) -> None:
+        """Read the table, unless that was just done."""
+        if time.monotonic() - self._read_at > _MAX_AGE:
+            await self._read()
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
-        self._nodes = await loop.run_in_executor(self._threads, self._cluster.nodes)
+        nodes = await loop.run_in_executor(self._threads, self._cluster.nodes)
+        self._gone.update({node.node_id: node for node in _without(self._nodes, nodes)})
+        self._nodes = nodes
         self._read_at = time.monotonic()
+
+
+def _without(nodes: Sequence[RayNode], others: Sequence[RayNode]) -> list[RayNode]:
+    """Return those of these nodes that are not among the others."""
+    known = {node.node_id for node in others}
+    return [node for node in nodes if node.node_id not in known]

@@ -69,6 +69,7 @@ def start_cluster(settings: RaySettings, slots: int | None, labels: Mapping[str,
         close=own.close,
         attach_again=lambda: start_cluster(settings, slots, labels),
         temporary=own.temporary,
+        token_path=str(own.token),
     )
 
 
@@ -89,6 +90,7 @@ class _OwnCluster:
     """Folder, token, guard and processes of the cluster.
 
     Attributes:
+        token: The file with the token of the cluster.
         temporary: Where leaves have their files, so that they go with the cluster; None where the
             cluster's folder is not in the usual place, which may be there for its size.
     """
@@ -97,22 +99,22 @@ class _OwnCluster:
         self._environment = RayEnvironment()
         self._mark = f"{os.environ.get(MARK, '')}ray-{uuid.uuid4().hex}."
         self._folder = Path(tempfile.mkdtemp(prefix=OWN_PREFIX, dir=_short_folder()))
+        self.token = self._folder / "token"
         self._guard: Guard | None = None
         in_usual_place = self._folder.parent == Path(tempfile.gettempdir())
         self.temporary = str(self._folder) if in_usual_place else None
 
     def start(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Start it. Only in the main thread: it would end with any other."""
-        token = self._folder / "token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
+        self.token.touch(mode=0o600)
+        self.token.write_text(secrets.token_hex(32))
         mark = RayEnvironment()
         try:
             # Should this process be killed, the guard ends what is left within seconds. Who ends
             # all that carries this process's own mark leaves the guard to its work.
             mark.set({MARK: "guard"})
             self._guard = Guard(self._mark, str(self._folder), users=True)
-            self._environment.for_own_cluster(str(token))
+            self._environment.for_own_cluster(str(self.token))
             reread_configuration()
             mark.set({MARK: self._mark})  # for Ray's processes, not for what else is started here
             return connect(

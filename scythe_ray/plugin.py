@@ -8,18 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from scythe.errors import WorkerStartError
-from scythe.executor import Capacity, ExecutorRequest
+from scythe.executor import ExecutorRequest
 from scythe.spawning import is_preparing
-from scythe_ray.resources import (
-    CPU,
-    GPU,
-    RayNode,
-    backed_labels,
-    check_labels,
-    show_amount,
-    whole_cpus,
-)
-from scythe_ray.settings import RaySettings, ray_settings
+from scythe_ray.offer import Offer
+from scythe_ray.resources import CPU, GPU, RayNode, check_labels, show_amount
+from scythe_ray.settings import ray_settings
 
 if TYPE_CHECKING:
     from scythe_ray.cluster import Cluster
@@ -42,25 +35,29 @@ def open_executor(request: ExecutorRequest) -> RayExecutor:
     if request.slots is not None and request.slots < 1:
         raise WorkerStartError(f"SLOTS={request.slots} leaves no place for a leaf: use 1 or more.")
     _check_ray()
-    from scythe_ray.attach import open_cluster
+    from scythe_ray.attach import join_cluster, open_cluster
     from scythe_ray.executor import RayExecutor
 
     settings = ray_settings()
-    cluster = open_cluster(settings, request.slots, request.labels)
-    if not cluster.is_own and (settings.RESOURCES or settings.NUM_GPUS is not None):
+    if request.shared:
+        cluster = join_cluster(settings, request.shared)
+    else:
+        cluster = open_cluster(settings, request.slots, request.labels)
+    is_foreign = not (request.shared or cluster.is_own)
+    if is_foreign and (settings.RESOURCES or settings.NUM_GPUS is not None):
         logger.warning(
             "SCYTHE_RAY_RESOURCES and SCYTHE_RAY_NUM_GPUS are for clusters that a worker starts; "
             "this one was started by `ray start`, which takes --resources and --num-gpus."
         )
     try:
         nodes = cluster.nodes()
-        used = [
-            one for one in nodes if settings.SCOPE == "cluster" or one.node_id == cluster.node_id
-        ]
-        check_labels(request.labels, used, own=cluster.is_own)
-        capacity = _capacity(request, settings, cluster, used)
-        _log(cluster, nodes, used)
-        return RayExecutor(cluster, nodes, capacity, settings)
+        offer = Offer(request, settings, cluster)
+        used = offer.used(nodes)
+        if not request.shared:
+            check_labels(request.labels, used, own=cluster.is_own)
+            _log(cluster, nodes, used)
+        offer.check(nodes)
+        return RayExecutor(cluster, nodes, offer, settings)
     except BaseException:
         cluster.close()
         raise
@@ -80,26 +77,6 @@ def _check_ray() -> None:
             "executor='ray' needs the package `ray`, which is not installed here: run "
             "`pip install 'scythe-ray[ray]'`, or use executor='local'."
         )
-
-
-def _capacity(
-    request: ExecutorRequest, settings: RaySettings, cluster: Cluster, used: Sequence[RayNode]
-) -> Capacity:
-    cpus = whole_cpus(used)
-    where = "this node" if settings.SCOPE == "node" else f"{len(used)} nodes"
-    slots, source = cpus, f"{cpus} CPU{'s' if cpus > 1 else ''} that Ray reports for {where}"
-    if request.slots is not None:
-        slots, source = request.slots, f"SLOTS={request.slots}"
-    if settings.PREFETCH:
-        slots += settings.PREFETCH
-        source += f", {settings.PREFETCH} more by SCYTHE_RAY_PREFETCH"
-    how = "started by this worker" if cluster.is_own else "attached"
-    return Capacity(
-        slots=slots,
-        source=source,
-        labels={**request.labels, **backed_labels(used)},
-        place=f"Ray {cluster.version} at {cluster.address}, {how}",
-    )
 
 
 def _log(cluster: Cluster, nodes: Sequence[RayNode], used: Sequence[RayNode]) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scythe.errors import WorkerStartError
@@ -18,6 +17,7 @@ RESOURCE_OF_LABEL: Mapping[str, str] = {
     ScytheWorkerLabel.HIGH_CPU.value: "high_cpu",
 }
 _RAYS_OWN = (CPU, GPU, MEMORY, "object_store_memory")
+_RAYS_LABELS = "ray.io/"
 _EPSILON = 1e-6
 
 
@@ -30,12 +30,14 @@ class RayNode:
         host: Its host name.
         address: Its IP address.
         resources: All that it has, used or not; memory in bytes.
+        labels: Ray's labels of it (`ray start --labels`).
     """
 
     node_id: str
     host: str
     address: str
     resources: Mapping[str, float] = field(default_factory=dict[str, float])
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def name(self) -> str:
@@ -59,9 +61,15 @@ class RayNode:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What Ray sets aside for one leaf, by the names of Ray's resources (memory in bytes)."""
+    """What Ray sets aside for one leaf, and on which nodes.
+
+    Attributes:
+        amounts: What is set aside, by the names of Ray's resources (memory in bytes).
+        labels: What the node's labels must be, as in Ray's `label_selector`.
+    """
 
     amounts: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def options(self) -> dict[str, Any]:
         """Return it as options of a Ray task."""
@@ -72,6 +80,7 @@ class Demand:
             "num_gpus": self.amounts.get(GPU, 0),
             "memory": memory or None,
             "resources": custom or None,
+            **({"label_selector": dict(self.labels)} if self.labels else {}),
         }
 
     def lacking(self, node: RayNode) -> dict[str, float]:
@@ -82,25 +91,63 @@ class Demand:
             if amount > node.resources.get(name, 0.0) + _EPSILON
         }
 
+    def fits(self, node: RayNode) -> bool:
+        """Return whether the node could run such a leaf when nothing else runs on it."""
+        return not (self.lacking(node) or self.mismatched(node))
+
+    def mismatched(self, node: RayNode) -> dict[str, str]:
+        """Return the labels that the node does not have so, each as it is demanded."""
+        return {
+            name: wanted
+            for name, wanted in self.labels.items()
+            if not _is_selected(wanted, node.labels.get(name))
+        }
+
     def describe(self, names: Iterable[str] | None = None) -> str:
-        """Say what is demanded, or the named part of it (`2 CPU, 1 high_memory`)."""
-        chosen = self.amounts if names is None else {name: self.amounts[name] for name in names}
-        return ", ".join(show_amount(name, amount) for name, amount in chosen.items()) or "nothing"
+        """Say what is demanded, or the named part of it (`2 CPU, 1 high_memory, pool=fast`)."""
+        chosen = {**self.amounts, **self.labels} if names is None else dict.fromkeys(names)
+        words = [
+            show_amount(name, self.amounts[name])
+            if name in self.amounts
+            else f"{name}={self.labels[name]}"
+            for name in chosen
+        ]
+        return ", ".join(words) or "nothing"
 
 
-def demand_of(call: LeafCall) -> Demand:
-    """Return the demand of a leaf: its resources, and one unit for each label that it requires."""
+def _is_selected(wanted: str, value: str | None) -> bool:
+    """Return whether a label has what a selector of Ray's asks for."""
+    negated = wanted.startswith("!")
+    text = wanted.removeprefix("!")
+    allowed = text[3:-1].split(",") if text.startswith("in(") and text.endswith(")") else [text]
+    return (value in {one.strip() for one in allowed}) != negated
+
+
+def demand_of(call: LeafCall, selectable: Mapping[str, str] | None = None) -> Demand:
+    """Return the demand of a leaf: its resources, and one unit for each label that it requires.
+
+    Args:
+        call: The leaf.
+        selectable: Labels of the worker that are labels of Ray nodes, and no resources.
+    """
     given = call.resources
     amounts = {CPU: given.cpus, GPU: given.gpus, MEMORY: float(given.memory), **given.custom}
+    labels = {
+        name: value for name, value in call.labels.items() if (selectable or {}).get(name) == value
+    }
     for label, resource in RESOURCE_OF_LABEL.items():
-        if call.labels.get(label) == ScytheWorkerLabel(label).yes and not amounts.get(resource):
+        is_required = call.labels.get(label) == ScytheWorkerLabel(label).yes
+        if is_required and label not in labels and not amounts.get(resource):
             amounts[resource] = 1.0
-    return Demand({name: amount for name, amount in amounts.items() if amount > 0})
+    return Demand(
+        {name: amount for name, amount in amounts.items() if amount > 0},
+        {**labels, **given.node_labels},
+    )
 
 
 def able_nodes(demand: Demand, nodes: Sequence[RayNode]) -> list[RayNode]:
     """Return the nodes that could run such a leaf when nothing else runs on them."""
-    return [node for node in nodes if not demand.lacking(node)]
+    return [node for node in nodes if demand.fits(node)]
 
 
 def explain_infeasible(demand: Demand, nodes: Sequence[RayNode]) -> str:
@@ -108,18 +155,23 @@ def explain_infeasible(demand: Demand, nodes: Sequence[RayNode]) -> str:
     if not nodes:
         return "The Ray cluster has no node that is alive: start one with `ray start`."
     nearest = min(nodes, key=lambda node: _distance(demand, node))
-    lacking = demand.lacking(nearest)
-    has = ", ".join(show_amount(name, amount) for name, amount in lacking.items())
+    lacking, other = demand.lacking(nearest), demand.mismatched(nearest)
+    has = [f"only {show_amount(name, amount)}" for name, amount in lacking.items()]
+    has += [f"no label {name}={wanted}" for name, wanted in other.items()]
     return (
         f"No Ray node can run this leaf, which needs {demand.describe()}. The nearest one, "
-        f"{nearest.name}, has only {has}. Start a node that has {demand.describe(lacking)}, or ask "
-        "for less with `resources=` or `desired_worker_labels=` in Register()."
+        f"{nearest.name}, has {', '.join(has)}. Start a node that has "
+        f"{demand.describe([*lacking, *other])}, or ask for less with `resources=` or "
+        "`desired_worker_labels=` in Register()."
     )
 
 
 def _distance(demand: Demand, node: RayNode) -> tuple[int, float]:
     lacking = demand.lacking(node)
-    return len(lacking), sum(1 - has / demand.amounts[name] for name, has in lacking.items())
+    return (
+        len(lacking) + len(demand.mismatched(node)),
+        sum(1 - has / demand.amounts[name] for name, has in lacking.items()),
+    )
 
 
 def own_resources(
@@ -140,12 +192,29 @@ def own_resources(
 
 
 def backed_labels(nodes: Sequence[RayNode]) -> dict[str, str]:
-    """Return the worker labels that the resources of these nodes stand for."""
-    return {
+    """Return the worker labels that the resources and the labels of these nodes stand for."""
+    by_resource = {
         label: ScytheWorkerLabel(label).yes
         for label, resource in RESOURCE_OF_LABEL.items()
         if any(node.resources.get(resource, 0) > 0 for node in nodes)
     }
+    return {**_common_labels(nodes), **by_resource}
+
+
+def selectable_labels(nodes: Sequence[RayNode]) -> dict[str, str]:
+    """Return the worker labels that are labels of these nodes only, and so select a node."""
+    by_resource = backed_labels([replace(node, labels={}) for node in nodes])
+    return {k: v for k, v in _common_labels(nodes).items() if k not in by_resource}
+
+
+def _common_labels(nodes: Sequence[RayNode]) -> dict[str, str]:
+    """Return the nodes' labels, save Ray's own, and save those that differ: a worker has one."""
+    values: dict[str, set[str]] = {}
+    for node in nodes:
+        for name, value in node.labels.items():
+            if not name.startswith(_RAYS_LABELS):
+                values.setdefault(name, set()).add(value)
+    return {name: next(iter(many)) for name, many in values.items() if len(many) == 1}
 
 
 def check_labels(labels: Mapping[str, str], nodes: Sequence[RayNode], *, own: bool) -> None:
@@ -161,7 +230,8 @@ def check_labels(labels: Mapping[str, str], nodes: Sequence[RayNode], *, own: bo
     """
     backed = backed_labels(nodes)
     for label, resource in RESOURCE_OF_LABEL.items():
-        if labels.get(label) != ScytheWorkerLabel(label).yes or label in backed:
+        yes = ScytheWorkerLabel(label).yes
+        if labels.get(label) != yes or backed.get(label) == yes:
             continue
         if resource == GPU and own:
             raise WorkerStartError(
@@ -178,11 +248,6 @@ def check_labels(labels: Mapping[str, str], nodes: Sequence[RayNode], *, own: bo
             f"The flag `{label}` is set, but {where} has no Ray resource `{resource}`: start the "
             f"node with {start}, or unset the flag."
         )
-
-
-def whole_cpus(nodes: Sequence[RayNode]) -> int:
-    """Return how many leaves of one CPU run on these nodes at one time, at least 1."""
-    return max(1, sum(math.floor(node.cpus + _EPSILON) for node in nodes))
 
 
 def show_amount(name: str, amount: float) -> str:

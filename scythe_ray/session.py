@@ -7,9 +7,9 @@ import dataclasses
 import itertools
 import pickle
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Threads
-from typing import Any, Literal
+from typing import Any
 
 from scythe.errors import ExecutorUnavailable
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
@@ -19,7 +19,8 @@ from scythe_ray.controls import Controls
 from scythe_ray.failures import infeasible_failure, node_lost_failure
 from scythe_ray.nodes import NodeTable
 from scythe_ray.remote import Job, UsedProcess, run_envelope, this_driver
-from scythe_ray.resources import GPU, Demand, RayNode
+from scythe_ray.resources import GPU, Demand, RayNode, able_nodes
+from scythe_ray.settings import RaySettings
 
 _NAME_CHARS = 60
 
@@ -30,7 +31,7 @@ class Session:
     Args:
         cluster: The cluster, attached.
         nodes: Its nodes.
-        scope: Whether leaves stay on this node where they can.
+        settings: Whether leaves stay on this node where they can, and what may be started.
         threads: Where blocking work is done.
     """
 
@@ -38,7 +39,7 @@ class Session:
         self,
         cluster: Cluster,
         nodes: Sequence[RayNode],
-        scope: Literal["node", "cluster"],
+        settings: RaySettings,
         threads: Threads,
     ) -> None:
         import ray
@@ -53,11 +54,11 @@ class Session:
         self._stay: Any = NodeAffinitySchedulingStrategy(cluster.node_id, soft=True)
         self._driver = pickle.dumps(driver)
         self._tokens = (f"{driver_id}-{number}" for number in itertools.count(1))
-        self._scope, self._here = scope, cluster.node_id
-        self._nodes = NodeTable(cluster, nodes, threads)
+        self._scope, self._here = settings.SCOPE, cluster.node_id
+        self._nodes = NodeTable(cluster, nodes, threads, settings.ceiling)
         self._controls = Controls(driver, self._driver, cluster.node_id, threads)
         self._cluster, self._threads = cluster, threads
-        self._attempts: set[Attempt] = set()
+        self._attempts: dict[Attempt, Demand] = {}
         self._aborted: LeafFailure | None = None
 
     async def run(self, call: LeafCall, demand: Demand) -> LeafOutcome | UsedProcess:
@@ -70,17 +71,28 @@ class Session:
         if self._aborted is not None:
             raise ExecutorUnavailable(self._aborted)
         attempt = self._submit(call, demand, able)
-        self._attempts.add(attempt)
+        self._attempts[attempt] = demand
         try:
             return await attempt.outcome()
         except PlaceLost as loss:
             raise await self._refined(loss) from None
         finally:
-            self._attempts.discard(attempt)
+            del self._attempts[attempt]
 
-    async def watch(self) -> str:
-        """Look after the nodes; return why when the cluster is lost."""
-        return await self._nodes.watch(self._on_gone)
+    async def watch(self, on_nodes: Callable[[Sequence[RayNode]], None]) -> str:
+        """Look after the nodes; return why when the cluster is lost.
+
+        Args:
+            on_nodes: Called with those that are alive whenever that changes.
+        """
+
+        def changed(nodes: Sequence[RayNode], gone: list[RayNode], joined: list[RayNode]) -> None:
+            on_nodes(nodes)
+            self._on_joined(joined)
+            if gone:
+                self._on_gone(gone)
+
+        return await self._nodes.watch(changed)
 
     def give_up(self, failure: LeafFailure) -> None:
         """Let all leaves fail with this at once: Ray can no longer be asked for anything."""
@@ -105,6 +117,7 @@ class Session:
         options = demand.options()
         if stays:
             options["scheduling_strategy"] = self._stay
+            options.pop("label_selector", None)  # the node has been looked at
         options["name"] = f"{call.code.experiment} {call.leaf_id}"[:_NAME_CHARS]
         job = pickle.dumps(Job(token=token, call=call, uses_gpu=uses_gpu))
         try:
@@ -117,14 +130,26 @@ class Session:
                     "`resources=` in Register()."
                 )
             ) from error
-        return Attempt(call, token, ref, nodes, demand.describe(), self._controls, retire=once)
+        attempt = Attempt(call, token, ref, nodes, demand.describe(), self._controls, retire=once)
+        attempt.stays = stays
+        return attempt
+
+    def _on_joined(self, nodes: list[RayNode]) -> None:
+        """Look for leaves on these nodes too: Ray may start there what waits for a place."""
+        for attempt, demand in self._attempts.items():
+            able = [node.node_id for node in able_nodes(demand, nodes)]
+            if able and not attempt.stays:
+                attempt.nodes.extend(able)
+                self._controls.prepare(able)
 
     def _on_gone(self, nodes: list[RayNode]) -> None:
         """Give up the leaves that can only have been on these nodes: Ray may take a minute."""
         gone = {node.node_id: node for node in nodes}
         for attempt in self._attempts:
-            if gone.keys() >= set(attempt.nodes):
+            left = [node_id for node_id in attempt.nodes if node_id not in gone]
+            if attempt.nodes and not left:
                 attempt.give_up(node_lost_failure(gone[attempt.nodes[0]]))
+            attempt.nodes[:] = left or attempt.nodes
 
     async def _refined(self, loss: PlaceLost) -> PlaceLost:
         """Tell a node that was preempted from one that died."""

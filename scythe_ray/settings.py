@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import Duration
 from scythe.errors import SettingsError
+from scythe_ray.resources import RayNode
 
 
 class RaySettings(BaseSettings):
@@ -31,7 +32,10 @@ class RaySettings(BaseSettings):
         description="Whether this worker's slots are the CPUs of its node or of all nodes.",
     )
     PREFETCH: int = Field(
-        default=0, ge=0, description="Slots beyond the CPUs, so that Ray has the next leaf at hand."
+        default=0,
+        ge=0,
+        description="Slots beyond the CPUs, so that Ray has the next leaf at hand. Leaves that "
+        "need a GPU, or another resource, have none.",
     )
     RESOURCES: dict[str, float] = Field(
         default_factory=dict[str, float],
@@ -40,9 +44,22 @@ class RaySettings(BaseSettings):
     NUM_GPUS: int | None = Field(
         default=None, ge=0, description="GPUs of a cluster that the worker starts (else detected)."
     )
+    AUTOSCALING: list[dict[str, float]] = Field(
+        default_factory=list[dict[str, float]],
+        description="The nodes that Ray's autoscaler may start, each by its resources, as JSON: "
+        "what only such a node could run waits for it.",
+    )
     SYSTEM_RETRIES: int = Field(
         default=3, ge=0, description="How often a leaf is sent again when its place was lost."
     )
+
+    @property
+    def ceiling(self) -> list[RayNode]:
+        """The nodes that the autoscaler may start."""
+        return [
+            RayNode("", "a node that the autoscaler starts", "not there yet", resources)
+            for resources in self.AUTOSCALING
+        ]
 
     @property
     def address(self) -> str | None:
@@ -72,5 +89,6 @@ def ray_settings() -> RaySettings:
     except ValueError as error:  # pydantic-settings raises it for text that is not JSON
         raise SettingsError(
             f"{error} (SCYTHE_RAY_RESOURCES is a JSON object such as "
-            "'{\"high_memory\": 4}'). Correct it, or unset it."
+            "'{\"high_memory\": 4}', SCYTHE_RAY_AUTOSCALING a list such as "
+            '\'[{"CPU": 8, "GPU": 1}]\'). Correct it, or unset it.'
         ) from error

@@ -119,7 +119,7 @@ class WorkerProcess:
         mine = [
             row
             for row in rows
-            if row.name in (names[0], f"{names[0]}--fan")
+            if (row.name == names[0] or row.name.startswith(f"{names[0]}--"))
             and row.metadata.created_at.timestamp() > self.began
         ]
         return sorted(mine, key=lambda row: row.name)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Coroutine, Iterator
@@ -31,6 +29,7 @@ from scythe.outcomes import FailureKind, LeafCall, LeafResources, StoreConfig
 from scythe_ray.discovery import answers, raylets_here
 from scythe_ray.executor import RayExecutor
 from scythe_ray.plugin import open_executor
+from tests.ray_bed import RayBed, ray_bed
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -46,46 +45,18 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 class Nodes:
     """A cluster that this process did not start."""
 
-    address: str
+    bed: RayBed
     other: str  # the node that is not the head
-    token: Path
+
+    @property
+    def address(self) -> str:
+        return self.bed.address
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    with tempfile.TemporaryDirectory(prefix="sr-", dir="/tmp") as folder:
-        token = Path(folder, "token")
-        token.write_text(secrets.token_hex(32))
-        sessions = Path(folder, "ray")
-        sessions.mkdir()
-        environment = {
-            **os.environ,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(token),
-            "RAY_TMPDIR": folder,
-            "RAY_USAGE_STATS_ENABLED": "0",
-            LOOPBACK: "0",
-            # A node that is killed is missed soon.
-            "RAY_health_check_period_ms": "500",
-            "RAY_health_check_timeout_ms": "1000",
-            "RAY_health_check_failure_threshold": "2",
-        }
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / "ray_nodes.py"), str(sessions)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            cwd="/",
-        )
-        assert process.stdout is not None
-        try:
-            found = json.loads(process.stdout.readline())
-            yield Nodes(found["address"], found["other"], token)
-        finally:
-            family = psutil.Process(process.pid).children(recursive=True)
-            process.communicate(timeout=60)
-            for member in psutil.wait_procs(family, timeout=10)[1]:
-                member.kill()
+    with ray_bed(num_cpus=2, resources={"high_memory": 2}) as bed:
+        yield Nodes(bed, bed.add(num_cpus=1, num_gpus=1, resources={"license": 1}))
 
 
 @pytest.fixture(autouse=True)
@@ -98,8 +69,8 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def attached(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> Nodes:
-    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", nodes.address)
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(nodes.token))
+    for name, value in nodes.bed.environment.items():
+        monkeypatch.setenv(name, value)
     return nodes
 
 
@@ -237,6 +208,103 @@ def test_the_whole_cluster_is_one_worker(attached: Nodes, monkeypatch: pytest.Mo
             harness.do(harness.executor.run(call(resources=LeafResources(cpus=3))), within=5)
         assert caught.value.failure.kind is FailureKind.INFEASIBLE
         assert "needs 3 CPU" in caught.value.failure.message
+
+
+def test_nodes_that_come_and_go(
+    attached: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCYTHE_RAY_SCOPE", "cluster")
+    needs_disk = LeafResources(custom={"disk": 1})
+
+    async def scenario(executor: RayExecutor) -> None:
+        await executor.astart()
+        with pytest.raises(ExecutorUnavailable) as caught:
+            await executor.run(call(resources=needs_disk))
+        assert caught.value.failure.kind is FailureKind.INFEASIBLE
+
+        async def offers(slots: int, label: str | None) -> None:
+            async with asyncio.timeout(20):
+                while True:
+                    capacity = executor.capacity
+                    if (capacity.slots, capacity.labels.get("high_cpu")) == (slots, label):
+                        return
+                    await asyncio.sleep(0.05)
+
+        added = {"num_cpus": 2, "resources": {"high_cpu": 2, "disk": 1}, "labels": {"pool": "new"}}
+        node = await asyncio.to_thread(attached.bed.add, **added)
+        await offers(5, "yes")
+        # Ray's labels are the worker's too; a leaf that requires one, or selects it, goes there.
+        assert executor.capacity.labels["pool"] == "new"
+        selecting = LeafResources(node_labels={"pool": "in(old,new)"})
+        for leaf in (call(labels={"pool": "new"}), call(resources=selecting)):
+            found = json.loads(json.loads((await executor.run(leaf)).scalars)["text"])
+            assert found["node"] == node
+        with pytest.raises(ExecutorUnavailable) as caught:
+            await executor.run(call(resources=LeafResources(node_labels={"pool": "old"})))
+        assert "has no label pool=old" in caught.value.failure.message
+        running = asyncio.ensure_future(
+            executor.run(call("hang", tmp_path, 1, resources=needs_disk))
+        )
+        await announced(tmp_path, 1)
+        await asyncio.to_thread(attached.bed.kill, node)
+        await offers(3, "no")
+        # Not for ever impossible: a worker that has the resource may take it.
+        with pytest.raises(ExecutorUnavailable) as caught:
+            await running
+        assert caught.value.failure.kind is FailureKind.NODE_LOST
+        assert not caught.value.failure.kind.is_final
+        assert len((await executor.run(call())).scalars) > 0
+
+    with opened() as harness:
+        harness.do(scenario(harness.executor), within=120)
+
+
+def test_a_leaf_that_waits_runs_on_a_node_that_joins(
+    attached: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is watched there too."""
+    monkeypatch.setenv("SCYTHE_RAY_SCOPE", "cluster")
+
+    async def scenario(executor: RayExecutor) -> None:
+        first = asyncio.ensure_future(executor.run(call("hang", tmp_path, 3, resources=LICENSE)))
+        await announced(tmp_path, 3)
+        second = asyncio.ensure_future(
+            executor.run(call("hang", tmp_path, 4, resources=LICENSE, timeout=1.0))
+        )
+        node = await asyncio.to_thread(attached.bed.add, num_cpus=1, resources={"license": 1})
+        with pytest.raises(LeafFailed) as caught:
+            await second
+        assert caught.value.failure.kind is FailureKind.TIMEOUT
+        assert "longer than its limit of 1 s" in caught.value.failure.message
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await asyncio.to_thread(attached.bed.kill, node)
+
+    with opened() as harness:
+        harness.do(scenario(harness.executor), within=120)
+
+
+def test_a_leaf_waits_for_a_node_that_the_autoscaler_may_start(
+    attached: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCYTHE_RAY_AUTOSCALING", '[{"CPU": 1, "tape": 2}]')
+
+    async def scenario(executor: RayExecutor) -> None:
+        with pytest.raises(ExecutorUnavailable) as caught:
+            await executor.run(call(resources=LeafResources(custom={"tape": 3})))
+        assert "a node that the autoscaler starts (not there yet), has only 2 tape" in (
+            caught.value.failure.message
+        )
+        waits = asyncio.ensure_future(
+            executor.run(call(resources=LeafResources(custom={"tape": 2})))
+        )
+        node = await asyncio.to_thread(attached.bed.add, num_cpus=1, resources={"tape": 2})
+        found = json.loads(json.loads((await waits).scalars)["text"])
+        assert found["node"] == node
+        await asyncio.to_thread(attached.bed.kill, node)
+
+    with opened() as harness:
+        harness.do(scenario(harness.executor), within=120)
 
 
 def test_a_leaf_that_ray_has_no_room_for_in_time(attached: Nodes, tmp_path: Path) -> None:

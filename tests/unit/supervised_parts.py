@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from scythe.board import Board
 from scythe.part_process import leave_terminal
 from scythe.parts import PartFailed, PartPlan, PartReady, PartStopping
 from scythe.processes import MARK
@@ -27,7 +29,7 @@ def note(plan: PartPlan, what: str) -> int:
     return len(path.read_text().splitlines())
 
 
-def obedient(plan: PartPlan, mark: str, pipe: Connection) -> None:
+def obedient(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
     """Is ready at once, has a child in a session of its own, ends at SIGTERM."""
     leave_terminal()
     os.environ[MARK] = mark
@@ -40,7 +42,7 @@ def obedient(plan: PartPlan, mark: str, pipe: Connection) -> None:
         signal.pause()
 
 
-def busy(plan: PartPlan, mark: str, pipe: Connection) -> None:
+def busy(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
     """Has a leaf that never ends."""
     leave_terminal()
     note(plan, "starts")
@@ -50,7 +52,7 @@ def busy(plan: PartPlan, mark: str, pipe: Connection) -> None:
         signal.pause()
 
 
-def stuck(plan: PartPlan, mark: str, pipe: Connection) -> None:
+def stuck(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
     """Has nothing to do, and does not end."""
     leave_terminal()
     signal.signal(signal.SIGTERM, lambda *_: pipe.send(PartStopping(0)))
@@ -59,32 +61,32 @@ def stuck(plan: PartPlan, mark: str, pipe: Connection) -> None:
         signal.pause()
 
 
-def short_lived(plan: PartPlan, mark: str, pipe: Connection) -> None:
+def short_lived(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
     """The leaf part dies of a signal soon after each start; others live."""
     if plan.role != "leaf":
-        obedient(plan, mark, pipe)
+        obedient(plan, mark, pipe, board)
     note(plan, "starts")
     pipe.send(PartReady(2))
     os.kill(os.getpid(), signal.SIGABRT)
 
 
-def refusing(plan: PartPlan, mark: str, pipe: Connection) -> None:
+def refusing(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
     """Says why it cannot start."""
     pipe.send(PartFailed("The cluster is not there: start it."))
     sys.exit(1)
 
 
-def mute(plan: PartPlan, mark: str, pipe: Connection) -> None:
+def mute(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
     """Ends without a word."""
     os._exit(7)
 
 
-def slow(plan: PartPlan, mark: str, pipe: Connection) -> None:
+def slow(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
     """Is never ready."""
     time.sleep(600)
 
 
-def without_engine(plan: PartPlan, mark: str, pipe: Connection) -> None:
+def without_engine(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
     """Dies once, then finds the engine away six times, then lives."""
     starts = note(plan, "starts")
     if 2 <= starts <= 7:
@@ -97,3 +99,25 @@ def without_engine(plan: PartPlan, mark: str, pipe: Connection) -> None:
         sys.exit(3)
     while True:
         signal.pause()
+
+
+def telling(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Offers what the file `offer` says, again whenever that changes; has a leaf while told so."""
+    leave_terminal()
+    stops: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: stops.append(1))
+    folder = folder_of(plan)
+    log = folder / f"{plan.title}-starts"
+    with log.open("a") as file:
+        file.write(f"{os.getpid()} {json.dumps(plan.shared)}\n")
+    said = ""
+    while not stops:
+        text = (folder / "offer").read_text()
+        if text != said and text.endswith("}"):
+            said = text
+            pipe.send(PartReady(**json.loads(text)))
+        time.sleep(0.02)
+    pipe.send(PartStopping(1))
+    while (folder / "leaf-runs").exists():
+        time.sleep(0.02)
+    (folder / f"{plan.title}-ends").touch()

@@ -15,7 +15,7 @@ from scythe_ray.resources import (
     demand_of,
     explain_infeasible,
     own_resources,
-    whole_cpus,
+    selectable_labels,
 )
 
 SMALL = RayNode("a" * 8, "small", "10.0.0.1", {"CPU": 2.0, "memory": 4e9, "node:10.0.0.1": 1.0})
@@ -90,6 +90,51 @@ def test_an_infeasible_demand_names_the_nearest_node_and_what_it_lacks() -> None
     assert "no node" in explain_infeasible(Demand({"CPU": 1}), [])
 
 
+FAST = RayNode("f" * 8, "fast", "10.0.0.6", {"CPU": 1.0}, {"pool": "fast", "ray.io/node-id": "f"})
+SLOW = RayNode("9" * 8, "slow", "10.0.0.7", {"CPU": 1.0}, {"pool": "slow", "high_memory": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "able"),
+    [
+        ("fast", [FAST]),
+        ("!fast", [SLOW, SMALL]),
+        ("in(fast, slow)", [FAST, SLOW]),
+        ("!in(fast,slow)", [SMALL]),
+        ("medium", []),
+    ],
+)
+def test_a_leaf_can_select_nodes_by_rays_labels(wanted: str, able: list[RayNode]) -> None:
+    demand = demand_of(call(LeafResources(node_labels={"pool": wanted})))
+    assert able_nodes(demand, [FAST, SLOW, SMALL]) == able
+    assert demand.options()["label_selector"] == {"pool": wanted}
+    lacks_it = next(node for node in (FAST, SLOW, SMALL) if node not in able)
+    text = explain_infeasible(demand, [lacks_it])
+    assert f"needs 1 CPU, pool={wanted}" in text
+    assert f"{lacks_it.name}, has no label pool={wanted}" in text
+
+
+def test_labels_of_nodes_become_labels_of_workers_and_select_nodes() -> None:
+    assert backed_labels([FAST]) == {"pool": "fast"}
+    assert backed_labels([SLOW, GPU]) == {"pool": "slow", "high_memory": "yes", "has_gpu": "yes"}
+    assert backed_labels([FAST, SLOW]) == {"high_memory": "yes"}, "a worker has one value"
+    # What a resource stands for is taken of it; what only a label says chooses the node.
+    assert selectable_labels([SLOW, GPU]) == {"pool": "slow"}
+    assert selectable_labels([SLOW]) == {"pool": "slow", "high_memory": "yes"}
+    needs = call(pool="slow", high_memory="yes", region="eu")
+    assert demand_of(needs, selectable_labels([SLOW])) == Demand(
+        {"CPU": 1.0}, {"pool": "slow", "high_memory": "yes"}
+    )
+    assert demand_of(needs, selectable_labels([SLOW, GPU])) == Demand(
+        {"CPU": 1.0, "high_memory": 1.0}, {"pool": "slow"}
+    )
+    check_labels({"high_memory": "yes"}, [SLOW], own=False)
+    with pytest.raises(WorkerStartError, match="`high_memory`"):
+        check_labels(
+            {"high_memory": "yes"}, [RayNode("n", "n", "n", {}, {"high_memory": "no"})], own=False
+        )
+
+
 def test_flags_become_resources_of_a_cluster_that_is_started() -> None:
     flags = {"high_memory": "yes", "has_gpu": "yes"}
     assert own_resources(flags, {}, 4) == {"high_memory": 4.0}
@@ -123,15 +168,6 @@ def test_a_flag_that_nothing_backs_is_refused(label: str, words: list[str]) -> N
 def test_a_gpu_that_a_cluster_of_its_own_does_not_find_can_be_declared() -> None:
     with pytest.raises(WorkerStartError, match="`has_gpu`.*SCYTHE_RAY_NUM_GPUS"):
         check_labels({"has_gpu": "yes"}, [SMALL], own=True)
-
-
-def test_cpus_are_counted_whole_for_each_node() -> None:
-    half = RayNode("c", "half", "10.0.0.3", {"CPU": 1.5})
-    none = RayNode("d", "head", "10.0.0.4", {})
-    assert whole_cpus([SMALL, half]) == 3
-    assert whole_cpus([half, half]) == 2
-    assert whole_cpus([none]) == 1
-    assert none.cpus == 0
 
 
 def test_custom_resources_are_those_that_somebody_named() -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from scythe import supervisor as module
 from scythe.errors import WorkerStartError
+from scythe.part_set import RestartPolicy
 from scythe.parts import PartPlan
-from scythe.supervisor import RestartPolicy, Supervisor
+from scythe.supervisor import Supervisor
 from tests.unit import supervised_parts as entries
 
 QUICK = RestartPolicy(first=0.05, longest=0.1, healthy=60, most=3, start=60)

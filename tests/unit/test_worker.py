@@ -451,3 +451,130 @@ def test_the_banner_says_what_is_served_and_where() -> None:
         "needs has_gpu=yes, which this worker does not have: its leaves wait for another one."
     )
     assert "KEY" not in text
+
+
+# Classes of leaves
+
+
+def experiments(**labels_and_resources: tuple[str, dict[str, Any]]) -> list[Any]:
+    from scythe.experiment import Experiment
+    from scythe.options import ExperimentOptions
+    from scythe.outcomes import LeafResources
+    from tests.unit import worker_items
+
+    return [
+        Experiment(
+            worker_items.plain,
+            name,
+            ExperimentOptions(
+                desired_worker_labels=ScytheWorkerLabel(label).worker_label if label else None,
+                resources=LeafResources(**resources),
+            ),
+        )
+        for name, (label, resources) in labels_and_resources.items()
+    ]
+
+
+ON_RAY = PartPlan("w", executor="ray")
+
+
+def test_each_class_of_leaves_has_a_part(items: Any) -> None:
+    work = Work(
+        experiments(
+            gpu=("has_gpu", {}),
+            plain=("", {}),
+            heavy=("high_memory", {"cpus": 2}),
+            unlabelled_gpu=("", {"gpus": 1}),
+            shared_gpu=("has_gpu", {"gpus": 0.5}),
+            large=("", {"cpus": 4}),
+        )
+    )
+    plans = plan_parts(ON_RAY, work, fan=True, leaf=True)
+    assert [(plan.name, plan.role, plan.guest, plan.title) for plan in plans] == [
+        ("w", "leaf", False, "leaf"),
+        ("w--gpu", "leaf", True, "gpu"),
+        ("w--gpu-0.5", "leaf", True, "gpu-0.5"),
+        ("w--high-memory", "leaf", True, "high-memory"),
+        ("w--fan", "fan", False, "fan"),
+    ]
+    served = [names_of(plan.experiments) for plan in plans]
+    assert served == [["plain", "large"], ["gpu", "unlabelled_gpu"], ["shared_gpu"], ["heavy"], []]
+    # Without a label of all of them, a leaf may come that is to be refused.
+    assert [plan.needs for plan in plans[1:4]] == [
+        *({}, {"has_gpu": "yes"}, {"high_memory": "yes"})
+    ]
+    assert [plan.number for plan in plans] == [0, 1, 2, 3, 4]
+    assert [plan.ahead for plan in plans] == [(1, 2, 3), (), (1,), (1, 2), ()]
+    assert len({plan.classes for plan in plans[:4]}) == 1
+
+
+def test_a_class_alone_carries_the_workers_name(items: Any) -> None:
+    leaf, fan = plan_parts(ON_RAY, Work(experiments(gpu=("has_gpu", {}))), fan=True, leaf=True)
+    assert (leaf.name, leaf.guest, leaf.ahead, fan.name) == ("w", False, (), "w--fan")
+    assert leaf.leaf_class is not None
+    assert leaf.leaf_class.resource == "has_gpu"
+    first, second = plan_parts(
+        ON_RAY,
+        Work(experiments(memory=("high_memory", {}), gpu=("has_gpu", {}))),
+        fan=False,
+        leaf=True,
+    )
+    assert (first.name, first.guest) == ("w", False)
+    assert names_of(first.experiments) == ["gpu"]
+    assert (second.name, second.guest) == ("w--high-memory", True)
+
+
+def test_ordinary_tasks_do_not_hold_slots_of_a_gpu(items: Any) -> None:
+    work = Work(experiments(gpu=("has_gpu", {})), [items.task])
+    tasks, gpu, _ = plan_parts(ON_RAY, work, fan=True, leaf=True)
+    assert (tasks.name, tasks.role, names_of(tasks.workflows)) == (
+        *("w", "tasks", ["worker_items_task"]),
+    )
+    assert (gpu.name, gpu.role, gpu.guest, gpu.workflows) == ("w--gpu", "leaf", False, ())
+    mixed = Work(experiments(gpu=("has_gpu", {}), plain=("", {})), [items.task])
+    leaf, gpu, _ = plan_parts(ON_RAY, mixed, fan=True, leaf=True)
+    assert (leaf.role, names_of(leaf.workflows), gpu.workflows) == (
+        *("leaf", ["worker_items_task"], ()),
+    )
+
+
+@pytest.mark.parametrize("base", [PartPlan("w"), PartPlan("w", executor="ray", slots=1)])
+def test_leaves_are_not_divided_on_this_machine_or_with_one_slot(
+    base: PartPlan, items: Any
+) -> None:
+    work = Work(experiments(gpu=("has_gpu", {}), plain=("", {})))
+    (leaf,) = plan_parts(base, work, fan=False, leaf=True)
+    assert (leaf.name, leaf.leaf_class, leaf.classes) == ("w", None, ())
+    assert names_of(leaf.experiments) == ["gpu", "plain"]
+
+
+def test_the_banner_names_parts_by_their_class_and_leaves_that_are_too_large() -> None:
+    from scythe.leaf_classes import LeafClass
+
+    gpu = PartPlan("w--gpu", leaf_class=LeafClass("has_gpu"), guest=True)
+    memory = PartPlan(
+        "w--high-memory",
+        leaf_class=LeafClass("high_memory"),
+        guest=True,
+        experiments=(CodeRef("heavy", "m", "heavy"),),
+    )
+    leaf = PartPlan("w", experiments=(CodeRef("large", "m", "large"),))
+    has_gpu = {"has_gpu": "yes"}
+    text = banner(
+        WorkerFacts(
+            [
+                PartFacts(leaf, PartReady(2, "2 CPUs", has_gpu), 11),
+                PartFacts(gpu, PartReady(1, "1 GPU", has_gpu), 12),
+                PartFacts(memory, PartReady(0, labels=has_gpu), 0),
+            ],
+            "Hatchet",
+            None,
+            {"heavy": {"high_memory": "yes"}},
+            {"large": 4, "heavy": 1},
+        )
+    )
+    said = dict(line.strip().split(None, 1) for line in text.splitlines()[1:])
+    assert said["slots"] == "2 (2 CPUs), 1 (1 GPU)"
+    assert said["processes"] == f"worker {os.getpid()}, leaf 11, gpu 12"
+    assert "heavy needs high_memory=yes, which this worker does not have" in text
+    assert "A leaf of large holds 4 slots, of which this worker has 2" in text
