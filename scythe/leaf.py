@@ -38,6 +38,7 @@ from scythe.store import open_store
 from scythe.texts import printable
 
 INLINE_BYTES = 32 * 1024  # of tables, and of scalars; what is larger goes to the bucket
+_GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 _TRACEBACK_CHARS = 20_000
 _MESSAGE_CHARS = 5_000
 _OWN_FOLDER = str(Path(__file__).parent)
@@ -233,6 +234,7 @@ def _stats(started: float) -> LeafStats:
         started=started,
         finished=time.time(),
         peak_rss=peak_rss(),
+        gpus=next(filter(None, map(os.environ.get, _GPUS)), ""),
     )
 
 

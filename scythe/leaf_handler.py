@@ -62,8 +62,10 @@ class LeafHandler:
         try:
             result = await self._executor.run(call)
         except ExecutorError as error:
+            run.log(error.failure.log)
             message = encode_failure(error.failure, run.attempt, run.workflow_run_id)
             raise leaf_error(message, final=error.failure.kind.is_final) from None
+        run.log(result.log)
         return encode_result(result, run.attempt, run.workflow_run_id)
 
     async def _run_batch(self, payload: LeafInput, rows: range, run: TaskRun) -> dict[str, Any]:
@@ -88,6 +90,8 @@ class LeafHandler:
                 for attempt in range(tries)
             ]
             records.append(await self._run_tries(calls))
+            if log := records[-1].outcome.log:
+                run.log(f"Leaf {sort_index}:\n{log}")
         text = encode_batch(records)
         if len(text) <= _INLINE_CHARS:
             return {SENTINEL: "batch", "records": text}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from scythe.leaf import format_traceback, run_leaf
+from scythe.leaf_log import LeafLog
 from scythe.leaf_state import DUMP_SIGNAL, ProcessState, give_forks_usual_signals
 from scythe.locate import CodeNotFoundError, find_experiment
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure
@@ -79,27 +80,30 @@ def _serve(
         return
     signal.signal(signal.SIGTERM, interrupt)
     give_forks_usual_signals({signal.SIGTERM: interrupt, signal.SIGINT: _pass_over})
-    state = ProcessState(crash)
+    state, log = ProcessState(crash), LeafLog(Path(setup.log_file))
     _send(connection, Ready())
     while (frame := _receive(stream)) is not None:
         call: LeafCall = pickle.loads(frame)  # noqa: S301 - from the worker
-        _send(connection, _run(call, connection, setup.folder, interrupt))
+        _send(connection, _run(call, connection, setup.folder, interrupt, log))
         state.restore()
 
 
-def _run(call: LeafCall, connection: socket.socket, folder: str, interrupt: _Interrupt) -> Finished:
-    with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
-        find_experiment(call.code)
-    if sys.modules.get("__mp_main__") is not None:
-        # What multiprocessing, used by the leaf, takes for the main script.
-        sys.modules["__main__"] = sys.modules["__mp_main__"]
+def _run(
+    call: LeafCall, connection: socket.socket, folder: str, interrupt: _Interrupt, log: LeafLog
+) -> Finished:
+    with log:
+        with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
+            find_experiment(call.code)
+        if sys.modules.get("__mp_main__") is not None:
+            # What multiprocessing, used by the leaf, takes for the main script.
+            sys.modules["__main__"] = sys.modules["__mp_main__"]
+        if interrupt.asked:
+            interrupt.die()
+        _send(connection, Started())
+        outcome = run_leaf(call, folder)
     if interrupt.asked:
         interrupt.die()
-    _send(connection, Started())
-    outcome = run_leaf(call, folder)
-    if interrupt.asked:
-        interrupt.die()
-    return Finished(outcome, _children_left())
+    return Finished(log.added_to(outcome), _children_left())
 
 
 def _prepare(setup: Setup) -> LeafFailure | None:

@@ -31,8 +31,10 @@ class Ending:
         status: Its exit code, negative for the signal that ended it; None when it is not known.
         stacks: Where its threads were, as `faulthandler` wrote it.
         peak_rss: Its peak resident memory in bytes.
+        log: What the leaf that it ran had printed.
     """
 
     status: int | None
     stacks: str
     peak_rss: int
+    log: str = ""

@@ -17,6 +17,7 @@ from concurrent.futures import Executor as Threads
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scythe.leaf_log import read_log, show_log
 from scythe.leaf_state import DUMP_SIGNAL
 from scythe.outcomes import LeafCall, LeafFailure
 from scythe.pool_events import Ending, LeafTimeout, ProcessLost, StartFailed
@@ -68,7 +69,7 @@ class PoolProcess:
                 process_group=0,  # Ctrl-C in a terminal is for the worker
             )
         self.pid = self._popen.pid
-        setup = Setup(preparation, str(folder), str(self._crash_file))
+        setup = Setup(preparation, str(folder), str(self._crash_file), str(self._log_file))
         with contextlib.suppress(OSError):  # it died already, which is noticed below
             self._socket.sendall(frame_of(setup))
         self._socket.setblocking(False)
@@ -182,8 +183,11 @@ class PoolProcess:
         with contextlib.suppress(OSError):
             stacks = self._crash_file.read_text(errors="replace")
             self._crash_file.unlink()
+        log = read_log(self._log_file)
+        self._log_file.unlink(missing_ok=True)
+        show_log(log)
         shutil.rmtree(self._folder, ignore_errors=True)
-        return Ending(code, stacks, peak)
+        return Ending(code, stacks, peak, log)
 
     def _close(self) -> None:
         self._loop.remove_reader(self._socket)
@@ -202,6 +206,10 @@ class PoolProcess:
     @property
     def _crash_file(self) -> Path:
         return self._folder.with_suffix(".crash")
+
+    @property
+    def _log_file(self) -> Path:
+        return self._folder.with_suffix(".log")
 
     async def _expect(self, kind: type[T]) -> T:
         message = await self._next()

@@ -198,7 +198,9 @@ class Attempt:
             return PlaceLost(failure, is_crash=True)
         if failure.kind is FailureKind.OUT_OF_MEMORY:
             seen = await self._controls.report(self.nodes, self._token)
-            return LeafFailed(replace(failure, stats=stats_of(seen)) if seen else failure)
+            if seen is not None:
+                failure = replace(failure, stats=stats_of(seen), log=seen.log)
+            return LeafFailed(failure)
         if failure.kind is FailureKind.ENVIRONMENT:
             return LeafFailed(failure)
         return PlaceLost(failure, is_crash=False)

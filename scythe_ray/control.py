@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from scythe.leaf_log import read_log
 from scythe.leaf_state import DUMP_SIGNAL
 from scythe.processes import end_tree, oom_kills
 from scythe_ray.record import (
     CANCELLED,
+    LOG,
     RECORD,
     TRACE,
     Entry,
@@ -46,6 +48,7 @@ class Sighting:
         trace: Stacks that the process left.
         out_of_memory: Whether the kernel ended processes for lack of memory in the meantime.
         left: Processes that could not be ended.
+        log: What the leaf had printed.
     """
 
     state: Literal["importing", "running", "ended", "done"]
@@ -55,6 +58,7 @@ class Sighting:
     trace: str = ""
     out_of_memory: bool = False
     left: tuple[int, ...] = ()
+    log: str = ""
 
 
 class NodeControl:
@@ -146,8 +150,9 @@ class NodeControl:
                         self._ask_for_stack(now.pid)
                         seen = self._sighting("ended", now)
                     left = end_tree(now.pid, grace, mark=now.mark)
+                log = read_log(self._path(now.pid, LOG))
                 self._remove(now)
-                return replace(seen, left=tuple(left))
+                return replace(seen, left=tuple(left), log=log)
 
     def _ask_for_stack(self, pid: int) -> None:
         """Make the process write down where its threads are, and wait for it."""
@@ -173,6 +178,7 @@ class NodeControl:
             trace=self._trace(entry.pid),
             out_of_memory=out_of_memory,
             left=tuple(left or ()),
+            log=read_log(self._path(entry.pid, LOG)),
         )
 
     def _trace(self, pid: int) -> str:
@@ -196,7 +202,7 @@ class NodeControl:
                 self._remove(entry)  # Ray ended an idle process
 
     def _remove(self, entry: Entry) -> None:
-        for suffix in (RECORD, TRACE):
+        for suffix in (RECORD, TRACE, LOG):
             self._path(entry.pid, suffix).unlink(missing_ok=True)
         shutil.rmtree(entry.folder, ignore_errors=True)
 

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from scythe.leaf_log import LeafLog, keep_small
 from scythe.leaf_state import ProcessState
 from scythe.processes import GRACE, MARK, end_tree
 from scythe_ray.record import (
     CANCELLED,
+    LOG,
     RECORD,
     TRACE,
     Entry,
@@ -41,6 +43,7 @@ class LeafProcess:
     Attributes:
         leaves: How many leaves it has begun.
         folder: Where the temporary folders of its leaves are made.
+        log: Takes what a leaf prints.
 
     Args:
         records: The folder of the records.
@@ -60,6 +63,8 @@ class LeafProcess:
         self._trace = os.fdopen(self._open(TRACE, os.O_WRONLY | os.O_APPEND), "ab", buffering=0)
         self._state = ProcessState(self._trace)
         self._state.restore()
+        self.log = LeafLog(self._path(LOG))
+        keep_small(self._records, f"{self._pid}{LOG}")
         self._entry: Entry | None = None
         self._exit: Callable[[int], NoReturn] = os._exit
         os._exit = self._exit_with_note

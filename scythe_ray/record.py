@@ -21,7 +21,7 @@ from typing import Literal
 
 from scythe.errors import ScytheError
 
-RECORD, TRACE, CANCELLED = ".leaf", ".trace", ".cancelled"
+RECORD, TRACE, LOG, CANCELLED = ".leaf", ".trace", ".log", ".cancelled"
 _BLOCK = 1024
 _LOCK_WAIT = 60.0
 _POLL = 0.001

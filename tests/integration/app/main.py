@@ -62,6 +62,10 @@ def work(spec: Work, tempdir: Path) -> Done:
             raise ValueError(f"attempt {attempt} of {spec.text}")
     if spec.mode == "odd error":
         raise ValueError("scythe-failure: QUJD\x00\n" + "é😀" * 5000 + spec.text)
+    if spec.mode == "print":
+        print(f"leaf {spec.sort_index} says\nα\x00\n{spec.text}")
+        if spec.size:
+            os._exit(spec.size)
     if spec.mode == "exit":
         raise SystemExit(9)
     if spec.mode == "wait":
