@@ -291,6 +291,15 @@ def is_registered(worker: Any) -> bool:
     return not worker._worker_id_queue.empty()  # noqa: SLF001
 
 
+def set_taking(worker: Any, *, taking: bool) -> None:
+    """Let the engine give a registered worker tasks, or none for the time being. Blocks."""
+    queue = worker._worker_id_queue  # noqa: SLF001
+    worker_id = queue.get(timeout=_CHECK_SECONDS)
+    queue.put(worker_id)  # for the SDK, which takes it when the worker stops
+    workers = client().workers
+    (workers.unpause if taking else workers.pause)(worker_id)
+
+
 def evict_nodes(worker: Any) -> None:
     """Give the durable tasks that wait in a stopping worker back to the engine, once more.
 

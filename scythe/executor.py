@@ -19,6 +19,35 @@ from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafResult, Leaf
 ENTRY_POINT_GROUP = "scythe.executors"
 
 
+class Host(Protocol):
+    """The worker, as its executor sees it. Nothing here blocks, and any thread may call it."""
+
+    def offer(self, *, taking: bool) -> None:
+        """Let the engine give this worker leaves, or none for the time being."""
+        ...
+
+    def leave(self, message: str) -> None:
+        """Stop the worker as a whole, with this sentence: its leaves have no place any more."""
+        ...
+
+    def start_anew(self, message: str) -> None:
+        """Start this part of the worker again in another process; this sentence says why."""
+        ...
+
+
+class NoHost:
+    """In place of a worker, for an executor that is used by itself."""
+
+    def offer(self, *, taking: bool) -> None:
+        """Do nothing."""
+
+    def leave(self, message: str) -> None:
+        """Do nothing."""
+
+    def start_anew(self, message: str) -> None:
+        """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutorRequest:
     """What a worker asks of its executor.
@@ -27,11 +56,13 @@ class ExecutorRequest:
         slots: Slots that the user asked for, or None to take what is there.
         labels: Labels that the worker's flags promise (`has_gpu`: `yes`).
         shutdown_timeout: Seconds that running leaves get when the worker stops.
+        host: The worker.
     """
 
     slots: int | None = None
     labels: dict[str, str] = field(default_factory=dict[str, str])
     shutdown_timeout: float = 30.0
+    host: Host = field(default_factory=NoHost, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +74,16 @@ class Capacity:
         source: Where the number comes from, for the banner (`2 CPUs of this machine`).
         labels: Worker labels that the place backs.
         place: Where leaves run, for the banner (`Ray 2.60.0 at 10.0.0.1:6379, started here`).
+        environment: Variables by which a process that takes this one's place finds it again.
+        places: Leaves of one CPU that really run at one time; 0 for as many as slots.
     """
 
     slots: int
     source: str
     labels: dict[str, str] = field(default_factory=dict[str, str])
     place: str = ""
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+    places: int = 0
 
 
 @runtime_checkable

@@ -19,10 +19,11 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
 
 from scythe import worker_logs
-from scythe.errors import EngineError, ScytheError
-from scythe.executor import Capacity, Executor, ExecutorRequest, load_executor_factory
+from scythe.errors import EngineError, PlaceAwayError, ScytheError
+from scythe.executor import ExecutorRequest, load_executor_factory
 from scythe.hidden_main import HiddenMain
-from scythe.outcomes import LeafCall, LeafResult
+from scythe.leaf_counts import CountingExecutor
+from scythe.part_host import PartHost, flush
 from scythe.parts import WIND_DOWN, PartFailed, PartMessage, PartPlan, PartReady, PartStopping
 from scythe.processes import GRACE, MARK, end_tree
 from scythe.sdk_logs import SdkErrors
@@ -44,7 +45,7 @@ def run_part(plan: PartPlan, mark: str, pipe: Connection) -> None:
         pipe: Takes `PartMessage`s to the supervisor.
     """
     leave_terminal()
-    os.environ[MARK] = mark
+    os.environ.update({**plan.environment, MARK: mark})
     worker_logs.configure(plan.role)
     Part(plan, mark, pipe).run()
 
@@ -65,35 +66,6 @@ def _pass_over(number: int, frame: types.FrameType | None) -> None:
     pass
 
 
-class CountingExecutor:
-    """Counts the leaves that run in an executor.
-
-    Args:
-        executor: The executor.
-    """
-
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-        self.running = 0
-
-    @property
-    def capacity(self) -> Capacity:
-        """What the executor offers."""
-        return self._executor.capacity
-
-    async def run(self, call: LeafCall) -> LeafResult:
-        """Run one try of one leaf, see `scythe.executor.Executor`."""
-        self.running += 1
-        try:
-            return await self._executor.run(call)
-        finally:
-            self.running -= 1
-
-    async def aclose(self) -> None:
-        """End all that the executor started."""
-        await self._executor.aclose()
-
-
 class Part:
     """The process of a part.
 
@@ -112,6 +84,7 @@ class Part:
         self._evict_at = 0.0
         self._ready = PartReady(slots=0)
         self._main, self._sdk_errors = HiddenMain(), SdkErrors()
+        self._host = PartHost(self._send)
 
     def run(self) -> None:
         """Serve until SIGTERM, then end the process."""
@@ -126,7 +99,7 @@ class Part:
         except SystemExit:
             pass  # the SDK's way to return
         except ScytheError as error:
-            self._fail(str(error), away=isinstance(error, EngineError))
+            self._fail(str(error), away=isinstance(error, EngineError | PlaceAwayError))
         except BaseException as error:
             logger.exception("This part cannot go on.")
             self._fail(self._sdk_errors.last or f"{type(error).__name__}: {error}")
@@ -169,11 +142,15 @@ class Part:
 
     def _open_executor(self) -> CountingExecutor:
         plan = self._plan
-        request = ExecutorRequest(plan.slots, dict(plan.labels), plan.shutdown_timeout)
+        request = ExecutorRequest(plan.slots, dict(plan.labels), plan.shutdown_timeout, self._host)
         executor = load_executor_factory(plan.executor)(request)
         capacity = executor.capacity
         self._ready = PartReady(
-            capacity.slots, capacity.source, {**capacity.labels, **plan.labels}, capacity.place
+            capacity.slots,
+            capacity.source,
+            {**capacity.labels, **plan.labels},
+            capacity.place,
+            capacity.environment,
         )
         self._executor = CountingExecutor(executor)
         return self._executor
@@ -217,6 +194,8 @@ class Part:
                 if not self._stopping:
                     self._fail("Its connection to Hatchet ended: the SDK's own process died.")
                 listener = -1  # it has done its work
+            if not self._stopping:
+                self._host.tell_engine(self._worker)
             self._evict_again()
             if self._stopping and told != self._running:
                 told = self._running
@@ -274,7 +253,7 @@ class Part:
 
     def _fail(self, message: str, *, away: bool = False) -> NoReturn:
         self._send(PartFailed(message, away))
-        _flush()
+        flush()
         os._exit(1)
 
     def _leave(self) -> NoReturn:
@@ -295,11 +274,5 @@ class Part:
 
 def _exit_after(seconds: float) -> None:
     time.sleep(seconds)
-    _flush()
+    flush()
     os._exit(0)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()

@@ -34,6 +34,7 @@ class PartPlan:
         shutdown_timeout: Seconds that running leaves get when the worker stops.
         experiments: Where the process finds the experiments.
         workflows: Where it finds the user's Hatchet tasks and workflows.
+        environment: Variables by which it finds the place of a part that died.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PartPlan:
     shutdown_timeout: float = 30.0
     experiments: tuple[CodeRef, ...] = ()
     workflows: tuple[CodeRef, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,14 @@ class PartReady:
         source: Where that number comes from.
         labels: The labels of its Hatchet worker.
         place: Where its leaves run.
+        environment: Variables by which a part that takes its place finds that again.
     """
 
     slots: int
     source: str = ""
     labels: dict[str, str] = field(default_factory=dict[str, str])
     place: str = ""
+    environment: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,13 @@ class PartFailed:
 
     Attributes:
         message: Why, and what to do.
-        away: Whether the engine is away, which is worth waiting for.
+        away: Whether the engine, or the place of its leaves, is away, which is worth waiting for.
+        for_good: Whether the worker as a whole is to stop.
     """
 
     message: str
     away: bool = False
+    for_good: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,8 @@ class Supervisor:
                 self._since[part] = now
                 if self._announced:
                     logger.info("%s is ready again.", part)
+        if part.failure is not None and part.failure.for_good:
+            raise WorkerStartError(part.failure.message)
         late = part.ready is None and now > self._since[part] + self._policy.start
         if late:
             part.failure = PartFailed(

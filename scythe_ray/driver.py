@@ -44,16 +44,21 @@ def connect(timeout: float, **options: Any) -> dict[str, Any]:
     return dict(context.address_info)
 
 
-def leave() -> None:
-    """Disconnect; a cluster that `ray.init` started ends with it. Blocks, with a deadline."""
+def leave() -> bool:
+    """Disconnect; a cluster that `ray.init` started ends with it. Blocks, with a deadline.
+
+    Returns:
+        Whether this process may connect again.
+    """
     import ray
 
     if not ray.is_initialized():
-        return
+        return True
     try:
         within(_LEAVE_TIMEOUT, ray.shutdown, "ray.shutdown()")
     except Exception as error:  # noqa: BLE001 - whatever it is, the processes are looked after next
         logger.warning("Ray did not disconnect in an orderly way: %s", error)
+    return not ray.is_initialized()
 
 
 def reason(error: BaseException) -> str:

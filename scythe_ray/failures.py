@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafStats
 from scythe_ray.control import Sighting
@@ -63,6 +64,11 @@ def failure_of(error: BaseException) -> LeafFailure:
             "experiments, in the worker's versions, on every node."
         )
         return LeafFailure(kind, type(error).__name__, message, traceback=str(error))
+    if kind is FailureKind.ENVIRONMENT:
+        message = (
+            f"A Ray node cannot set up the runtime environment ({' '.join(message.split())}): "
+            "correct SCYTHE_RAY_RUNTIME_ENV and start the worker again."
+        )
     return LeafFailure(kind, type(error).__name__, message)
 
 
@@ -102,7 +108,7 @@ def crash_failure(seen: Sighting) -> LeafFailure:
                 " while the kernel was short of memory: set memory aside for each leaf with "
                 "`resources=LeafResources(memory=…)`, or use a machine with more"
             )
-    return LeafFailure(kind, name, message, traceback, stats_of(seen))
+    return LeafFailure(kind, name, message, traceback, stats_of(seen), seen.log)
 
 
 def ended_itself(seen: Sighting) -> bool:
@@ -126,6 +132,7 @@ def timeout_failure(timeout: float, seen: Sighting, *, importing: bool) -> LeafF
             "the top level of its modules",
             clean_stacks(seen.trace),
             stats_of(seen),
+            seen.log,
         )
     return LeafFailure(
         FailureKind.TIMEOUT,
@@ -134,6 +141,7 @@ def timeout_failure(timeout: float, seen: Sighting, *, importing: bool) -> LeafF
         "ended; the traceback shows where it was",
         clean_stacks(seen.trace),
         stats_of(seen),
+        seen.log,
     )
 
 
@@ -155,6 +163,21 @@ def node_lost_failure(node: RayNode) -> LeafFailure:
         "NodeLost",
         f"the Ray node {node.name} of the leaf is gone (node id {node.node_id})",
         stats=LeafStats(node.host),
+    )
+
+
+def taken_failure(lost: LeafFailure, how: str) -> LeafFailure:
+    """Return the failure of a leaf whose node is gone because somebody took it away.
+
+    Args:
+        lost: The same, as if the node had died.
+        how: `preempted`, or `drained` (`ray drain-node`, or an autoscaler).
+    """
+    return replace(
+        lost,
+        kind=FailureKind.PREEMPTED,
+        type=f"Node{how.capitalize()}",
+        message=f"the Ray node of the leaf was {how}: {lost.message}",
     )
 
 

@@ -60,7 +60,7 @@ def open_executor(request: ExecutorRequest) -> RayExecutor:
         check_labels(request.labels, used, own=cluster.is_own)
         capacity = _capacity(request, settings, cluster, used)
         _log(cluster, nodes, used)
-        return RayExecutor(cluster, nodes, capacity, settings)
+        return RayExecutor(cluster, nodes, capacity, settings, request.host)
     except BaseException:
         cluster.close()
         raise
@@ -99,6 +99,8 @@ def _capacity(
         source=source,
         labels={**request.labels, **backed_labels(used)},
         place=f"Ray {cluster.version} at {cluster.address}, {how}",
+        places=cpus,
+        environment={} if cluster.is_own else {"SCYTHE_RAY_ADDRESS": cluster.address},
     )
 
 

@@ -383,8 +383,9 @@ def test_a_worker_that_is_killed_takes_its_cluster_with_it(
         main.communicate(timeout=20)
 
 
+@pytest.mark.parametrize("part", ["gcs_server", "raylet"])
 def test_a_worker_whose_own_cluster_dies_starts_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "local")
     with opened(slots=1) as harness:
@@ -395,7 +396,7 @@ def test_a_worker_whose_own_cluster_dies_starts_another(
             pids = await announced(tmp_path, 1)
             (tmp_path / "1.json").unlink()
             for child in psutil.Process().children():
-                if child.name() == "gcs_server":
+                if child.name() == part:
                     child.kill()
             assert pids != await announced(tmp_path, 1)  # it was sent again, to the new one
             hangs.cancel()

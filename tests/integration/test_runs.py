@@ -126,17 +126,15 @@ def test_failed_leaves_are_rows_and_are_counted(
     assert leaves["attempts"].tolist() == [1, 3, 3, 3, 2, 1]
 
 
-def test_what_leaves_print_is_in_their_logs_in_hatchet(start: Any) -> None:
-    run, _ = start(
-        [{"mode": "print", "text": "well"}, {"mode": "print", "text": "before the end", "size": 3}]
-    )
+def test_what_leaves_print_is_in_their_logs_in_hatchet(start: Any, app: Any) -> None:
+    run, _ = start([{"text": "well"}, {"text": "before the end", "size": 3}], runnable=app.say)
     run.wait(timeout=DEADLINE)
     leaves = frame(run, "leaves")
     assert leaves["gpus"].tolist() == ["", ""]
     assert (leaves["queue_seconds"] > 0).all()
     ids = level(leaves, "workflow_run_id")
-    assert _log_of(ids[0], 3) == ["leaf 0 says", "α\\x00", "well"]
-    assert _log_of(ids[1], 9) == ["leaf 1 says", "α\\x00", "before the end"] * 3
+    assert _log_of(ids[0], 3) == ["leaf 0 says", "é\\x00", "well"]
+    assert _log_of(ids[1], 9) == ["leaf 1 says", "é\\x00", "before the end"] * 3
 
 
 def _log_of(workflow_run_id: str, lines: int) -> list[str]:

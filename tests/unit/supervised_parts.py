@@ -40,6 +40,19 @@ def obedient(plan: PartPlan, mark: str, pipe: Connection) -> None:
         signal.pause()
 
 
+def placeless(plan: PartPlan, mark: str, pipe: Connection) -> None:
+    """Says after its start that the worker is to stop; the second one tells what it was given."""
+    leave_terminal()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    pipe.send(PartReady(2, environment={"PLACE": "there"}))
+    if plan.role == "leaf":
+        if note(plan, "starts") == 1:
+            sys.exit(3)
+        pipe.send(PartFailed(f"No place: {plan.environment}.", for_good=True))
+    while True:
+        signal.pause()
+
+
 def busy(plan: PartPlan, mark: str, pipe: Connection) -> None:
     """Has a leaf that never ends."""
     leave_terminal()

@@ -62,10 +62,6 @@ def work(spec: Work, tempdir: Path) -> Done:
             raise ValueError(f"attempt {attempt} of {spec.text}")
     if spec.mode == "odd error":
         raise ValueError("scythe-failure: QUJD\x00\n" + "é😀" * 5000 + spec.text)
-    if spec.mode == "print":
-        print(f"leaf {spec.sort_index} says\nα\x00\n{spec.text}")
-        if spec.size:
-            os._exit(spec.size)
     if spec.mode == "exit":
         raise SystemExit(9)
     if spec.mode == "wait":
@@ -82,6 +78,15 @@ def work(spec: Work, tempdir: Path) -> Done:
         name = spec.weather.read_text() if isinstance(spec.weather, Path) else ""
         done.report.write_text(f"report {spec.sort_index} {name}")
     return done
+
+
+@ExperimentRegistry.Register(retries=2)
+def say(spec: Work) -> Done:
+    """Print something; then end the process, if asked to."""
+    print(f"leaf {spec.sort_index} says\né\x00\n{spec.text}")
+    if spec.size:
+        os._exit(spec.size)
+    return Done()
 
 
 @ExperimentRegistry.Register(
