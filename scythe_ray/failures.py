@@ -39,6 +39,7 @@ _SIGNALS = {  # as faulthandler names them
     "Illegal instruction": signal.SIGILL,
 }
 _MESSAGE_CHARS = 2000
+_SETUP_CHARS = 400  # of what is mostly a traceback, the end
 _CURRENT = "Current thread"
 _ENVELOPE = "scythe_ray/remote.py"
 _LEAF = re.compile(r'File ".*[/\\]scythe[/\\](leaf|experiment)\.py"')
@@ -65,10 +66,12 @@ def failure_of(error: BaseException) -> LeafFailure:
         )
         return LeafFailure(kind, type(error).__name__, message, traceback=str(error))
     if kind is FailureKind.ENVIRONMENT:
+        said = " ".join(str(error).split())
         message = (
-            f"A Ray node cannot set up the runtime environment ({' '.join(message.split())}): "
-            "correct SCYTHE_RAY_RUNTIME_ENV and start the worker again."
+            f"A Ray node cannot set up the runtime environment (… {said[-_SETUP_CHARS:]}): correct "
+            "SCYTHE_RAY_RUNTIME_ENV and start the worker again."
         )
+        return LeafFailure(kind, type(error).__name__, message, traceback=str(error))
     return LeafFailure(kind, type(error).__name__, message)
 
 
