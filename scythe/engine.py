@@ -87,10 +87,15 @@ def check_engine() -> str:
 def shift_health_port(number: int) -> None:
     """Give one of several workers of a machine a port of its own for the SDK's health server.
 
+    It listens on loopback unless HATCHET_CLIENT_WORKER_HEALTHCHECK_BIND_ADDRESS says otherwise.
+
     Args:
         number: Added to HATCHET_CLIENT_WORKER_HEALTHCHECK_PORT (8001 where it is not set).
     """
-    client().config.healthcheck.port += number
+    server = client().config.healthcheck
+    server.port += number
+    if "bind_address" not in server.model_fields_set:
+        server.bind_address = "127.0.0.1"
 
 
 async def _version(hatchet: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from scythe_ray.discovery import answers
@@ -50,6 +50,7 @@ class Cluster:
     node_is_up: Callable[[], bool]
     temporary: str | None = None
     shipped: str | None = None
+    _draining: set[str] = field(default_factory=set[str], init=False, repr=False)
 
     def nodes(self) -> list[RayNode]:
         """Return the nodes that are alive. Blocks for a few seconds where the head is gone.
@@ -61,6 +62,8 @@ class Cluster:
             ConnectionError: Nothing answers at the head's address.
             RayError: The head does not answer, or is another one than before.
         """
+        table = self._table()
+        self._draining |= set(self.gcs.get_draining_nodes(timeout=_NODES_TIMEOUT))
         return [
             RayNode(
                 node_id=node_id.hex(),
@@ -68,17 +71,17 @@ class Cluster:
                 address=info.node_manager_address,
                 resources=dict(info.resources_total),
             )
-            for node_id, info in self._table().items()
+            for node_id, info in table.items()
             if info.state == _ALIVE
         ]
 
     def taken_nodes(self) -> dict[str, Taken]:
-        """Return the nodes that were taken away, and how. Blocks and raises as `nodes` does."""
-        return {
-            node_id.hex(): _TAKEN[info.death_info.reason]
-            for node_id, info in self._table().items()
-            if info.state != _ALIVE and info.death_info.reason in _TAKEN
-        }
+        """Return the nodes that are taken away, and how. Blocks and raises as `nodes` does."""
+        taken: dict[str, Taken] = dict.fromkeys(self._draining, "drained")
+        for node_id, info in self._table().items():
+            if info.death_info.reason in _TAKEN:
+                taken[node_id.hex()] = _TAKEN[info.death_info.reason]
+        return taken
 
     def _table(self) -> Mapping[Any, Any]:
         if not answers(self.address):  # Ray's client would wait for its whole timeout

@@ -97,6 +97,11 @@ class RayExecutor:
         await to_the_end(self._closing)
 
     @property
+    def cluster(self) -> Cluster:
+        """The cluster that it is attached to, or was last."""
+        return self._cluster
+
+    @property
     def _is_away(self) -> bool:
         """Whether a cluster is lost that others started: another worker may be better off."""
         return not (self._attached.is_set() or self._cluster.is_own)

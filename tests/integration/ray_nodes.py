@@ -1,4 +1,6 @@
-"""A Ray cluster of two nodes on this machine that a test attaches to. It ends with its input."""
+"""A Ray cluster of two nodes on this machine that a test attaches to. It ends with its input.
+
+Each line of that adds a node that has what the line names."""
 
 from __future__ import annotations
 
@@ -16,5 +18,7 @@ if __name__ == "__main__":
     )
     other = cluster.add_node(num_cpus=1, num_gpus=1, resources={"license": 1}, **common)
     print(json.dumps({"address": cluster.address, "other": other.node_id}), flush=True)
-    sys.stdin.read()
+    for line in sys.stdin:
+        added = cluster.add_node(num_cpus=1, resources={line.strip(): 1}, **common)
+        print(json.dumps(added.node_id), flush=True)
     cluster.shutdown()

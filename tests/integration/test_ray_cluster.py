@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -28,7 +29,7 @@ from scythe.errors import ExecutorError, ExecutorUnavailable, LeafFailed, Worker
 from scythe.executor import ExecutorRequest
 from scythe.locate import code_ref
 from scythe.outcomes import FailureKind, LeafCall, LeafResources, StoreConfig
-from scythe_ray.discovery import answers, raylets_here
+from scythe_ray.discovery import answers, gcs_client, raylets_here
 from scythe_ray.executor import RayExecutor
 from scythe_ray.plugin import open_executor
 
@@ -39,6 +40,7 @@ import ray_experiments  # noqa: E402
 
 T = TypeVar("T")
 LICENSE = LeafResources(custom={"license": 1})
+PREEMPTION = 2  # in Ray's DrainNodeReason
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
@@ -49,6 +51,22 @@ class Nodes:
     address: str
     other: str  # the node that is not the head
     token: Path
+    process: subprocess.Popen[bytes]
+
+    def add(self, resource: str) -> str:
+        """Add a node that has this resource; return its id."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{resource}\n".encode())
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+def kill_node(node_id: str) -> None:
+    for process in psutil.process_iter(["name", "cmdline"]):
+        line = process.info["cmdline"] or []
+        if process.info["name"] == "raylet" and any(node_id in part for part in line):
+            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +98,7 @@ def nodes() -> Iterator[Nodes]:
         assert process.stdout is not None
         try:
             found = json.loads(process.stdout.readline())
-            yield Nodes(found["address"], found["other"], token)
+            yield Nodes(found["address"], found["other"], token, process)
         finally:
             family = psutil.Process(process.pid).children(recursive=True)
             process.communicate(timeout=60)
@@ -411,6 +429,21 @@ def test_a_worker_whose_own_cluster_dies_starts_another(
     ]
 
 
+def test_memory_that_runs_out_is_said_with_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "local")
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")  # more is in use already
+    with opened(slots=1) as harness:
+        with pytest.raises(LeafFailed) as caught:
+            harness.do(harness.executor.run(call("hang", tmp_path, 1)))
+        failure = caught.value.failure
+        assert failure.kind is FailureKind.OUT_OF_MEMORY
+        assert re.search(r"[\d.]+GB of [\d.]+GB in use, [\d.]+GB of it by", failure.message)
+        # The leaf may have been ended before it could say so, but it was tried once.
+        assert failure.stats.pid == 0 or not is_alive(failure.stats.pid)
+
+
 def _listens_elsewhere(family: list[psutil.Process]) -> list[str]:
     """Return the sockets that can be reached from other machines."""
     return [
@@ -431,6 +464,42 @@ def _gone(family: list[psutil.Process], within: float) -> list[str]:
     return []
 
 
+@pytest.mark.parametrize(
+    ("deadline", "kind"), [(0.0, "NodeDrained"), (0.1, "NodePreempted")], ids=str
+)
+def test_a_node_that_is_taken_away_is_told_apart_from_one_that_died(
+    attached: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadline: float, kind: str
+) -> None:
+    """By `ray drain-node` as a cloud's spot handler calls it, with and without a deadline."""
+    monkeypatch.setenv("SCYTHE_RAY_SYSTEM_RETRIES", "0")
+    spot = attached.add("spot")
+    with opened() as harness:
+        cluster_gcs = gcs_client(attached.address)
+
+        async def lose() -> ExecutorError:
+            hangs = call("hang", tmp_path, 1, resources=LeafResources(custom={"spot": 1}))
+            task = asyncio.ensure_future(harness.executor.run(hangs))
+            await announced(tmp_path, 1)
+            ends = int(1000 * (time.time() + deadline)) if deadline else 0
+            accepted, why = cluster_gcs.drain_node(spot, PREEMPTION, "the price went up", ends)
+            assert accepted, why
+            while time.time() * 1000 <= ends or spot not in seen_draining(harness):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)  # another process brings it about
+            kill_node(spot)
+            with pytest.raises(ExecutorUnavailable) as caught:
+                await task
+            return caught.value
+
+        failure = harness.do(lose(), within=60).failure
+        assert (failure.kind, failure.type) == (FailureKind.PREEMPTED, kind)
+        assert spot in failure.message
+
+
+def seen_draining(harness: Harness) -> set[str]:
+    """Return the nodes of which the executor knows that they are to go."""
+    return set(harness.executor.cluster.taken_nodes())
+
+
 # --- the last test: it takes a node away ---------------------------------------------------------
 
 
@@ -444,11 +513,7 @@ def test_a_node_that_is_lost(
             hangs = call("hang", tmp_path, 1, resources=LICENSE)
             task = asyncio.ensure_future(harness.executor.run(hangs))
             await announced(tmp_path, 1)
-            for process in psutil.process_iter(["name", "cmdline"]):
-                if process.info["name"] == "raylet" and any(
-                    attached.other in part for part in process.info["cmdline"]
-                ):
-                    process.kill()
+            kill_node(attached.other)
             with pytest.raises(ExecutorUnavailable) as caught:
                 await task
             return caught.value

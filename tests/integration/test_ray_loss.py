@@ -30,6 +30,7 @@ from scythe.errors import (
 )
 from scythe.executor import ExecutorRequest
 from scythe.outcomes import FailureKind
+from scythe_ray import driver as scythe_ray_driver
 from scythe_ray import nodes as scythe_ray_nodes
 from scythe_ray.executor import RayExecutor
 from scythe_ray.plugin import open_executor
@@ -139,7 +140,9 @@ def opened(worker: Watched) -> Iterator[tuple[RayExecutor, Callable[..., Any]]]:
             do(executor.aclose())
 
 
-async def lose(executor: RayExecutor, folder: Path, end: Callable[[], None]) -> ExecutorError:
+async def lose(
+    executor: RayExecutor, folder: Path, end: Callable[[], None], *, may_be_left: bool = False
+) -> ExecutorError:
     """Run a leaf, end what it needs, and return how it fails."""
     task = asyncio.ensure_future(executor.run(call("hang", folder, 1)))
     pids = await announced(folder, 1)
@@ -147,7 +150,7 @@ async def lose(executor: RayExecutor, folder: Path, end: Callable[[], None]) -> 
     with pytest.raises((ExecutorUnavailable, LeafFailed)) as caught:
         await task
     deadline = time.monotonic() + 20
-    while any(is_alive(pid) for pid in pids.values()):
+    while not may_be_left and any(is_alive(pid) for pid in pids.values()):
         assert time.monotonic() < deadline, "something of the leaf is left"
         await asyncio.sleep(0.1)
     return caught.value
@@ -222,3 +225,22 @@ def test_what_is_wrong_with_a_head_is_said_in_time(
     with pytest.raises(PlaceAwayError, match="This machine is no node of the Ray cluster"):
         open_executor(ExecutorRequest())
     assert time.monotonic() - began < 40
+
+
+def test_a_head_that_hangs_keeps_neither_leaf_nor_worker(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one behind a cut network does; where Ray cannot disconnect, a new process must attach."""
+    monkeypatch.setattr(scythe_ray_driver, "_LEAVE_TIMEOUT", 2.0)
+    worker = Watched()
+    with opened(worker) as (executor, do):
+        (gcs,) = head.processes("gcs_server")
+        failure = do(lose(executor, tmp_path, gcs.suspend, may_be_left=True), within=30).failure
+        assert failure.kind is FailureKind.CLUSTER_LOST
+        do(until(lambda: len(worker.asked) == 2))
+        assert worker.asked[0] is False
+        assert worker.asked[1][0] == "anew"
+        assert head.address in worker.asked[1][1]
+        gcs.resume()
+        do(until(lambda: worker.asked[2:] == [True]))
+        do(executor.run(call()))

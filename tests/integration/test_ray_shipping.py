@@ -121,7 +121,7 @@ sys.stdout.buffer.write(pickle.dumps(load_outcome(data)))
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, timeout=60, check=True, cwd=tmp_path
     )
-    failure = pickle.loads(done.stdout)  # noqa: S301 - of our own process
+    failure = pickle.loads(done.stdout)
     assert failure.kind == "environment_setup"
     assert missing in failure.message
     assert """SCYTHE_RAY_RUNTIME_ENV='{"working_dir": "."}'""" in failure.message
