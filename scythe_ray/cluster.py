@@ -36,6 +36,7 @@ class Cluster:
         node_is_up: Whether the node's process still runs.
         temporary: A folder for the files of leaves, which goes with the cluster.
         shipped: The folder of this machine that the nodes have a copy of.
+        draining: Nodes that were seen to be on their way out.
     """
 
     address: str
@@ -50,7 +51,7 @@ class Cluster:
     node_is_up: Callable[[], bool]
     temporary: str | None = None
     shipped: str | None = None
-    _draining: set[str] = field(default_factory=set[str], init=False, repr=False)
+    draining: set[str] = field(default_factory=set[str], init=False, repr=False)
 
     def nodes(self) -> list[RayNode]:
         """Return the nodes that are alive. Blocks for a few seconds where the head is gone.
@@ -63,7 +64,7 @@ class Cluster:
             RayError: The head does not answer, or is another one than before.
         """
         table = self._table()
-        self._draining |= set(self.gcs.get_draining_nodes(timeout=_NODES_TIMEOUT))
+        self.draining |= set(self.gcs.get_draining_nodes(timeout=_NODES_TIMEOUT))
         return [
             RayNode(
                 node_id=node_id.hex(),
@@ -77,7 +78,7 @@ class Cluster:
 
     def taken_nodes(self) -> dict[str, Taken]:
         """Return the nodes that are taken away, and how. Blocks and raises as `nodes` does."""
-        taken: dict[str, Taken] = dict.fromkeys(self._draining, "drained")
+        taken: dict[str, Taken] = dict.fromkeys(self.draining, "drained")
         for node_id, info in self._table().items():
             if info.death_info.reason in _TAKEN:
                 taken[node_id.hex()] = _TAKEN[info.death_info.reason]

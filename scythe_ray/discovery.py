@@ -219,7 +219,13 @@ def probe(address: str, timeout: float) -> Head:
             f"RAY_AUTH_TOKEN_PATH, and set {AUTH_MODE}=token; or set SCYTHE_RAY_ADDRESS=local for "
             "a cluster of this worker's own."
         ) from error
-    except (TimeoutError, exceptions.RayError, RuntimeError, ValueError) as error:
+    except TimeoutError as error:
+        raise PlaceAwayError(
+            f"{address} takes connections but does not answer as a Ray head within {timeout:g} s: "
+            "either the head hangs or is cut off, or the port is another one's (use that of the "
+            f"head itself, mostly {DEFAULT_PORT}, not the dashboard's 8265 or Ray Client's 10001)."
+        ) from error
+    except (exceptions.RayError, RuntimeError, ValueError) as error:
         raise PlaceAwayError(
             f"{address} takes connections but does not answer as a Ray head ({error}): use the "
             f"port of the head itself (mostly {DEFAULT_PORT}), not the dashboard's 8265 or Ray "

@@ -94,7 +94,8 @@ class Session:
         await self._controls.close()
 
     def _submit(self, call: LeafCall, demand: Demand, able: list[str]) -> Attempt:
-        stays = self._scope == "node" and self._here in able
+        is_draining = self._here in self._cluster.draining  # Ray gives it nothing new
+        stays = self._scope == "node" and self._here in able and not is_draining
         nodes = [self._here] if stays else able
         self._controls.prepare(nodes)
         token = next(self._tokens)

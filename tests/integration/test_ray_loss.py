@@ -103,27 +103,34 @@ class Head:
         psutil.wait_procs(members, timeout=10)
 
 
-@pytest.fixture
-def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
-    for name in list(os.environ):
-        if name.startswith(("SCYTHE_RAY_", "RAY_")):
-            monkeypatch.delenv(name)
-    with tempfile.TemporaryDirectory(
-        prefix="sl-", dir="/tmp", ignore_cleanup_errors=True
-    ) as folder:
+@pytest.fixture(scope="module")
+def only_head() -> Iterator[Head]:
+    with tempfile.TemporaryDirectory(prefix="sl-", ignore_cleanup_errors=True) as folder:
         (Path(folder) / "token").write_text(secrets.token_hex(32))
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         head = Head(Path(folder), port)
-        monkeypatch.setenv("SCYTHE_RAY_ADDRESS", head.address)
-        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(head.folder / "token"))
-        monkeypatch.setattr(scythe_ray_nodes, "_PATIENCE", 2.0)
-        head.start()
         try:
             yield head
         finally:
             for member in head.processes():
                 member.kill()
+
+
+@pytest.fixture
+def head(only_head: Head, monkeypatch: pytest.MonkeyPatch) -> Head:
+    """The head, started again if a test has ended it."""
+    for name in list(os.environ):
+        if name.startswith(("SCYTHE_RAY_", "RAY_")):
+            monkeypatch.delenv(name)
+    if len(only_head.processes("gcs_server", "raylet")) < 2:
+        for member in only_head.processes():
+            member.kill()
+        only_head.start()
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", only_head.address)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(only_head.folder / "token"))
+    monkeypatch.setattr(scythe_ray_nodes, "_PATIENCE", 2.0)
+    return only_head
 
 
 @contextmanager
@@ -162,21 +169,6 @@ async def until(condition: Callable[[], bool], within: float = 40.0) -> None:
             await asyncio.sleep(0.1)
 
 
-def test_a_lost_head_gives_the_leaves_back_and_is_attached_to_again(
-    head: Head, tmp_path: Path
-) -> None:
-    worker = Watched()
-    with opened(worker) as (executor, do):
-        assert executor.capacity.environment == {"SCYTHE_RAY_ADDRESS": head.address}
-        failure = do(lose(executor, tmp_path, head.kill)).failure
-        assert failure.kind is FailureKind.CLUSTER_LOST
-        assert not failure.kind.is_final
-        assert worker.asked == [False]
-        head.start()
-        do(until(lambda: worker.asked == [False, True]))
-        do(executor.run(call()))
-
-
 def test_a_lost_head_ends_a_worker_that_is_to_stop_then(
     head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,11 +186,16 @@ def test_a_lost_head_ends_a_worker_that_is_to_stop_then(
         assert caught.value.failure.kind is FailureKind.CLUSTER_LOST
 
 
-def test_a_node_of_this_machine_that_died_is_noticed_at_once(head: Head, tmp_path: Path) -> None:
+def test_a_node_that_died_gives_its_leaves_back_and_is_attached_to_again(
+    head: Head, tmp_path: Path
+) -> None:
+    """The head is there all the time: it is the process of the node that is watched."""
     worker = Watched()
     with opened(worker) as (executor, do):
+        assert executor.capacity.environment == {"SCYTHE_RAY_ADDRESS": head.address}
         failure = do(lose(executor, tmp_path, lambda: head.kill("raylet")), within=30).failure
         assert failure.kind in (FailureKind.CLUSTER_LOST, FailureKind.NODE_LOST)
+        assert not failure.kind.is_final
         do(until(lambda: worker.asked == [False]))
         head.kill()
         head.start()

@@ -10,6 +10,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from scythe.part_host import PartHost
 from scythe.part_process import leave_terminal
 from scythe.parts import PartFailed, PartPlan, PartReady, PartStopping
 from scythe.processes import MARK
@@ -36,6 +37,17 @@ def obedient(plan: PartPlan, mark: str, pipe: Connection) -> None:
     (folder_of(plan) / f"{plan.role}-child-{child.pid}").touch()
     note(plan, "starts")
     pipe.send(PartReady(2, "tests"))
+    while True:
+        signal.pause()
+
+
+def replaced(plan: PartPlan, mark: str, pipe: Connection) -> None:
+    """Asks, as an executor may, for a process in its place; more often than a part may die."""
+    leave_terminal()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    pipe.send(PartReady(2))
+    if note(plan, "starts") <= 4:
+        PartHost(pipe.send).start_anew("Ray does not let go.")
     while True:
         signal.pause()
 

@@ -137,6 +137,18 @@ def test_a_part_that_keeps_dying_is_given_up(
     assert all(map(is_gone, children_of(tmp_path))), "the other part is stopped too"
 
 
+def test_a_part_that_asks_for_it_is_started_anew_however_often(
+    plans: list[PartPlan], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = Running(plans[:1], entries.replaced)
+    starts = tmp_path / "leaf-starts"
+    wait_until(lambda: starts.exists() and len(starts.read_text().splitlines()) == 5, "five starts")
+    running.supervisor.stop()
+    running.finish()
+    assert running.error is None
+    assert "Ray does not let go." in caplog.text
+
+
 def test_a_part_that_has_no_place_any_more_ends_the_worker(
     plans: list[PartPlan], tmp_path: Path
 ) -> None:
