@@ -46,7 +46,7 @@ class Sighting:
         pid: The process.
         elapsed: Seconds since it began to import, or to run.
         trace: Stacks that the process left.
-        out_of_memory: Whether the kernel ended processes for lack of memory in the meantime.
+        memory: The node's memory in use, where the kernel ended processes for lack of it.
         left: Processes that could not be ended.
         log: What the leaf had printed.
     """
@@ -56,7 +56,7 @@ class Sighting:
     pid: int
     elapsed: float
     trace: str = ""
-    out_of_memory: bool = False
+    memory: str = ""
     left: tuple[int, ...] = ()
     log: str = ""
 
@@ -107,7 +107,9 @@ class NodeControl:
             if entry.token == token:
                 left = end_tree([], 0, mark=entry.mark)
                 kills, self._oom_kills = self._oom_kills, oom_kills()
-                seen = self._sighting("ended", entry, left, self._oom_kills > kills)
+                seen = self._sighting("ended", entry, left)
+                if self._oom_kills > kills:
+                    seen = replace(seen, memory=_memory_in_use())
                 self._remove(entry)
                 return seen
         return None
@@ -168,7 +170,6 @@ class NodeControl:
         state: Literal["running", "ended", "done"],
         entry: Entry,
         left: list[int] | None = None,
-        out_of_memory: bool = False,
     ) -> Sighting:
         return Sighting(
             state=state,
@@ -176,7 +177,6 @@ class NodeControl:
             pid=entry.pid,
             elapsed=entry.elapsed,
             trace=self._trace(entry.pid),
-            out_of_memory=out_of_memory,
             left=tuple(left or ()),
             log=read_log(self._path(entry.pid, LOG)),
         )
@@ -208,6 +208,13 @@ class NodeControl:
 
     def _path(self, pid: int, suffix: str) -> Path:
         return self._folder / f"{pid}{suffix}"
+
+
+def _memory_in_use() -> str:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return f"{memory.used / 1e9:.2f} GB of {memory.total / 1e9:.2f} GB"
 
 
 @contextmanager

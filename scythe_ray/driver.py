@@ -35,6 +35,7 @@ def connect(timeout: float, **options: Any) -> dict[str, Any]:
         return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
 
     _apply_loopback()
+    _never_connect_unasked()
     if threading.current_thread() is threading.main_thread():
         with _deadline(timeout), _own_signal_handlers():
             context = init()
@@ -77,6 +78,15 @@ def _apply_loopback() -> None:
     constants: Any = ray_constants
     if os.environ.get(LOOPBACK_ONLY) in ("0", "1") and hasattr(constants, "ENABLE_RAY_CLUSTER"):
         constants.ENABLE_RAY_CLUSTER = os.environ[LOOPBACK_ONLY] == "1"
+
+
+def _never_connect_unasked() -> None:
+    """Keep Ray from starting a cluster, or taking any, when it is used after the head was lost."""
+    from ray._private import auto_init_hook
+
+    hook: Any = auto_init_hook
+    if hasattr(hook, "enable_auto_connect"):
+        hook.enable_auto_connect = False
 
 
 def _silence() -> None:

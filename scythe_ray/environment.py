@@ -17,8 +17,6 @@ _ALWAYS = {
     # With `uv run`, Ray would zip the working directory and start its workers by `uv run` as well.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_DEDUP_LOGS": "0",
-    # Without a connection, after a lost head, Ray would start a cluster by itself.
-    "RAY_ENABLE_AUTO_CONNECT": "0",
     # A leaf that was cancelled has a result that nobody awaits: no reason for an error message.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }

@@ -84,6 +84,8 @@ class RayExecutor:
                 else:
                     await asyncio.sleep(min(_LONGEST_BACKOFF, _BACKOFF * 2**losses))
                     losses += 1
+                    if self._is_away:  # by now it is clear that all of it is lost
+                        raise _for_good(loss) from None
                 continue
             if isinstance(outcome, LeafFailure):
                 raise LeafFailed(outcome)

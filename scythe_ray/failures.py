@@ -105,11 +105,12 @@ def crash_failure(seen: Sighting) -> LeafFailure:
         traceback = clean_stacks(seen.trace)
     else:
         name, message = "Killed", "killed by signal 9 (SIGKILL), as it ended without a trace"
-        if seen.out_of_memory:
+        if seen.memory:
             kind = FailureKind.OUT_OF_MEMORY
             message += (
-                " while the kernel was short of memory: set memory aside for each leaf with "
-                "`resources=LeafResources(memory=…)`, or use a machine with more"
+                f" while the kernel was short of memory ({seen.memory} of the node in use after "
+                "it): set memory aside for each leaf with `resources=LeafResources(memory=…)`, or "
+                "use a machine with more"
             )
     return LeafFailure(kind, name, message, traceback, stats_of(seen), seen.log)
 

@@ -204,8 +204,10 @@ def test_a_node_of_a_running_cluster(
         assert found["hatchet"] is False
         assert found["cwd"] == str(tmp_path)  # the cluster was started elsewhere
         # What this node does not have is looked for on the others.
-        found = harness.where(labels={"has_gpu": "yes"})
+        result = harness.do(harness.executor.run(call(labels={"has_gpu": "yes"})))
+        found = json.loads(json.loads(result.scalars)["text"])
         assert (found["node"], found["cuda"]) == (attached.other, "0")
+        assert result.stats.gpus == "0"
     assert answers(attached.address)  # it is not shut down with the worker
     assert "RAY_AUTH_MODE" not in os.environ
 

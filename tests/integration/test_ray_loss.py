@@ -184,6 +184,10 @@ def test_a_lost_head_ends_a_worker_that_is_to_stop_then(
         with pytest.raises(ExecutorUnavailable) as caught:  # one that came in the meantime
             do(executor.run(call()), within=5)
         assert caught.value.failure.kind is FailureKind.CLUSTER_LOST
+        import ray
+
+        with pytest.raises(ray.exceptions.RaySystemError):
+            ray.put(1)  # it would start a cluster by itself
 
 
 def test_a_node_that_died_gives_its_leaves_back_and_is_attached_to_again(
