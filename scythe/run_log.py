@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 _MESSAGE_CHARS = 8_000  # the engine takes 10,000
 _SINGLE_LINES = 20  # so many lines are messages of their own, more are sent together
-_PER_SECOND = 50.0  # messages; each is a request to the engine and a row in its database
+_PER_SECOND = 100.0  # messages; each is a request to the engine and a row in its database
 _BURST = 500.0  # the SDK keeps 1,000 that are not sent yet
 _SAY_AGAIN = 60.0
 logger = logging.getLogger("scythe.worker")
