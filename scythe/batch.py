@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from scythe.journal import Journal, Part, read_lines
 from scythe.layout import RunLayout
 from scythe.leaf import LeafRunner
 from scythe.leaf_failure import failure_of
+from scythe.leaf_log import LeafLog, shortened
 from scythe.leaf_meter import LeafMeter
 from scythe.locate import find_experiment
 from scythe.messages import LeafRecord
@@ -29,23 +31,36 @@ _PART_LEAVES = 20_000
 _LONG = 0.1  # seconds
 
 
-def run_batch(
-    call: LeafCall, batch: Batch, journal: Path, parent_folder: str, between: Callable[[], None]
-) -> BatchResult | LeafFailure:
+@dataclass(frozen=True, slots=True)
+class BatchPlace:
+    """What the process has for a batch.
+
+    Attributes:
+        journal: Where the journal is written; it is removed at the end.
+        folder: Where the leaves' `tempdir`s are made.
+        log: What takes what they print; it is open.
+        between: Called after each try of a leaf, to make the process as it was.
+    """
+
+    journal: Path
+    folder: str
+    log: LeafLog
+    between: Callable[[], None]
+
+
+def run_batch(call: LeafCall, batch: Batch, place: BatchPlace) -> BatchResult | LeafFailure:
     """Run the leaves of a batch that are not over. Never raises.
 
     Args:
         call: What the leaves have in common.
         batch: The leaves.
-        journal: Where the journal is written; it is removed at the end.
-        parent_folder: Where the leaves' `tempdir`s are made.
-        between: Called after each try of a leaf, to make the process as it was.
+        place: What the process has for them.
     """
     meter = LeafMeter()
     try:
-        runner = LeafRunner(call, find_experiment(call.code), meter, parent_folder, _LEAF_BYTES)
-        with Journal(journal, batch.journal) as writer:
-            return _BatchRun(call, batch, writer).run(runner, between)
+        runner = LeafRunner(call, find_experiment(call.code), meter, place.folder, _LEAF_BYTES)
+        with Journal(place.journal, batch.journal) as writer:
+            return _BatchRun(call, batch, writer).run(runner, place)
     except BaseException as error:  # noqa: BLE001 - it is the outcome
         return failure_of(error, meter)
     finally:
@@ -60,12 +75,13 @@ class _BatchRun:
         self._specs = read_rows(call.store, batch.specs, range(*batch.rows))
         self._parts, self._records = read_lines(batch.journal)
         self._bytes = 0
+        self._log = ""
 
-    def run(self, runner: LeafRunner, between: Callable[[], None]) -> BatchResult:
+    def run(self, runner: LeafRunner, place: BatchPlace) -> BatchResult:
         first = self._stored + len(self._records)
         for number, (text, sort_index) in enumerate(self._leaves(first), first):
             attempt = self._batch.attempt if number == first else 1
-            record = self._run_tries(runner, text, (number, sort_index, attempt), between)
+            record = self._run_tries(runner, text, (number, sort_index, attempt), place)
             self._journal.add(record)
             self._records.append(record)
             self._bytes += _size(record)
@@ -85,11 +101,11 @@ class _BatchRun:
         self,
         runner: LeafRunner,
         text: str,
-        place: tuple[int, int, int],
-        between: Callable[[], None],
+        which: tuple[int, int, int],
+        place: BatchPlace,
     ) -> LeafRecord:
         """Run a leaf until a try ends well, or none can help any more."""
-        number, sort_index, attempt = place
+        number, sort_index, attempt = which
         # Files of leaves are named after this id, so each leaf of a batch has its own.
         run_id = leaf_run_id(self._call, self._batch.rows[0] + number)
         while True:
@@ -97,9 +113,10 @@ class _BatchRun:
             outcome = runner.run(text, f"{sort_index:08d}-{run_id}", run_id)
             if outcome.stats.seconds > _LONG:
                 self._journal.begin()  # what follows is not the leaf's time
-            between()
-            failed = isinstance(outcome, LeafFailure)
-            if not failed or attempt >= self._batch.tries or outcome.kind.is_final:
+            place.between()
+            outcome = place.log.added_to(outcome)
+            may_help = isinstance(outcome, LeafFailure) and not outcome.kind.is_final
+            if not may_help or attempt >= self._batch.tries:
                 return LeafRecord(outcome, attempt, run_id)
             attempt += 1
 
@@ -126,10 +143,17 @@ class _BatchRun:
             queued=self._batch.queued,
             root_workflow_run_id=self._call.root_workflow_run_id,
         )
+        self._collect_logs(specs)
         tables = node_tables(leaves, open_store(self._call.store))
         failed = tables[ERRORS].num_rows
         seconds = sum(record.outcome.stats.seconds for record in self._records)
         return write_pack(tables), Part(f"{start:08d}", len(rows), failed, seconds)
+
+    def _collect_logs(self, specs: pa.Table) -> None:
+        printed = [i for i, record in enumerate(self._records) if record.outcome.log]
+        numbers = sort_indices(specs) if printed else []
+        logs = [f"Leaf {numbers[i]}:\n{self._records[i].outcome.log}" for i in printed]
+        self._log = shortened("\n".join([self._log, *logs] if self._log else logs))
 
     def _result(self) -> BatchResult:
         packs: list[bytes | str] = [part.key for part in self._parts]
@@ -147,6 +171,7 @@ class _BatchRun:
             n_leaves=sum(part.n_leaves for part in parts),
             n_failed=sum(part.n_failed for part in parts),
             seconds=sum(part.seconds for part in parts),
+            log=self._log,
         )
 
     def _key(self, name: str) -> str:

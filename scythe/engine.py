@@ -9,8 +9,6 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from multiprocessing.process import BaseProcess
-from queue import Empty
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -88,10 +86,15 @@ def check_engine() -> str:
 def shift_health_port(number: int) -> None:
     """Give one of several workers of a machine a port of its own for the SDK's health server.
 
+    It listens on loopback unless HATCHET_CLIENT_WORKER_HEALTHCHECK_BIND_ADDRESS says otherwise.
+
     Args:
         number: Added to HATCHET_CLIENT_WORKER_HEALTHCHECK_PORT (8001 where it is not set).
     """
-    client().config.healthcheck.port += number
+    server = client().config.healthcheck
+    server.port += number
+    if "bind_address" not in server.model_fields_set:
+        server.bind_address = "127.0.0.1"
 
 
 async def _version(hatchet: Any) -> str | None:
@@ -275,21 +278,6 @@ def make_worker(
         )
 
 
-def listener_of(worker: Any) -> BaseProcess | None:
-    """Return the process through which the SDK talks to the engine, once it was started."""
-    return worker._action_listener_process  # noqa: SLF001 - the public name only warns
-
-
-def registered_id(worker: Any) -> str | None:
-    """Return the engine's id of the worker, or None until the engine knows it."""
-    waiting = worker._worker_id_queue  # noqa: SLF001 - nothing public tells before a task does
-    with suppress(Empty):
-        found = str(waiting.get_nowait())
-        waiting.put(found)  # stopping takes it out
-        return found
-    return None
-
-
 def update_labels(worker: Any, worker_id: str, labels: Mapping[str, str]) -> None:
     """Give a running worker other labels. Those that are left out stay as they are.
 
@@ -301,13 +289,3 @@ def update_labels(worker: Any, worker_id: str, labels: Mapping[str, str]) -> Non
     changed = [WorkerLabel(key=name, value=value) for name, value in labels.items()]
     with _engine_explained():  # public only in a task's context, and without labels comes no task
         worker._client.dispatcher.upsert_worker_labels(worker_id, changed)  # noqa: SLF001
-
-
-def evict_nodes(worker: Any) -> None:
-    """Give the durable tasks that wait in a stopping worker back to the engine, once more.
-
-    The engine may hand such a task to the same worker again before it has noticed the pause.
-    """
-    loop, runner = worker._loop, worker._action_runner  # noqa: SLF001 - nothing public does it
-    if loop is not None and runner is not None and loop.is_running():
-        asyncio.run_coroutine_threadsafe(runner.evict_all_waiting_durable_runs(), loop)

@@ -23,6 +23,7 @@
     │   ├── ScalarInDataframesError
     │   └── ResultFileRefsInDataframesError
     ├── WorkerStartError          a worker cannot start; the sentence says what to do
+    │   ├── PlaceAwayError        the place where its leaves run is not there now
     │   └── WorkerExit            a worker did not start, or gave up; ends a script with one line
     ├── ExecutorError
     │   ├── LeafFailed            the user's code failed
@@ -211,6 +212,10 @@ class ResultFileRefsInDataframesError(OutputError):
 
 class WorkerStartError(ScytheError):
     """A worker cannot start; the message says what to do."""
+
+
+class PlaceAwayError(WorkerStartError):
+    """The place where leaves run is not there now; it may come back."""
 
 
 class WorkerExit(WorkerStartError, SystemExit):  # noqa: N818 - it is one of Python's exits

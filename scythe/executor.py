@@ -20,6 +20,35 @@ from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafReply, LeafS
 ENTRY_POINT_GROUP = "scythe.executors"
 
 
+class Host(Protocol):
+    """The worker, as its executor sees it. Nothing here blocks, and any thread may call it."""
+
+    def offer(self, *, taking: bool) -> None:
+        """Let the engine give this worker leaves, or none for the time being."""
+        ...
+
+    def leave(self, message: str) -> None:
+        """Stop the worker as a whole, with this sentence: its leaves have no place any more."""
+        ...
+
+    def start_anew(self, message: str) -> None:
+        """Start this part of the worker again in another process; this sentence says why."""
+        ...
+
+
+class NoHost:
+    """In place of a worker, for an executor that is used by itself."""
+
+    def offer(self, *, taking: bool) -> None:
+        """Do nothing."""
+
+    def leave(self, message: str) -> None:
+        """Do nothing."""
+
+    def start_anew(self, message: str) -> None:
+        """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutorRequest:
     """What a worker asks of its executor.
@@ -33,6 +62,7 @@ class ExecutorRequest:
         leaf_class: The one that this executor is opened for; None for all leaves.
         shared: What the executor of the worker's first leaf process said in `Capacity.shared`;
             empty in that process.
+        host: The worker.
     """
 
     slots: int | None = None
@@ -41,6 +71,7 @@ class ExecutorRequest:
     classes: tuple[LeafClass, ...] = ()
     leaf_class: LeafClass | None = None
     shared: dict[str, str] = field(default_factory=dict[str, str])
+    host: Host = field(default_factory=NoHost, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +86,8 @@ class Capacity:
         cpus: CPUs that leaves of all classes may hold together, None where that is no concern.
         shared: What the worker's other processes need to run leaves in the same place.
         is_own: Whether the place ends when this executor is closed.
+        environment: Variables by which a process that takes this one's place finds it again.
+        places: Leaves of one CPU that really run at one time; 0 for as many as slots.
     """
 
     slots: int
@@ -64,6 +97,8 @@ class Capacity:
     cpus: float | None = None
     shared: dict[str, str] = field(default_factory=dict[str, str])
     is_own: bool = False
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+    places: int = 0
 
 
 @runtime_checkable

@@ -173,7 +173,7 @@ def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     stats = [record.outcome.stats for record in leaves.records]
-    count = len(leaves.records)
+    count, seconds = len(leaves.records), pa.float64()
     levels = [
         n for n in ("experiment_id", SORT_INDEX, "workflow_run_id") if n in index.column_names
     ]
@@ -190,12 +190,20 @@ def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
         "queued": _times([leaves.queued] * count),
         "started": _times([item.started for item in stats]),
         "finished": _times([item.finished for item in stats]),
-        "seconds": pa.array([item.seconds for item in stats], pa.float64()),
+        "queue_seconds": pa.array(
+            [_waited(leaves.queued, item.started) for item in stats], seconds
+        ),
+        "seconds": pa.array([item.seconds for item in stats], seconds),
         "peak_rss": pa.array([item.peak_rss for item in stats], pa.int64()),
         "node": pa.array([item.node for item in stats], pa.string()),
         "pid": pa.array([item.pid for item in stats], pa.int64()),
+        "gpus": pa.array([item.gpus for item in stats], pa.string()),
     }
     return _with_order(with_pandas_index(pa.table(columns), levels), leaves.rows)
+
+
+def _waited(queued: float, started: float) -> float | None:
+    return max(0.0, started - queued) if started else None
 
 
 def _times(seconds: Sequence[float]) -> pa.Array:

@@ -126,8 +126,10 @@ def write_line(record: LeafRecord) -> bytes:
     place = (
         f'{{"a":{record.attempts},"i":{_quoted(record.workflow_run_id or "")},'
         f'"s":[{_node(stats.node)},{stats.pid},{stats.started!r},{stats.finished!r},'
-        f"{stats.peak_rss}]"
+        f"{stats.peak_rss},{_node(stats.gpus)}]"
     )
+    if outcome.log:
+        place += f',"l":{json.dumps(outcome.log)}'
     if isinstance(outcome, LeafResult):
         line = f'{place},"o":{outcome.scalars}'
         if outcome.files:
@@ -163,7 +165,9 @@ def _read_line(line: bytes) -> LeafRecord:
     stats = LeafStats(*values["s"])
     if "e" in values:
         kind, *texts = values["e"]
-        outcome: LeafResult | LeafFailure = LeafFailure(FailureKind(kind), *texts, stats=stats)
+        outcome: LeafResult | LeafFailure = LeafFailure(
+            FailureKind(kind), *texts, stats=stats, log=values.get("l", "")
+        )
     else:
         tables: dict[str, Sequence[str]] = values.get("t", {})
         outcome = LeafResult(
@@ -175,6 +179,7 @@ def _read_line(line: bytes) -> LeafRecord:
             },
             stats=stats,
             scalars_key=values.get("k"),
+            log=values.get("l", ""),
         )
     return LeafRecord(outcome, values["a"], values["i"] or None)
 

@@ -41,8 +41,10 @@ class LeafHandler:
         try:
             result = await self._run(self._call(payload, run), run)
         except ExecutorError as error:
+            run.log(error.failure.log)
             message = encode_failure(error.failure, run.attempt, run.workflow_run_id)
             raise leaf_error(message, final=error.failure.kind.is_final) from None
+        run.log(result.log)
         if isinstance(result, BatchResult):
             return encode_batch(result)
         return encode_result(result, run.attempt, run.workflow_run_id)

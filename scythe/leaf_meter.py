@@ -10,6 +10,7 @@ import time
 
 from scythe.outcomes import LeafStats
 
+_GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 _PEAK = b"VmHWM:"
 _STATUS_BYTES = 4096
 _SHORT = 0.002  # seconds in which no leaf takes much memory: to look takes as long as it does
@@ -20,6 +21,7 @@ class LeafMeter:
 
     def __init__(self) -> None:
         self._node, self._pid = platform.node(), os.getpid()
+        self._gpus = next(filter(None, map(os.environ.get, _GPUS)), "")
         self._started = time.time()
         self._last_peak = 0
         # Linux alone forgets an older peak; elsewhere the peak is that of the process.
@@ -39,7 +41,8 @@ class LeafMeter:
         finished = time.time()
         if finished - self._started > _SHORT or not self._last_peak:
             self._last_peak = self._peak()
-        return LeafStats(self._node, self._pid, self._started, finished, self._last_peak)
+        peak = self._last_peak
+        return LeafStats(self._node, self._pid, self._started, finished, peak, self._gpus)
 
     def close(self) -> None:
         """Give back what it holds."""

@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from scythe.batch import run_batch
+from scythe.batch import BatchPlace, run_batch
 from scythe.leaf import run_leaf
 from scythe.leaf_children import adopt_orphans, children_left
 from scythe.leaf_failure import format_traceback
+from scythe.leaf_log import LeafLog
 from scythe.leaf_state import DUMP_SIGNAL, ProcessState, give_forks_usual_signals
 from scythe.locate import CodeNotFoundError, find_experiment
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure
@@ -90,11 +91,11 @@ def _serve(
         return
     signal.signal(signal.SIGTERM, interrupt)
     give_forks_usual_signals({signal.SIGTERM: interrupt, signal.SIGINT: _pass_over})
-    state = ProcessState(crash)
+    state, log = ProcessState(crash), LeafLog(Path(setup.log_file))
     _send(connection, Ready())
     while (frame := _receive(stream)) is not None:
         call: LeafCall = pickle.loads(frame)  # noqa: S301 - from the worker
-        _send(connection, _run(call, connection, setup.folder, interrupt, state))
+        _send(connection, _run(call, connection, setup.folder, interrupt, state, log))
         state.restore()
 
 
@@ -104,23 +105,27 @@ def _run(
     folder: str,
     interrupt: _Interrupt,
     state: ProcessState,
+    log: LeafLog,
 ) -> Finished:
-    with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
-        find_experiment(call.code)
-    if sys.modules.get("__mp_main__") is not None:
-        # What multiprocessing, used by the leaf, takes for the main script.
-        sys.modules["__main__"] = sys.modules["__mp_main__"]
+    with log:
+        with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
+            find_experiment(call.code)
+        if sys.modules.get("__mp_main__") is not None:
+            # What multiprocessing, used by the leaf, takes for the main script.
+            sys.modules["__main__"] = sys.modules["__mp_main__"]
+        if interrupt.asked:
+            interrupt.die()
+        _send(connection, Started())
+        if call.batch is None:
+            outcome = run_leaf(call, folder)
+        else:
+            between = partial(_between_leaves, interrupt, state)
+            journal = Path(folder) / JOURNAL
+            outcome = run_batch(call, call.batch, BatchPlace(journal, folder, log, between))
     if interrupt.asked:
         interrupt.die()
-    _send(connection, Started())
-    if call.batch is None:
-        outcome = run_leaf(call, folder)
-    else:
-        between = partial(_between_leaves, interrupt, state)
-        outcome = run_batch(call, call.batch, Path(folder) / JOURNAL, folder, between)
-    if interrupt.asked:
-        interrupt.die()
-    return Finished(outcome, [f"{child.name()} ({child.pid})" for child in children_left()])
+    left = [f"{child.name()} ({child.pid})" for child in children_left()]
+    return Finished(log.added_to(outcome), left)
 
 
 def _between_leaves(interrupt: _Interrupt, state: ProcessState) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from scythe.errors import ExecutorUnavailable, LeafFailed, WorkerStartError
 from scythe.executor import Capacity, ExecutorRequest, closed_failure
 from scythe.guard import Guard
+from scythe.leaf_log import keep_small
 from scythe.local_failures import (
     crash_failure,
     infeasible_failure,
@@ -83,6 +84,7 @@ class LocalExecutor:
         # After the mark of this process: who sweeps this one up finds its pool too.
         self._mark = f"{os.environ.get(MARK, '')}{uuid.uuid4().hex}."
         self._folder = Path(tempfile.mkdtemp(prefix="scythe-pool-"))
+        keep_small(self._folder, "*.log")
         self._threads = ThreadPoolExecutor(capacity.slots + 2, "scythe-pool")
         self._preparation = preparation()
         self._guard = Guard(self._mark, str(self._folder))

@@ -45,7 +45,8 @@ def crash_failure(
         name, message = "ProcessExit", f"process ended with exit code {ending.status}"
     if again and kind is FailureKind.WORKER_CRASH:
         message += ", also when it was tried again"
-    return LeafFailure(kind, name, message, _readable(ending.stacks), _stats(pid, started, ending))
+    stats = _stats(pid, started, ending)
+    return LeafFailure(kind, name, message, _readable(ending.stacks), stats, ending.log)
 
 
 def timeout_failure(call: LeafCall, pid: int, started: float, ending: Ending) -> LeafFailure:
@@ -57,6 +58,7 @@ def timeout_failure(call: LeafCall, pid: int, started: float, ending: Ending) ->
         "ended; the traceback shows where it was",
         _readable(ending.stacks),
         _stats(pid, started, ending),
+        ending.log,
     )
 
 

@@ -154,13 +154,23 @@ class LeafCall:
 
 @dataclass(frozen=True, slots=True)
 class LeafStats:
-    """Where and how long one try of a leaf ran (times in seconds since 1970, UTC)."""
+    """Where and how long one try of a leaf ran (times in seconds since 1970, UTC).
+
+    Attributes:
+        node: Host name.
+        pid: The process.
+        started: When it began to run.
+        finished: When it was over.
+        peak_rss: The most memory that it used, in bytes.
+        gpus: The GPUs that it was given, as in `CUDA_VISIBLE_DEVICES`.
+    """
 
     node: str = ""
     pid: int = 0
     started: float = 0.0
     finished: float = 0.0
     peak_rss: int = 0
+    gpus: str = ""
 
     @property
     def seconds(self) -> float:
@@ -180,6 +190,7 @@ class LeafResult:
         stats: Where and how long it ran.
         scalars_key: Key of an object in the bucket that holds the scalar outputs, where they are
             too large to travel; `scalars` is an empty object then.
+        log: What it printed; it is sent to Hatchet and not kept.
     """
 
     scalars: str
@@ -187,6 +198,7 @@ class LeafResult:
     tables: dict[str, bytes | str]
     stats: LeafStats
     scalars_key: str | None = None
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +211,7 @@ class LeafFailure:
         message: The exception's message.
         traceback: The traceback as text, or the stacks that the crashed process left.
         stats: Where and how long it ran.
+        log: What it had printed; it is sent to Hatchet and not kept.
     """
 
     kind: FailureKind
@@ -206,6 +219,7 @@ class LeafFailure:
     message: str
     traceback: str = ""
     stats: LeafStats = field(default_factory=LeafStats)
+    log: str = field(default="", repr=False)
 
     @property
     def summary(self) -> str:
@@ -224,12 +238,14 @@ class BatchResult:
         n_leaves: Number of leaves.
         n_failed: Number of leaves among them that failed their last try.
         seconds: The time that all leaves took.
+        log: What they printed; it is sent to Hatchet and not kept.
     """
 
     packs: tuple[bytes | str, ...]
     n_leaves: int
     n_failed: int
     seconds: float
+    log: str = ""
 
 
 LeafReply = LeafResult | BatchResult

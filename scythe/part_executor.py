@@ -14,21 +14,17 @@ _LONGER = 2.0  # seconds beyond the time of running leaves, for the supervisor t
 
 
 class PartExecutor:
-    """Counts the leaves that run, gives them their turn, and closes when no other part needs it.
+    """Gives leaves their turn, and closes when no other part needs the place.
 
     Args:
         executor: The executor.
         plan: The part's.
         board: What the worker's parts let each other know.
-
-    Attributes:
-        running: How many leaves the part has.
     """
 
     def __init__(self, executor: Executor, plan: PartPlan, board: Board) -> None:
         self._executor, self._plan, self._board = executor, plan, board
         self._turns = Turns(board, plan.number, plan.ahead)
-        self.running = 0
         board.set_in_use(plan.number, True)
 
     @property
@@ -42,13 +38,9 @@ class PartExecutor:
 
     async def run(self, call: LeafCall) -> LeafReply:
         """Run one try of one leaf, see `scythe.executor.Executor`."""
-        self.running += 1
-        try:
-            cpus, total = call.resources.cpus, self.capacity.cpus
-            async with self._turns.taken(cpus, total, call.schedule_timeout):
-                return await self._executor.run(call)
-        finally:
-            self.running -= 1
+        cpus, total = call.resources.cpus, self.capacity.cpus
+        async with self._turns.taken(cpus, total, call.schedule_timeout):
+            return await self._executor.run(call)
 
     async def aclose(self) -> None:
         """End all that the executor started, its place too once no other part has leaves there."""

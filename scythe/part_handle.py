@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -107,6 +108,7 @@ class PartHandle:
             if isinstance(message, PartReady):
                 self.slots = self.slots if self.ready else message.slots
                 self.ready = message
+                self.plan = replace(self.plan, environment=message.environment)
             elif isinstance(message, PartFailed):
                 self.failure = message
             elif isinstance(message, PartStopping):

@@ -20,10 +20,12 @@ from typing import Any, NoReturn
 
 from scythe import worker_logs
 from scythe.board import Board
-from scythe.errors import EngineError, ScytheError
+from scythe.errors import EngineError, PlaceAwayError, ScytheError
 from scythe.executor import ExecutorRequest, load_executor_factory
 from scythe.hidden_main import HiddenMain
+from scythe.leaf_counts import CountingExecutor
 from scythe.part_executor import PartExecutor
+from scythe.part_host import PartHost, flush
 from scythe.parts import WIND_DOWN, PartFailed, PartMessage, PartPlan, PartReady, PartStopping
 from scythe.place_watch import PlaceWatch, offer_of
 from scythe.processes import GRACE, MARK, end_tree
@@ -47,7 +49,7 @@ def run_part(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
         board: What the worker's parts let each other know.
     """
     leave_terminal()
-    os.environ[MARK] = mark
+    os.environ.update({**plan.environment, MARK: mark})
     worker_logs.configure(plan.title)
     Part(plan, mark, pipe, board).run()
 
@@ -80,7 +82,7 @@ class Part:
 
     def __init__(self, plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
         self._plan, self._mark, self._pipe, self._board = plan, mark, pipe, board
-        self._executor: PartExecutor | None = None
+        self._executor: CountingExecutor | None = None
         self._place: PlaceWatch | None = None
         self._worker: Any = None
         self._worker_id = ""
@@ -89,6 +91,7 @@ class Part:
         self._evict_at = 0.0
         self._ready = PartReady(slots=0)
         self._main, self._sdk_errors = HiddenMain(), SdkErrors()
+        self._host = PartHost(self._send)
 
     def run(self) -> None:
         """Serve until SIGTERM, then end the process."""
@@ -104,8 +107,8 @@ class Part:
             pass  # the SDK's way to return
         except ScytheError as error:
             # A guest's place comes back with the part that it is shared with.
-            away = isinstance(error, EngineError) or bool(self._plan.shared)
-            self._fail(str(error), away=away)
+            is_away = isinstance(error, EngineError | PlaceAwayError)
+            self._fail(str(error), away=is_away or bool(self._plan.shared))
         except BaseException as error:
             logger.exception("This part cannot go on.")
             self._fail(self._sdk_errors.last or f"{type(error).__name__}: {error}")
@@ -147,7 +150,7 @@ class Part:
             labels=dict(plan.labels),
         )
 
-    def _open_executor(self) -> PartExecutor:
+    def _open_executor(self) -> CountingExecutor:
         plan = self._plan
         request = ExecutorRequest(
             plan.slots,
@@ -156,11 +159,12 @@ class Part:
             plan.classes,
             plan.leaf_class,
             dict(plan.shared),
+            self._host,
         )
-        executor = PartExecutor(load_executor_factory(plan.executor)(request), plan, self._board)
+        executor = load_executor_factory(plan.executor)(request)
+        self._executor = CountingExecutor(PartExecutor(executor, plan, self._board))
         self._ready = offer_of(executor.capacity, plan)
-        self._executor = executor
-        return executor
+        return self._executor
 
     def _set_signals(self) -> None:
         """Let SIGTERM stop the worker gracefully, once: to the SDK the second one means at once."""
@@ -203,6 +207,8 @@ class Part:
                 if not self._stopping:
                     self._fail("Its connection to Hatchet ended: the SDK's own process died.")
                 listener = -1  # it has done its work
+            if not self._stopping:
+                self._host.tell_engine(self._worker)
             self._evict_again()
             self._look_at_place()
             if self._stopping and told != self._running:
@@ -211,7 +217,7 @@ class Part:
 
     def _evict_again(self) -> None:
         """Give nodes back that the engine sent here once more while this part was stopping."""
-        from scythe.engine import evict_nodes
+        from scythe.running_worker import evict_nodes
 
         now = time.monotonic()
         if not self._stopping or self._plan.role != "fan":
@@ -235,7 +241,7 @@ class Part:
 
     def _watch_start(self, supervisor: int) -> int:
         """Wait until the engine knows the worker; return what tells the end of its listener."""
-        from scythe.engine import listener_of, registered_id
+        from scythe.running_worker import listener_of, registered_id
 
         while True:
             listener = listener_of(self._worker) if self._worker is not None else None
@@ -275,12 +281,12 @@ class Part:
 
     def _fail(self, message: str, *, away: bool = False) -> NoReturn:
         self._send(PartFailed(message, away))
-        _flush()
+        flush()
         os._exit(1)
 
     def _leave(self) -> NoReturn:
         """End the process after a graceful stop, once the SDK's own process has sent everything."""
-        from scythe.engine import listener_of
+        from scythe.running_worker import listener_of
 
         listener = listener_of(self._worker)
         if listener is not None:
@@ -296,11 +302,5 @@ class Part:
 
 def _exit_after(seconds: float) -> None:
     time.sleep(seconds)
-    _flush()
+    flush()
     os._exit(0)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()

@@ -136,6 +136,8 @@ class PartSet:
                 self._start(part)
             return
         self._hear(part)
+        if part.failure is not None and part.failure.for_good:
+            raise WorkerStartError(part.failure.message)
         if self._is_late(part) or part.has_ended():
             self._deal_with_death(part)
         elif part.ready and part.tries and now > self._since[part] + self._policy.healthy:

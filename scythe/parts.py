@@ -43,6 +43,7 @@ class PartPlan:
         guest: Whether it runs leaves in the place that the first leaf part found.
         shared: What that part said of the place.
         needs: The labels without which no leaf comes, so that the part is not started.
+        environment: Variables by which it finds the place of a part that died.
     """
 
     name: str
@@ -62,6 +63,7 @@ class PartPlan:
     guest: bool = False
     shared: dict[str, str] = field(default_factory=dict[str, str])
     needs: dict[str, str] = field(default_factory=dict[str, str])
+    environment: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def title(self) -> str:
@@ -79,6 +81,7 @@ class PartReady:
         labels: The labels of its Hatchet worker.
         place: Where its leaves run.
         shared: What other parts need to run leaves there too.
+        environment: Variables by which a part that takes its place finds that again.
     """
 
     slots: int
@@ -86,6 +89,7 @@ class PartReady:
     labels: dict[str, str] = field(default_factory=dict[str, str])
     place: str = ""
     shared: dict[str, str] = field(default_factory=dict[str, str])
+    environment: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +98,13 @@ class PartFailed:
 
     Attributes:
         message: Why, and what to do.
-        away: Whether the engine, or the place of leaves, is away, which is worth waiting for.
+        away: Whether the engine, or the place of its leaves, is away, which is worth waiting for.
+        for_good: Whether the worker as a whole is to stop.
     """
 
     message: str
     away: bool = False
+    for_good: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ def offer_of(capacity: Capacity, plan: PartPlan) -> PartReady:
         {**plan.labels, **capacity.labels},
         capacity.place,
         dict(capacity.shared),
+        dict(capacity.environment),
     )
 
 

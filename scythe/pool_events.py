@@ -32,9 +32,11 @@ class Ending:
         stacks: Where its threads were, as `faulthandler` wrote it.
         peak_rss: Its peak resident memory in bytes.
         journal: What came of the leaves of its batch, see `scythe.journal`; None without a batch.
+        log: What the leaf that it ran had printed.
     """
 
     status: int | None
     stacks: str
     peak_rss: int
     journal: bytes | None = None
+    log: str = ""

@@ -22,11 +22,13 @@ class Setup:
         preparation: For `multiprocessing.spawn.prepare`: the main script, arguments and folders.
         folder: Private folder of this process, for the folders of its leaves.
         crash_file: Where `faulthandler` writes the stacks of a process that crashes.
+        log_file: Where what a leaf prints is kept while it runs.
     """
 
     preparation: dict[str, Any]
     folder: str
     crash_file: str
+    log_file: str
 
 
 @dataclass(frozen=True, slots=True)

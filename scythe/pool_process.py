@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scythe.journal import read_journal, time_left
+from scythe.leaf_log import read_log, show_log
 from scythe.leaf_state import DUMP_SIGNAL
 from scythe.outcomes import LeafCall, LeafFailure
 from scythe.pool_events import Ending, LeafTimeout, ProcessLost, StartFailed
@@ -78,7 +79,7 @@ class PoolProcess:
                 process_group=0,  # Ctrl-C in a terminal is for the worker
             )
         self.pid = self._popen.pid
-        setup = Setup(preparation, str(folder), str(self._crash_file))
+        setup = Setup(preparation, str(folder), str(self._crash_file), str(self._log_file))
         with contextlib.suppress(OSError):  # it died already, which is noticed below
             self._socket.sendall(frame_of(setup))
         self._socket.setblocking(False)
@@ -200,8 +201,11 @@ class PoolProcess:
             stacks = self._crash_file.read_text(errors="replace")
             self._crash_file.unlink()
         journal = read_journal(self._journal_file)
+        log = read_log(self._log_file)
+        self._log_file.unlink(missing_ok=True)
+        show_log(log)
         shutil.rmtree(self._folder, ignore_errors=True)
-        return Ending(code, stacks, peak, journal)
+        return Ending(code, stacks, peak, journal, log)
 
     def _close(self) -> None:
         self._loop.remove_reader(self._socket)
@@ -224,6 +228,10 @@ class PoolProcess:
     @property
     def _journal_file(self) -> Path:
         return self._folder / JOURNAL
+
+    @property
+    def _log_file(self) -> Path:
+        return self._folder.with_suffix(".log")
 
     async def _expect(self, kind: type[T]) -> T:
         message = await self._next()

@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from scythe import worker_logs
+from scythe.leaf_counts import serve_counts, shared_counts
 
 _SDK = "hatchet"
 _REPEAT = 30.0  # seconds for which the same trouble is not said again
@@ -18,10 +20,19 @@ _BACK = "action listener established"
 
 
 class SdkLogger(logging.Logger):
-    """The logger that the SDK is given; it also quiets the processes that the SDK starts."""
+    """The logger that the SDK is given, and the one thing of ours that its processes get too.
 
-    def __reduce__(self) -> tuple[Callable[[str | None], logging.Logger], tuple[str | None]]:
-        return quiet_logger, (worker_logs.label(),)
+    So it quiets them, and tells them the counts that are served with the SDK's metrics.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[str | None, Any], logging.Logger], tuple[Any, Any]]:
+        return _logger_of_sdk_process, (worker_logs.label(), shared_counts())
+
+
+def _logger_of_sdk_process(label: str | None, counts: Any) -> logging.Logger:
+    if counts is not None:
+        serve_counts(counts)
+    return quiet_logger(label)
 
 
 def quiet_logger(label: str | None = None) -> logging.Logger:

@@ -15,9 +15,11 @@ from scythe.errors import RegistrationError
 from scythe.leaf_classes import limit_of
 from scythe.messages import LeafInput, find_payload
 from scythe.options import LeafDefinition
+from scythe.run_log import RunLog
 
 _SLICE_ITEMS = 900
 _SLICE_BYTES = 3_000_000  # the engine takes messages of 4 MiB, framing included
+_RUN_LOG = RunLog()  # of all tasks of this process
 
 LeafHandler = Callable[[LeafInput, "TaskRun"], Awaitable[dict[str, Any]]]
 NodeHandler = Callable[[Any, "NodeRun"], Awaitable[BaseModel]]
@@ -29,6 +31,10 @@ class PlainInput(BaseModel):
     model_config = ConfigDict(extra="allow", ser_json_inf_nan="constants")
 
 
+def _to_nowhere(text: str) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class TaskRun:
     """What a leaf's handler knows of its Hatchet run.
@@ -37,11 +43,13 @@ class TaskRun:
         workflow_run_id: Hatchet's id of the run.
         attempt: 1 for the first try.
         extend: Gives the task more time in Hatchet.
+        log: Takes what the leaf printed; does not block.
     """
 
     workflow_run_id: str
     attempt: int
     extend: Callable[[timedelta], Awaitable[None]]
+    log: Callable[[str], object] = _to_nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +132,12 @@ def leaf_task(experiment: LeafDefinition, handler: LeafHandler) -> Any:
         config.setdefault("slot_cost", slots)
 
     async def leaf(payload: LeafInput, ctx: Context) -> dict[str, Any]:
-        run = TaskRun(ctx.workflow_run_id, ctx.retry_count + 1, ctx.aio_refresh_timeout)
+        run = TaskRun(
+            workflow_run_id=ctx.workflow_run_id,
+            attempt=ctx.retry_count + 1,
+            extend=ctx.aio_refresh_timeout,
+            log=lambda text: _RUN_LOG.send(text, ctx.log),
+        )
         return await handler(payload, run)
 
     try:

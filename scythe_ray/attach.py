@@ -8,13 +8,14 @@ import time
 import uuid
 from collections.abc import Mapping
 
-from scythe.errors import WorkerStartError
+from scythe.errors import PlaceAwayError, WorkerStartError
 from scythe_ray.cluster import Cluster
 from scythe_ray.discovery import (
     Head,
     answers,
     gcs_client,
     host_and_port,
+    node_watch,
     probe,
     ray_of_this_node,
     raylets_here,
@@ -23,6 +24,7 @@ from scythe_ray.discovery import (
 from scythe_ray.driver import connect, leave, reason
 from scythe_ray.environment import LOOPBACK_ONLY, RayEnvironment
 from scythe_ray.own_cluster import start_cluster
+from scythe_ray.runtime_env import Shipment, read_runtime_env
 from scythe_ray.settings import RaySettings
 
 _JOIN_WAIT = 5.0
@@ -41,19 +43,20 @@ def open_cluster(settings: RaySettings, slots: int | None, labels: Mapping[str, 
         WorkerStartError: It does not work; the message says what to do.
     """
     address, timeout = settings.address, settings.CONNECT_TIMEOUT.total_seconds()
+    shipment = read_runtime_env(settings.RUNTIME_ENV)
     if address == "local":
-        return start_cluster(settings, slots, labels)
+        return start_cluster(settings, slots, labels, shipment)
     environment = RayEnvironment()
     environment.for_foreign_cluster()
     try:
         head = _head(address, settings.address_source, timeout)
         if head is not None:
-            return _attach(head, timeout, environment)
+            return _attach(head, timeout, environment, shipment)
     except BaseException:
         environment.restore()
         raise
     environment.restore()
-    return start_cluster(settings, slots, labels)
+    return start_cluster(settings, slots, labels, shipment)
 
 
 def join_cluster(settings: RaySettings, shared: Mapping[str, str]) -> Cluster:
@@ -75,7 +78,8 @@ def join_cluster(settings: RaySettings, shared: Mapping[str, str]) -> Cluster:
     if "token_path" in shared:
         environment.for_token(shared["token_path"])
     try:
-        cluster = _attach(probe(address, timeout), timeout, environment)
+        shipment = read_runtime_env(settings.RUNTIME_ENV)
+        cluster = _attach(probe(address, timeout), timeout, environment, shipment)
     except BaseException:
         environment.restore()
         raise
@@ -101,17 +105,18 @@ def _head(address: str | None, source: str, timeout: float) -> Head | None:
     return head
 
 
-def _attach(head: Head, timeout: float, environment: RayEnvironment) -> Cluster:
+def _attach(head: Head, timeout: float, environment: RayEnvironment, shipment: Shipment) -> Cluster:
     check_versions(head)
     # As the cluster's own nodes spell it: Ray turns `localhost` into the machine's other address.
     address = _address_of_node_here(head, timeout)
     if address.startswith("127."):
         environment.set({LOOPBACK_ONLY: "0"})
     try:
-        info = connect(timeout, address=address, namespace=f"scythe-{uuid.uuid4().hex}")
+        namespace = f"scythe-{uuid.uuid4().hex}"
+        info = connect(timeout, address=address, namespace=namespace, **shipment.options())
     except Exception as error:
         leave()
-        raise WorkerStartError(
+        raise PlaceAwayError(
             f"The Ray cluster at {address} cannot be attached to within {timeout:g} s "
             f"({reason(error)}): see the logs in the session folder of its nodes, and raise "
             "SCYTHE_RAY_CONNECT_TIMEOUT if it is only slow."
@@ -125,8 +130,8 @@ def _attach(head: Head, timeout: float, environment: RayEnvironment) -> Cluster:
 
     def attach_again() -> Cluster:
         if not answers(address):
-            raise WorkerStartError(f"No Ray head answers at {address}: start it again there.")
-        return _attach(probe(address, timeout), timeout, environment)
+            raise PlaceAwayError(f"No Ray head answers at {address}: start it again there.")
+        return _attach(probe(address, timeout), timeout, environment, shipment)
 
     return Cluster(
         address=address,
@@ -138,6 +143,8 @@ def _attach(head: Head, timeout: float, environment: RayEnvironment) -> Cluster:
         leave=leave,
         close=close,
         attach_again=attach_again,
+        node_is_up=node_watch(info["node_id"]),
+        shipped=shipment.folder,
     )
 
 
@@ -179,7 +186,7 @@ def _address_of_node_here(head: Head, timeout: float) -> str:
             if raylet.node_id in members:
                 return raylet.address
         if time.monotonic() > deadline:
-            raise WorkerStartError(
+            raise PlaceAwayError(
                 f"This machine is no node of the Ray cluster at {head.address}, and a worker must "
                 f"run on one: start it here with `ray start --address={head.address}`, or start "
                 "the worker on a node of the cluster."

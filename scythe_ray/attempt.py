@@ -200,7 +200,7 @@ class Attempt:
         if seen is None:  # it had not begun: Ray gave it to a process that was ending
             return LeafFailed(failure) if out_of_memory else PlaceLost(failure, is_crash=False)
         if out_of_memory:
-            return LeafFailed(replace(failure, stats=stats_of(seen)), seen.journal)
+            return LeafFailed(replace(failure, stats=stats_of(seen), log=seen.log), seen.journal)
         failure = crash_failure(seen)
         known = seen.journal is not None  # who runs the batch tries again where it stopped
         if known or ended_itself(seen) or failure.kind is not FailureKind.WORKER_CRASH:

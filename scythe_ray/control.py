@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Literal
 
 from scythe.journal import read_journal, time_left
+from scythe.leaf_log import read_log
 from scythe.leaf_state import DUMP_SIGNAL
 from scythe.processes import end_tree, oom_kills
 from scythe_ray.record import (
     CANCELLED,
     JOURNAL,
+    LOG,
     RECORD,
     TRACE,
     Entry,
@@ -46,10 +48,11 @@ class Sighting:
         pid: The process.
         elapsed: Seconds since it began to import, or to run.
         trace: Stacks that the process left.
-        out_of_memory: Whether the kernel ended processes for lack of memory in the meantime.
+        memory: The node's memory in use, where the kernel ended processes for lack of it.
         left: Processes that could not be ended.
         journal: What came of the leaves of its batch, see `scythe.journal`; None without a batch.
         remaining: Seconds until the leaf of a batch that runs is late; None without a batch.
+        log: What the leaf had printed.
     """
 
     state: Literal["importing", "running", "ended", "done"]
@@ -57,10 +60,11 @@ class Sighting:
     pid: int
     elapsed: float
     trace: str = ""
-    out_of_memory: bool = False
+    memory: str = ""
     left: tuple[int, ...] = ()
     journal: bytes | None = None
     remaining: float | None = None
+    log: str = ""
 
 
 class NodeControl:
@@ -112,7 +116,9 @@ class NodeControl:
             if entry.token == token:
                 left = end_tree([], 0, mark=entry.mark)
                 kills, self._oom_kills = self._oom_kills, oom_kills()
-                seen = self._sighting("ended", entry, left, self._oom_kills > kills)
+                seen = self._sighting("ended", entry, left)
+                if self._oom_kills > kills:
+                    seen = replace(seen, memory=_memory_in_use())
                 self._remove(entry)
                 return seen
         return None
@@ -156,8 +162,9 @@ class NodeControl:
                         seen = self._sighting("ended", now)
                     left = end_tree(now.pid, grace, mark=now.mark)
                 journal = read_journal(self._journal(now.token))
+                log = read_log(self._path(now.pid, LOG))
                 self._remove(now)
-                return replace(seen, left=tuple(left), journal=journal)
+                return replace(seen, left=tuple(left), journal=journal, log=log)
 
     def _ask_for_stack(self, pid: int) -> None:
         """Make the process write down where its threads are, and wait for it."""
@@ -173,7 +180,6 @@ class NodeControl:
         state: Literal["running", "ended", "done"],
         entry: Entry,
         left: list[int] | None = None,
-        out_of_memory: bool = False,
     ) -> Sighting:
         return Sighting(
             state=state,
@@ -181,9 +187,9 @@ class NodeControl:
             pid=entry.pid,
             elapsed=entry.elapsed,
             trace=self._trace(entry.pid),
-            out_of_memory=out_of_memory,
             left=tuple(left or ()),
             journal=read_journal(self._journal(entry.token)),
+            log=read_log(self._path(entry.pid, LOG)),
         )
 
     def _trace(self, pid: int) -> str:
@@ -207,7 +213,7 @@ class NodeControl:
                 self._remove(entry)  # Ray ended an idle process
 
     def _remove(self, entry: Entry) -> None:
-        for suffix in (RECORD, TRACE):
+        for suffix in (RECORD, TRACE, LOG):
             self._path(entry.pid, suffix).unlink(missing_ok=True)
         self._journal(entry.token).unlink(missing_ok=True)
         shutil.rmtree(entry.folder, ignore_errors=True)
@@ -217,6 +223,13 @@ class NodeControl:
 
     def _path(self, pid: int, suffix: str) -> Path:
         return self._folder / f"{pid}{suffix}"
+
+
+def _memory_in_use() -> str:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return f"{memory.used / 1e9:.2f} GB of {memory.total / 1e9:.2f} GB"
 
 
 @contextmanager

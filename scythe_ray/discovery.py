@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scythe.errors import WorkerStartError
+from scythe.errors import PlaceAwayError, WorkerStartError
 from scythe_ray.environment import AUTH_MODE, TOKEN_VARIABLES
 
 OWN_PREFIX = "scythe-ray-"
@@ -37,12 +37,14 @@ class Raylet:
         address: `host:port` of its cluster's head.
         temp_dir: Its folder for sessions.
         user: The user that it belongs to.
+        process: Its process.
     """
 
     node_id: str
     address: str
     temp_dir: str
     user: int
+    process: Any
 
     @property
     def is_own(self) -> bool:
@@ -86,8 +88,25 @@ def raylets_here() -> list[Raylet]:
             continue
         node_id, address = flags.get("node_id", ""), flags.get("gcs-address", "")
         if node_id and address:
-            found.append(Raylet(node_id, address, flags.get("temp_dir", ""), user))
+            found.append(Raylet(node_id, address, flags.get("temp_dir", ""), user, process))
     return found
+
+
+def node_watch(node_id: str) -> Callable[[], bool]:
+    """Return what tells whether a node of this machine still runs."""
+    import psutil
+
+    process = next((one.process for one in raylets_here() if one.node_id == node_id), None)
+
+    def is_up() -> bool:
+        try:
+            return process is None or (
+                process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+            )
+        except psutil.Error:
+            return False
+
+    return is_up
 
 
 def ray_of_this_node(timeout: float) -> Head | None:
@@ -167,12 +186,12 @@ def wait_for_answer(address: str, source: str, timeout: float) -> None:
     """Wait until something takes connections there.
 
     Raises:
-        WorkerStartError: Nothing did in time.
+        PlaceAwayError: Nothing did in time.
     """
     deadline = time.monotonic() + timeout
     while not answers(address):
         if time.monotonic() > deadline:
-            raise WorkerStartError(
+            raise PlaceAwayError(
                 f"No Ray head answers at {address} ({source}) within {timeout:g} s: check the "
                 "address and the firewall, start the head with `ray start --head`, raise "
                 "SCYTHE_RAY_CONNECT_TIMEOUT, or unset the variable to use this node's Ray or a "
@@ -200,8 +219,14 @@ def probe(address: str, timeout: float) -> Head:
             f"RAY_AUTH_TOKEN_PATH, and set {AUTH_MODE}=token; or set SCYTHE_RAY_ADDRESS=local for "
             "a cluster of this worker's own."
         ) from error
-    except (TimeoutError, exceptions.RayError, RuntimeError, ValueError) as error:
-        raise WorkerStartError(
+    except TimeoutError as error:
+        raise PlaceAwayError(
+            f"{address} takes connections but does not answer as a Ray head within {timeout:g} s: "
+            "either the head hangs or is cut off, or the port is another one's (use that of the "
+            f"head itself, mostly {DEFAULT_PORT}, not the dashboard's 8265 or Ray Client's 10001)."
+        ) from error
+    except (exceptions.RayError, RuntimeError, ValueError) as error:
+        raise PlaceAwayError(
             f"{address} takes connections but does not answer as a Ray head ({error}): use the "
             f"port of the head itself (mostly {DEFAULT_PORT}), not the dashboard's 8265 or Ray "
             "Client's 10001."

@@ -35,6 +35,7 @@ def connect(timeout: float, **options: Any) -> dict[str, Any]:
         return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
 
     _apply_loopback()
+    _never_connect_unasked()
     if threading.current_thread() is threading.main_thread():
         with _deadline(timeout), _own_signal_handlers():
             context = init()
@@ -44,16 +45,21 @@ def connect(timeout: float, **options: Any) -> dict[str, Any]:
     return dict(context.address_info)
 
 
-def leave() -> None:
-    """Disconnect; a cluster that `ray.init` started ends with it. Blocks, with a deadline."""
+def leave() -> bool:
+    """Disconnect; a cluster that `ray.init` started ends with it. Blocks, with a deadline.
+
+    Returns:
+        Whether this process may connect again.
+    """
     import ray
 
     if not ray.is_initialized():
-        return
+        return True
     try:
         within(_LEAVE_TIMEOUT, ray.shutdown, "ray.shutdown()")
     except Exception as error:  # noqa: BLE001 - whatever it is, the processes are looked after next
         logger.warning("Ray did not disconnect in an orderly way: %s", error)
+    return not ray.is_initialized()
 
 
 def reason(error: BaseException) -> str:
@@ -72,6 +78,15 @@ def _apply_loopback() -> None:
     constants: Any = ray_constants
     if os.environ.get(LOOPBACK_ONLY) in ("0", "1") and hasattr(constants, "ENABLE_RAY_CLUSTER"):
         constants.ENABLE_RAY_CLUSTER = os.environ[LOOPBACK_ONLY] == "1"
+
+
+def _never_connect_unasked() -> None:
+    """Keep Ray from starting a cluster, or taking any, when it is used after the head was lost."""
+    from ray._private import auto_init_hook
+
+    hook: Any = auto_init_hook
+    if hasattr(hook, "enable_auto_connect"):
+        hook.enable_auto_connect = False
 
 
 def _silence() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from scythe.errors import ExecutorUnavailable, LeafFailed
-from scythe.executor import Capacity, closed_failure
+from scythe.executor import Capacity, Host, NoHost, closed_failure
 from scythe.outcomes import LeafCall, LeafFailure, LeafReply
 from scythe.pool_process import to_the_end
 from scythe_ray.attempt import PlaceLost
@@ -25,7 +25,7 @@ _THREADS = 32
 _BACKOFF = 0.5  # seconds before a leaf is sent again, doubled each time
 _LONGEST_BACKOFF = 10.0
 _RECONNECT_WAIT = 120.0  # that a leaf waits for a lost cluster before another worker may take it
-_RECONNECT_EVERY = 3.0
+_RECONNECT_FIRST, _RECONNECT_LONGEST = 1.0, 30.0  # seconds between two tries
 logger = logging.getLogger("scythe.ray")
 
 
@@ -37,6 +37,7 @@ class RayExecutor:
         nodes: Its nodes.
         offer: What of them is offered to the worker.
         settings: The settings.
+        host: The worker.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class RayExecutor:
         nodes: Sequence[RayNode],
         offer: Offer,
         settings: RaySettings,
+        host: Host | None = None,
     ) -> None:
+        self._host = host or NoHost()
         self._cluster, self._offer, self._settings = cluster, offer, settings
         self._capacity = offer.capacity(nodes)
         self._threads = ThreadPoolExecutor(_THREADS, "scythe-ray")
@@ -54,6 +57,7 @@ class RayExecutor:
         self._attached.set()
         self._watch: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._lost_for_good: LeafFailure | None = None
 
     @property
     def capacity(self) -> Capacity:
@@ -79,7 +83,7 @@ class RayExecutor:
                 outcome = await self._session.run(call, demand_of(call, self._offer.selectable))
             except PlaceLost as loss:
                 again = crashed if loss.is_crash else losses >= self._settings.SYSTEM_RETRIES
-                if again:
+                if again or self._is_away:
                     raise _for_good(loss) from None
                 logger.warning("Leaf %s: %s. It is sent again.", call.leaf_id, loss)
                 if loss.is_crash:
@@ -87,6 +91,8 @@ class RayExecutor:
                 else:
                     await asyncio.sleep(min(_LONGEST_BACKOFF, _BACKOFF * 2**losses))
                     losses += 1
+                    if self._is_away:  # by now it is clear that all of it is lost
+                        raise _for_good(loss) from None
                 continue
             if isinstance(outcome, LeafFailure):
                 raise LeafFailed(outcome)
@@ -99,26 +105,53 @@ class RayExecutor:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await to_the_end(self._closing)
 
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster that it is attached to, or was last."""
+        return self._cluster
+
+    @property
+    def _is_away(self) -> bool:
+        """Whether a cluster is lost that others started: another worker may be better off."""
+        return not (self._attached.is_set() or self._cluster.is_own)
+
     async def _until_attached(self) -> None:
         try:
             async with asyncio.timeout(_RECONNECT_WAIT):
                 await self._attached.wait()
         except TimeoutError:
             raise ExecutorUnavailable(lost_failure("its head does not answer")) from None
+        if self._lost_for_good is not None:
+            raise ExecutorUnavailable(self._lost_for_good)
         if self._closing is not None:
             raise ExecutorUnavailable(closed_failure())
 
     async def _watch_head(self) -> None:
-        """Attach again whenever the head was lost and is back."""
+        """Attach again whenever the cluster was lost and is back, or stop the worker."""
         loop = asyncio.get_running_loop()
         while True:
             why = await self._session.watch(self._see)
-            logger.error("The Ray cluster is lost: %s.", why)
+            address = self._cluster.address
+            logger.error("The Ray cluster at %s is lost: %s.", address, why)
             self._attached.clear()
+            self._host.offer(taking=False)
             self._session.give_up(lost_failure(why))
             # At once: Ray aborts this process when another head answers it.
-            await loop.run_in_executor(self._threads, self._cluster.leave)
+            left = await loop.run_in_executor(self._threads, self._cluster.leave)
+            if self._settings.ON_CLUSTER_LOSS == "exit":
+                self._lost_for_good = lost_failure(why)
+                self._attached.set()
+                self._host.leave(
+                    f"The Ray cluster at {address} is lost ({why}), and the worker stops, as "
+                    "SCYTHE_RAY_ON_CLUSTER_LOSS=exit demands: start it again when Ray is back."
+                )
+                return
+            if not left:
+                self._host.start_anew(
+                    f"The Ray cluster at {address} is lost ({why}), and Ray does not let go of it."
+                )
             await self._attach_again()
+            self._host.offer(taking=True)
 
     def _see(self, nodes: Sequence[RayNode]) -> None:
         """Offer what there is now; without any node there is nothing to go by."""
@@ -127,9 +160,10 @@ class RayExecutor:
 
     async def _attach_again(self) -> None:
         loop = asyncio.get_running_loop()
-        said = ""
+        said, delay = "", _RECONNECT_FIRST
         while not self._attached.is_set():
-            await asyncio.sleep(_RECONNECT_EVERY)
+            await asyncio.sleep(delay)
+            delay = min(_RECONNECT_LONGEST, 2 * delay)
             try:
                 self._cluster = await self._another_cluster()
                 nodes = await loop.run_in_executor(self._threads, self._cluster.nodes)

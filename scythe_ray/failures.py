@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafStats
 from scythe_ray.control import Sighting
@@ -38,6 +39,7 @@ _SIGNALS = {  # as faulthandler names them
     "Illegal instruction": signal.SIGILL,
 }
 _MESSAGE_CHARS = 2000
+_SETUP_CHARS = 400  # of what is mostly a traceback, the end
 _CURRENT = "Current thread"
 _ENVELOPE = "scythe_ray/remote.py"
 _LEAF = re.compile(r'File ".*[/\\]scythe[/\\](leaf|experiment)\.py"')
@@ -61,6 +63,13 @@ def failure_of(error: BaseException) -> LeafFailure:
         message = (
             f"A Ray node cannot load Scythe's code ({last}): install scythe-ray and the "
             "experiments, in the worker's versions, on every node."
+        )
+        return LeafFailure(kind, type(error).__name__, message, traceback=str(error))
+    if kind is FailureKind.ENVIRONMENT:
+        said = " ".join(str(error).split())
+        message = (
+            f"A Ray node cannot set up the runtime environment (… {said[-_SETUP_CHARS:]}): correct "
+            "SCYTHE_RAY_RUNTIME_ENV and start the worker again."
         )
         return LeafFailure(kind, type(error).__name__, message, traceback=str(error))
     return LeafFailure(kind, type(error).__name__, message)
@@ -96,13 +105,14 @@ def crash_failure(seen: Sighting) -> LeafFailure:
         traceback = clean_stacks(seen.trace)
     else:
         name, message = "Killed", "killed by signal 9 (SIGKILL), as it ended without a trace"
-        if seen.out_of_memory:
+        if seen.memory:
             kind = FailureKind.OUT_OF_MEMORY
             message += (
-                " while the kernel was short of memory: set memory aside for each leaf with "
-                "`resources=LeafResources(memory=…)`, or use a machine with more"
+                f" while the kernel was short of memory ({seen.memory} of the node in use after "
+                "it): set memory aside for each leaf with `resources=LeafResources(memory=…)`, or "
+                "use a machine with more"
             )
-    return LeafFailure(kind, name, message, traceback, stats_of(seen))
+    return LeafFailure(kind, name, message, traceback, stats_of(seen), seen.log)
 
 
 def ended_itself(seen: Sighting) -> bool:
@@ -126,6 +136,7 @@ def timeout_failure(timeout: float, seen: Sighting, *, importing: bool) -> LeafF
             "the top level of its modules",
             clean_stacks(seen.trace),
             stats_of(seen),
+            seen.log,
         )
     return LeafFailure(
         FailureKind.TIMEOUT,
@@ -134,6 +145,7 @@ def timeout_failure(timeout: float, seen: Sighting, *, importing: bool) -> LeafF
         "ended; the traceback shows where it was",
         clean_stacks(seen.trace),
         stats_of(seen),
+        seen.log,
     )
 
 
@@ -155,6 +167,21 @@ def node_lost_failure(node: RayNode) -> LeafFailure:
         "NodeLost",
         f"the Ray node {node.name} of the leaf is gone (node id {node.node_id})",
         stats=LeafStats(node.host),
+    )
+
+
+def taken_failure(lost: LeafFailure, how: str) -> LeafFailure:
+    """Return the failure of a leaf whose node is gone because somebody took it away.
+
+    Args:
+        lost: The same, as if the node had died.
+        how: `preempted`, or `drained` (`ray drain-node`, or an autoscaler).
+    """
+    return replace(
+        lost,
+        kind=FailureKind.PREEMPTED,
+        type=f"Node{how.capitalize()}",
+        message=f"the Ray node of the leaf was {how}: {lost.message}",
     )
 
 

@@ -85,6 +85,8 @@ class NodeTable:
         answered, before = time.monotonic(), self._nodes
         while True:
             await asyncio.sleep(_EVERY)
+            if not self._cluster.node_is_up():
+                return "its node on this machine has ended"
             try:
                 await self._read()
             except Exception as error:  # noqa: BLE001 - whatever Ray raises, there is no table

@@ -100,6 +100,10 @@ class Offer:
             cpus=None if self._limit else float(cpus),
             shared=self._cluster.shared,
             is_own=self._cluster.is_own,
+            environment=(
+                {} if self._cluster.is_own else {"SCYTHE_RAY_ADDRESS": self._cluster.address}
+            ),
+            places=slots - self._prefetch,
         )
 
     def _slots(self, used: Sequence[RayNode]) -> tuple[int, str]:

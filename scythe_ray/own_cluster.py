@@ -17,10 +17,11 @@ from scythe.guard import Guard
 from scythe.labels import ScytheWorkerLabel
 from scythe.processes import MARK, end_tree, users_of
 from scythe_ray.cluster import Cluster
-from scythe_ray.discovery import OWN_PREFIX, gcs_client, reread_configuration
+from scythe_ray.discovery import OWN_PREFIX, gcs_client, node_watch, reread_configuration
 from scythe_ray.driver import connect, leave, reason
 from scythe_ray.environment import RayEnvironment
 from scythe_ray.resources import own_resources
+from scythe_ray.runtime_env import Shipment
 from scythe_ray.settings import RaySettings
 
 _START_TIMEOUT = 60.0  # Ray itself gives each of its parts 30 s
@@ -32,20 +33,23 @@ _LOGS = ("raylet.err", "raylet.out", "gcs_server.err", "gcs_server.out")
 logger = logging.getLogger("scythe.ray")
 
 
-def start_cluster(settings: RaySettings, slots: int | None, labels: Mapping[str, str]) -> Cluster:
+def start_cluster(
+    settings: RaySettings, slots: int | None, labels: Mapping[str, str], shipment: Shipment
+) -> Cluster:
     """Start a cluster that listens on this machine only and ends with this process.
 
     Args:
         settings: The settings.
         slots: Its CPUs; None for those of this machine.
         labels: The labels that the worker's flags promise.
+        shipment: What is brought to its processes.
 
     Raises:
         WorkerStartError: It does not start.
     """
     own = _OwnCluster()
     try:
-        info = own.start(_options(settings, slots, labels))
+        info = own.start({**_options(settings, slots, labels), **shipment.options()})
     except Exception as error:
         logs = own.end_of_logs()
         own.close()
@@ -67,9 +71,11 @@ def start_cluster(settings: RaySettings, slots: int | None, labels: Mapping[str,
         gcs=gcs_client(info["gcs_address"]),
         leave=leave,
         close=own.close,
-        attach_again=lambda: start_cluster(settings, slots, labels),
+        attach_again=lambda: start_cluster(settings, slots, labels, shipment),
+        node_is_up=node_watch(info["node_id"]),
         temporary=own.temporary,
         token_path=str(own.token),
+        shipped=shipment.folder,
     )
 
 

@@ -57,7 +57,7 @@ def open_executor(request: ExecutorRequest) -> RayExecutor:
             check_labels(request.labels, used, own=cluster.is_own)
             _log(cluster, nodes, used)
         offer.check(nodes)
-        return RayExecutor(cluster, nodes, offer, settings)
+        return RayExecutor(cluster, nodes, offer, settings, request.host)
     except BaseException:
         cluster.close()
         raise

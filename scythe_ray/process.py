@@ -17,11 +17,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from scythe.leaf_children import adopt_orphans, children_left
+from scythe.leaf_log import LeafLog, keep_small
 from scythe.leaf_state import ProcessState
 from scythe.processes import GRACE, MARK, end_tree
 from scythe_ray.record import (
     CANCELLED,
     JOURNAL,
+    LOG,
     RECORD,
     TRACE,
     Entry,
@@ -44,6 +46,7 @@ class LeafProcess:
     Attributes:
         leaves: How many leaves it has begun.
         folder: Where the temporary folders of its leaves are made.
+        log: Takes what a leaf prints.
 
     Args:
         records: The folder of the records.
@@ -66,6 +69,8 @@ class LeafProcess:
         signal.signal(signal.SIGTERM, self._on_terminate)
         self._state = ProcessState(self._trace)
         self._state.restore()
+        self.log = LeafLog(self._path(LOG))
+        keep_small(self._records, f"{self._pid}{LOG}")
         self._entry: Entry | None = None
         self._exit: Callable[[int], NoReturn] = os._exit
         os._exit = self._exit_with_note

@@ -21,7 +21,8 @@ from typing import Literal
 
 from scythe.errors import ScytheError
 
-RECORD, TRACE, CANCELLED, JOURNAL = ".leaf", ".trace", ".cancelled", ".journal"
+RECORD, TRACE, LOG = ".leaf", ".trace", ".log"
+CANCELLED, JOURNAL = ".cancelled", ".journal"
 _BLOCK = 1024
 _LOCK_WAIT = 60.0
 _POLL = 0.001

@@ -13,7 +13,7 @@ import platform
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import process as mp_process
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from scythe_ray.process import LeafProcess
 from scythe_ray.record import RecordError, leaf_folder
 
 _NO_GPU = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-_process: LeafProcess | None = None
-_prepared: bytes = b""
+_prepared: tuple[bytes, Driver, LeafProcess] | None = None
+_started_in: Path | None = None  # where Ray unpacks what was shipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Driver:
         folder: Its working directory.
         temporary: Where leaves have their temporary folders; None for each node's usual place.
         argv: Its command line, for scripts that look at it when they are imported.
+        shipped: The folder of its machine that Ray has brought here as the working directory.
     """
 
     driver_id: str
@@ -51,6 +52,14 @@ class Driver:
     folder: str
     temporary: str | None
     argv: tuple[str, ...]
+    shipped: str | None = None
+
+    def here(self, path: str) -> str:
+        """Return where a path of the driver's machine is on this one."""
+        if self.shipped is None or not Path(path).is_relative_to(self.shipped):
+            return path
+        copy = (_started_in or Path.cwd()) / Path(path).relative_to(self.shipped)
+        return str(copy) if copy.exists() else path
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,9 @@ class UsedProcess:
     """In place of an outcome: the leaf asked for a process of its own and this one was used."""
 
 
-def this_driver(driver_id: str, session_dir: str, temporary: str | None) -> Driver:
+def this_driver(
+    driver_id: str, session_dir: str, temporary: str | None, shipped: str | None
+) -> Driver:
     """Describe this process as a driver; for the arguments, see `Driver`."""
     first: list[str] = []
     last: list[str] = []
@@ -90,6 +101,7 @@ def this_driver(driver_id: str, session_dir: str, temporary: str | None) -> Driv
         folder=str(Path.cwd()),
         temporary=temporary,
         argv=tuple(sys.argv),
+        shipped=shipped,
     )
 
 
@@ -114,26 +126,44 @@ def run_envelope(driver: bytes, job: bytes) -> bytes:
         A pickled `LeafOutcome` or `UsedProcess`.
     """
     try:
-        outcome: LeafOutcome | UsedProcess = _run(_prepare(driver), pickle.loads(job))  # noqa: S301
+        known, process = _prepare(driver)
+        outcome: LeafOutcome | UsedProcess = _run(known, process, pickle.loads(job))  # noqa: S301
     except Exception as error:  # noqa: BLE001 - the driver must learn what is wrong on this node
         outcome = _setup_failure(error)
     return pickle.dumps(outcome)
 
 
-def _run(process: LeafProcess, job: Job) -> LeafOutcome | UsedProcess:
+def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedProcess:
     if job.call.resources.fresh_process and process.leaves:
         return UsedProcess()
-    from scythe.batch import run_batch
+    from scythe.batch import BatchPlace, run_batch
     from scythe.leaf import run_leaf
 
     call = job.call
-    with process.running(job.token), _gpus_hidden(hide=not job.uses_gpu):
+    if known.shipped is not None and call.code.main_path is not None:
+        code = replace(call.code, main_path=known.here(call.code.main_path))
+        call = replace(call, code=code)
+    with process.running(job.token), _gpus_hidden(hide=not job.uses_gpu), process.log:
         _import(call.code)
         process.imported()
         if call.batch is None:
-            return run_leaf(call, process.folder)
-        between = process.between_leaves
-        return run_batch(call, call.batch, process.journal, process.folder, between)
+            outcome = run_leaf(call, process.folder)
+        else:
+            between = process.between_leaves
+            place = BatchPlace(process.journal, process.folder, process.log, between)
+            outcome = run_batch(call, call.batch, place)
+    return process.log.added_to(_with_hint(outcome))
+
+
+def _with_hint(outcome: LeafOutcome) -> LeafOutcome:
+    """Say how code gets to a node that lacks it."""
+    if not isinstance(outcome, LeafFailure) or outcome.kind is not FailureKind.ENVIRONMENT:
+        return outcome
+    message = (
+        f"{outcome.message} Code of the worker's folder is sent to all nodes with "
+        'SCYTHE_RAY_RUNTIME_ENV=\'{"working_dir": "."}\'.'
+    )
+    return replace(outcome, message=message)
 
 
 def _import(code: CodeRef) -> None:
@@ -152,26 +182,27 @@ def _import(code: CodeRef) -> None:
         sys.modules["__main__"] = sys.modules["__mp_main__"]
 
 
-def _prepare(driver: bytes) -> LeafProcess:
+def _prepare(driver: bytes) -> tuple[Driver, LeafProcess]:
     """Make this process like the driver's: its import path, its working directory, its records."""
-    global _process, _prepared
-    if _process is not None and driver == _prepared:
-        return _process
+    global _prepared, _started_in
+    if _prepared is not None and driver == _prepared[0]:
+        return _prepared[1:]
     known: Driver = pickle.loads(driver)  # noqa: S301 - made by our own driver
+    _started_in = _started_in or Path.cwd()
     if known.version != scythe_version():
         raise RecordError(
             f"This node has version {scythe_version()} of scythe-ray, the worker {known.version}: "
             "install the same version on all nodes."
         )
-    there = [entry for entry in known.first if entry not in sys.path and Path(entry).exists()]
-    sys.path[:0] = there
+    first = [known.here(entry) for entry in known.first]
+    sys.path[:0] = [entry for entry in first if entry not in sys.path and Path(entry).exists()]
     sys.path += [entry for entry in known.last if entry not in sys.path and Path(entry).exists()]
     sys.argv[:] = known.argv
-    if Path(known.folder).is_dir():
-        os.chdir(known.folder)
-    _process = LeafProcess(leaf_folder(known.session_dir, known.driver_id), known.temporary)
-    _prepared = driver
-    return _process
+    if Path(known.here(known.folder)).is_dir():
+        os.chdir(known.here(known.folder))
+    process = LeafProcess(leaf_folder(known.session_dir, known.driver_id), known.temporary)
+    _prepared = (driver, known, process)
+    return known, process
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import itertools
 import pickle
 import uuid
@@ -16,7 +15,7 @@ from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
 from scythe_ray.attempt import Attempt, PlaceLost
 from scythe_ray.cluster import Cluster
 from scythe_ray.controls import Controls
-from scythe_ray.failures import infeasible_failure, node_lost_failure
+from scythe_ray.failures import infeasible_failure, node_lost_failure, taken_failure
 from scythe_ray.nodes import NodeTable
 from scythe_ray.remote import Job, UsedProcess, run_envelope, this_driver
 from scythe_ray.resources import GPU, Demand, RayNode, able_nodes
@@ -46,7 +45,7 @@ class Session:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         driver_id = uuid.uuid4().hex
-        driver = this_driver(driver_id, cluster.session_dir, cluster.temporary)
+        driver = this_driver(driver_id, cluster.session_dir, cluster.temporary, cluster.shipped)
         make: Any = ray.remote
         # Exported once each. After a leaf of the second one its process ends.
         self._many: Any = make(max_retries=0)(run_envelope)
@@ -107,7 +106,8 @@ class Session:
         await self._controls.close()
 
     def _submit(self, call: LeafCall, demand: Demand, able: list[str]) -> Attempt:
-        stays = self._scope == "node" and self._here in able
+        is_draining = self._here in self._cluster.draining  # Ray gives it nothing new
+        stays = self._scope == "node" and self._here in able and not is_draining
         nodes = [self._here] if stays else able
         self._controls.prepare(nodes)
         token = next(self._tokens)
@@ -152,15 +152,15 @@ class Session:
             attempt.nodes[:] = left or attempt.nodes
 
     async def _refined(self, loss: PlaceLost) -> PlaceLost:
-        """Tell a node that was preempted from one that died."""
+        """Tell a node that was taken away on purpose from one that died."""
         if loss.failure.kind is not FailureKind.NODE_LOST:
             return loss
         loop = asyncio.get_running_loop()
         try:
-            taken = await loop.run_in_executor(self._threads, self._cluster.preempted_nodes)
+            taken = await loop.run_in_executor(self._threads, self._cluster.taken_nodes)
         except Exception:  # noqa: BLE001 - the head is gone too
             return loss
-        if not any(node_id in loss.failure.message for node_id in taken):
-            return loss
-        failure = dataclasses.replace(loss.failure, kind=FailureKind.PREEMPTED)
-        return PlaceLost(failure, is_crash=False)
+        for node_id, how in taken.items():
+            if node_id in loss.failure.message:
+                return PlaceLost(taken_failure(loss.failure, how), is_crash=False)
+        return loss

@@ -53,6 +53,17 @@ class RaySettings(BaseSettings):
         default=3, ge=0, description="How often a leaf is sent again when its place was lost."
     )
 
+    RUNTIME_ENV: str | None = Field(
+        default=None,
+        description="What Ray brings to its nodes (code, variables, packages): its `runtime_env` "
+        "as JSON, or the path of a JSON or YAML file.",
+    )
+    ON_CLUSTER_LOSS: Literal["reconnect", "exit"] = Field(
+        default="reconnect",
+        description="What the worker does when the cluster is lost: wait for it (one of its own is "
+        "started again), or stop.",
+    )
+
     @property
     def ceiling(self) -> list[RayNode]:
         """The nodes that the autoscaler may start."""

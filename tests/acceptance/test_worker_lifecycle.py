@@ -89,7 +89,6 @@ def other(tmp_path: Path) -> Generator[Held]:
 HEALTH = {
     "HATCHET_CLIENT_WORKER_HEALTHCHECK_ENABLED": "true",
     "HATCHET_CLIENT_WORKER_HEALTHCHECK_PORT": "38001",
-    "HATCHET_CLIENT_WORKER_HEALTHCHECK_BIND_ADDRESS": "127.0.0.1",
 }
 
 
@@ -101,7 +100,11 @@ def test_running_leaves_finish_before_the_worker_stops(
         worker.wait_ready()
         for port in (38001, 38002):  # of the leaf part and of the fan part
             until(lambda port=port: is_healthy(port), f"the part at port {port} says it is well")
+            assert listens_at(worker, port) == {"127.0.0.1"}
         ref = held.start()
+        with urllib.request.urlopen("http://127.0.0.1:38001/metrics", timeout=10) as answer:
+            counts = answer.read().decode().splitlines()
+        assert {"scythe_leaves_in_flight 1.0", "scythe_leaves_done_total 0.0"} <= set(counts)
         if how == "SIGTERM":
             worker.popen.send_signal(signal.SIGTERM)
         else:  # a terminal sends it to all of the foreground group
@@ -113,6 +116,16 @@ def test_running_leaves_finish_before_the_worker_stops(
         assert len(held.pids()) == 1
         assert "Traceback" not in worker.text
         assert "leaked" not in worker.text
+
+
+def listens_at(worker: WorkerProcess, port: int) -> set[str]:
+    """Return the addresses at which a process of the worker listens on a port."""
+    return {
+        connection.laddr.ip
+        for process in worker.family()
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    }
 
 
 def test_the_second_signal_stops_at_once(held: Held, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -82,6 +83,37 @@ def scalars(spec: Values) -> Scalars:
 @ExperimentRegistry.Register()
 def noop(spec: Task) -> Number:
     return Number(value=spec.sort_index)
+
+
+@ExperimentRegistry.Register()
+def prints(spec: Task) -> Number:
+    """Print in every way there is, then end as it is told."""
+    number = spec.sort_index
+    print("printed", number)
+    print("error", number, file=sys.stderr)
+    logging.getLogger("model.a").warning("careful %d", number)
+    logging.getLogger("model.b").info("by the way %d", number)
+    spec.log("of the spec")
+    ctypes.CDLL(None).printf(b"from C\n")
+    subprocess.run(["echo", "by a child"], check=True)
+    sys.stdout.write("no line end")
+    if spec.how == "raise":
+        raise ValueError("after printing")
+    if spec.how == "exit":
+        os._exit(3)
+    if spec.how == "segfault":
+        ctypes.string_at(0)
+    if spec.how == "hang":
+        time.sleep(LONG)
+    return Number()
+
+
+@ExperimentRegistry.Register()
+def prints_much(spec: Task) -> Number:
+    for number in range(int(spec.how) // 10):
+        print("line", number)
+    print("the end")
+    return Number()
 
 
 @ExperimentRegistry.Register()

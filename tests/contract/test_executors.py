@@ -16,6 +16,7 @@ import pytest
 from scythe.batch_calls import run_whole_batch
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.journal import count_leaves
+from scythe.leaf_log import CAP, LEFT_OUT
 from scythe.locate import code_ref
 from scythe.outcomes import BatchResult, CodeRef, FailureKind, LeafResources, StoreConfig
 from scythe.store import open_store
@@ -168,6 +169,46 @@ def _on_all(harness: Harness) -> list:
         return await asyncio.gather(*(harness.executor.run(call) for call in calls))
 
     return harness.do(together())
+
+
+# --- what a leaf prints --------------------------------------------------------------------------
+
+PRINTED = [
+    "printed 3",
+    "error 3",
+    "WARNING model.a: careful 3",
+    "INFO model.b: by the way 3",
+    "INFO scythe.leaf: [{run}] of the spec",
+    "from C",
+    "by a child",
+    "no line end",
+]
+
+
+def test_what_a_leaf_prints_comes_back_in_order(harness: Harness) -> None:
+    result = harness.result(experiments.prints, index=3)
+    assert result.log.splitlines() == [line.format(run=RUN) for line in PRINTED]
+    assert harness.result(experiments.noop).log == ""
+
+
+@pytest.mark.parametrize("how", ["raise", "exit", "segfault"])
+def test_what_a_leaf_printed_before_it_failed_comes_back(harness: Harness, how: str) -> None:
+    failure = harness.failure(experiments.prints, index=4, how=how)
+    assert failure.log.splitlines()[:2] == ["printed 4", "error 4"]
+    assert "by a child" in failure.log
+
+
+def test_what_a_leaf_printed_before_its_time_was_over_comes_back(harness: Harness) -> None:
+    call = harness.call(experiments.prints, 5, how="hang", timeout=1.0)
+    assert "error 5" in harness.failure_of(call).log
+
+
+def test_a_leaf_that_prints_very_much_keeps_start_and_end(harness: Harness) -> None:
+    log = harness.result(experiments.prints_much, how="500000").log
+    assert len(log.encode()) < CAP + 200
+    assert log.startswith("line 0\nline 1\n")
+    assert log.endswith("the end\n")
+    assert LEFT_OUT in log
 
 
 # --- failures ------------------------------------------------------------------------------------

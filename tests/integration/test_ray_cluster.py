@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from scythe.errors import ExecutorError, ExecutorUnavailable, LeafFailed, Worker
 from scythe.executor import ExecutorRequest
 from scythe.locate import code_ref
 from scythe.outcomes import FailureKind, LeafCall, LeafResources, StoreConfig
-from scythe_ray.discovery import answers, raylets_here
+from scythe_ray.discovery import answers, gcs_client, raylets_here
 from scythe_ray.executor import RayExecutor
 from scythe_ray.plugin import open_executor
 from tests.ray_bed import RayBed, ray_bed
@@ -38,6 +39,7 @@ import ray_experiments  # noqa: E402
 
 T = TypeVar("T")
 LICENSE = LeafResources(custom={"license": 1})
+PREEMPTION = 2  # in Ray's DrainNodeReason
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
@@ -51,6 +53,22 @@ class Nodes:
     @property
     def address(self) -> str:
         return self.bed.address
+
+    @property
+    def token(self) -> Path:
+        """The file with the cluster's token."""
+        return self.bed.token
+
+    def add(self, resource: str) -> str:
+        """Add a node that has this resource; return its id."""
+        return self.bed.add(num_cpus=1, resources={resource: 1})
+
+
+def kill_node(node_id: str) -> None:
+    for process in psutil.process_iter(["name", "cmdline"]):
+        line = process.info["cmdline"] or []
+        if process.info["name"] == "raylet" and any(node_id in part for part in line):
+            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +175,10 @@ def test_a_node_of_a_running_cluster(
         assert found["hatchet"] is False
         assert found["cwd"] == str(tmp_path)  # the cluster was started elsewhere
         # What this node does not have is looked for on the others.
-        found = harness.where(labels={"has_gpu": "yes"})
+        result = harness.do(harness.executor.run(call(labels={"has_gpu": "yes"})))
+        found = json.loads(json.loads(result.scalars)["text"])
         assert (found["node"], found["cuda"]) == (attached.other, "0")
+        assert result.stats.gpus == "0"
     assert answers(attached.address)  # it is not shut down with the worker
     assert "RAY_AUTH_MODE" not in os.environ
 
@@ -451,8 +471,9 @@ def test_a_worker_that_is_killed_takes_its_cluster_with_it(
         main.communicate(timeout=20)
 
 
+@pytest.mark.parametrize("part", ["gcs_server", "raylet"])
 def test_a_worker_whose_own_cluster_dies_starts_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "local")
     with opened(slots=1) as harness:
@@ -463,7 +484,7 @@ def test_a_worker_whose_own_cluster_dies_starts_another(
             pids = await announced(tmp_path, 1)
             (tmp_path / "1.json").unlink()
             for child in psutil.Process().children():
-                if child.name() == "gcs_server":
+                if child.name() == part:
                     child.kill()
             assert pids != await announced(tmp_path, 1)  # it was sent again, to the new one
             hangs.cancel()
@@ -476,6 +497,21 @@ def test_a_worker_whose_own_cluster_dies_starts_another(
     assert not [
         one for one in psutil.Process().children() if one.name() in ("raylet", "gcs_server")
     ]
+
+
+def test_memory_that_runs_out_is_said_with_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "local")
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")  # more is in use already
+    with opened(slots=1) as harness:
+        with pytest.raises(LeafFailed) as caught:
+            harness.do(harness.executor.run(call("hang", tmp_path, 1)))
+        failure = caught.value.failure
+        assert failure.kind is FailureKind.OUT_OF_MEMORY
+        assert re.search(r"[\d.]+GB of [\d.]+GB in use, [\d.]+GB of it by", failure.message)
+        # The leaf may have been ended before it could say so, but it was tried once.
+        assert failure.stats.pid == 0 or not is_alive(failure.stats.pid)
 
 
 def _listens_elsewhere(family: list[psutil.Process]) -> list[str]:
@@ -498,6 +534,42 @@ def _gone(family: list[psutil.Process], within: float) -> list[str]:
     return []
 
 
+@pytest.mark.parametrize(
+    ("deadline", "kind"), [(0.0, "NodeDrained"), (0.1, "NodePreempted")], ids=str
+)
+def test_a_node_that_is_taken_away_is_told_apart_from_one_that_died(
+    attached: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadline: float, kind: str
+) -> None:
+    """By `ray drain-node` as a cloud's spot handler calls it, with and without a deadline."""
+    monkeypatch.setenv("SCYTHE_RAY_SYSTEM_RETRIES", "0")
+    spot = attached.add("spot")
+    with opened() as harness:
+        cluster_gcs = gcs_client(attached.address)
+
+        async def lose() -> ExecutorError:
+            hangs = call("hang", tmp_path, 1, resources=LeafResources(custom={"spot": 1}))
+            task = asyncio.ensure_future(harness.executor.run(hangs))
+            await announced(tmp_path, 1)
+            ends = int(1000 * (time.time() + deadline)) if deadline else 0
+            accepted, why = cluster_gcs.drain_node(spot, PREEMPTION, "the price went up", ends)
+            assert accepted, why
+            while time.time() * 1000 <= ends or spot not in seen_draining(harness):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)  # another process brings it about
+            kill_node(spot)
+            with pytest.raises(ExecutorUnavailable) as caught:
+                await task
+            return caught.value
+
+        failure = harness.do(lose(), within=60).failure
+        assert (failure.kind, failure.type) == (FailureKind.PREEMPTED, kind)
+        assert spot in failure.message
+
+
+def seen_draining(harness: Harness) -> set[str]:
+    """Return the nodes of which the executor knows that they are to go."""
+    return set(harness.executor.cluster.taken_nodes())
+
+
 # --- the last test: it takes a node away ---------------------------------------------------------
 
 
@@ -511,11 +583,7 @@ def test_a_node_that_is_lost(
             hangs = call("hang", tmp_path, 1, resources=LICENSE)
             task = asyncio.ensure_future(harness.executor.run(hangs))
             await announced(tmp_path, 1)
-            for process in psutil.process_iter(["name", "cmdline"]):
-                if process.info["name"] == "raylet" and any(
-                    attached.other in part for part in process.info["cmdline"]
-                ):
-                    process.kill()
+            kill_node(attached.other)
             with pytest.raises(ExecutorUnavailable) as caught:
                 await task
             return caught.value

@@ -126,6 +126,30 @@ def test_failed_leaves_are_rows_and_are_counted(
     assert leaves["attempts"].tolist() == [1, 3, 3, 3, 2, 1]
 
 
+def test_what_leaves_print_is_in_their_logs_in_hatchet(start: Any, app: Any) -> None:
+    run, _ = start([{"text": "well"}, {"text": "before the end", "size": 3}], runnable=app.say)
+    run.wait(timeout=DEADLINE)
+    leaves = frame(run, "leaves")
+    assert leaves["gpus"].tolist() == ["", ""]
+    assert (leaves["queue_seconds"] > 0).all()
+    ids = level(leaves, "workflow_run_id")
+    assert _log_of(ids[0], 3) == ["leaf 0 says", "é\\x00", "well"]
+    assert _log_of(ids[1], 9) == ["leaf 1 says", "é\\x00", "before the end"] * 3
+
+
+def _log_of(workflow_run_id: str, lines: int) -> list[str]:
+    """Return the log of a run of one task once it has so many lines."""
+    from scythe.engine import client
+
+    task = client().runs.get(workflow_run_id).tasks[0].task_external_id
+    deadline = time.monotonic() + 20
+    while True:
+        found = client().logs.list(task).rows or []
+        if len(found) >= lines or time.monotonic() > deadline:
+            return [row.message for row in sorted(found, key=lambda row: row.created_at)]
+        time.sleep(0.1)
+
+
 def test_all_leaves_fail(start: Any) -> None:
     run, ref = start([{"mode": "exit"}] * 2)
     assert ref.result(timeout=DEADLINE).summary == "2 leaves, 0 done, 2 failed"

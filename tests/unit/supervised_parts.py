@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from scythe.board import Board
+from scythe.part_host import PartHost
 from scythe.part_process import leave_terminal
 from scythe.parts import PartFailed, PartPlan, PartReady, PartStopping
 from scythe.processes import MARK
@@ -38,6 +39,30 @@ def obedient(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
     (folder_of(plan) / f"{plan.role}-child-{child.pid}").touch()
     note(plan, "starts")
     pipe.send(PartReady(2, "tests"))
+    while True:
+        signal.pause()
+
+
+def replaced(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Asks, as an executor may, for a process in its place; more often than a part may die."""
+    leave_terminal()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    pipe.send(PartReady(2))
+    if note(plan, "starts") <= 4:
+        PartHost(pipe.send).start_anew("Ray does not let go.")
+    while True:
+        signal.pause()
+
+
+def placeless(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Says after its start that the worker is to stop; the second one tells what it was given."""
+    leave_terminal()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    pipe.send(PartReady(2, environment={"PLACE": "there"}))
+    if plan.role == "leaf":
+        if note(plan, "starts") == 1:
+            sys.exit(3)
+        pipe.send(PartFailed(f"No place: {plan.environment}.", for_good=True))
     while True:
         signal.pause()
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.batch import run_batch
+from scythe.batch import BatchPlace, run_batch
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.executor import Capacity
 from scythe.fetch import cached_path
@@ -23,6 +23,7 @@ from scythe.journal import count_leaves, write_line
 from scythe.labels import ScytheWorkerLabel
 from scythe.leaf import run_leaf
 from scythe.leaf_handler import LeafHandler
+from scythe.leaf_log import LeafLog
 from scythe.messages import LeafInput, LeafRecord, decode_batch, decode_failure, decode_result
 from scythe.outcomes import (
     BatchResult,
@@ -191,7 +192,10 @@ class BatchHere(Here):
                 journal += write_line(LeafRecord(outcome, 1, f"run-1-{row}"))
             raise LeafFailed(LeafFailure(kind, kind.value, "ended"), journal)
         part = replace(call.batch)
-        outcome = run_batch(call, part, self.folder / "journal", str(self.folder), lambda: None)
+        log = LeafLog(self.folder / "log")
+        place = BatchPlace(self.folder / "journal", str(self.folder), log, lambda: None)
+        with log:
+            outcome = run_batch(call, part, place)
         if isinstance(outcome, LeafFailure):
             raise LeafFailed(outcome)
         return outcome

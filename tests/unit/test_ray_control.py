@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -151,6 +152,20 @@ def test_a_crash_is_explained_and_its_children_are_ended(start: Start, tmp_path:
     assert "ray_leaves.py" in seen.trace
     assert not is_alive(child)
     assert control.report("crash-1") is None
+
+
+def test_memory_that_the_kernel_lacked_is_said(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = iter([3, 4])
+    monkeypatch.setattr("scythe_ray.control.oom_kills", lambda: next(kills))
+    process, control = start("sleep"), NodeControl(tmp_path / "records")
+    wait_for(lambda: text_of(tmp_path / "log"))
+    process.kill()
+    process.wait(20)
+    seen = control.report("sleep-1")
+    assert seen is not None
+    assert re.fullmatch(r"\d+\.\d\d GB of \d+\.\d\d GB", seen.memory)
 
 
 def test_an_exit_code_is_kept(start: Start, tmp_path: Path) -> None:

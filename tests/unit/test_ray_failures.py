@@ -64,7 +64,10 @@ def test_a_process_that_left_nothing_was_killed() -> None:
     failure = crash_failure(seen())
     assert failure.kind is FailureKind.WORKER_CRASH
     assert "SIGKILL" in failure.message
-    assert crash_failure(seen(out_of_memory=True)).kind is FailureKind.OUT_OF_MEMORY
+    assert crash_failure(seen(log="so far\n")).log == "so far\n"
+    short = crash_failure(seen(memory="7.90 GB of 8.00 GB"))
+    assert short.kind is FailureKind.OUT_OF_MEMORY
+    assert "7.90 GB of 8.00 GB of the node in use" in short.message
 
 
 def test_a_timeout_says_where_the_leaf_was() -> None:
@@ -73,6 +76,7 @@ def test_a_timeout_says_where_the_leaf_was() -> None:
     assert (failure.kind, failure.type) == (FailureKind.TIMEOUT, "TimeoutError")
     assert "0.7 s" in failure.message
     assert "line 7 in simulate" in failure.traceback
+    assert timeout_failure(0.7, seen(log="so far"), importing=False).log == "so far"
     importing = timeout_failure(0.7, seen(), importing=True)
     assert importing.kind is FailureKind.ENVIRONMENT
 

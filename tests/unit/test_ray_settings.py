@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
+import psutil
 import pytest
 
 from scythe.errors import SettingsError, WorkerStartError
@@ -129,6 +131,36 @@ def test_auto_without_a_ray_on_this_node(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("scythe_ray.attach.raylets_here", list)
     with pytest.raises(WorkerStartError, match="SCYTHE_RAY_ADDRESS=auto.*ray start"):
         open_executor(ExecutorRequest())
+
+
+def test_what_is_left_of_a_dead_cluster_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A node whose head is gone, and the file that tells where that head was."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = f"127.0.0.1:{server.getsockname()[1]}"
+    (tmp_path / "ray_current_cluster").write_text(closed)
+    left = discovery.Raylet("ab", closed, str(tmp_path), os.geteuid(), process=None)
+    monkeypatch.setattr("scythe_ray.discovery.raylets_here", lambda: [left])
+    began = time.monotonic()
+    assert discovery.ray_of_this_node(5) is None
+    assert time.monotonic() - began < 5
+
+
+def test_a_node_is_up_as_long_as_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = psutil.Popen(["sleep", "600"])
+    raylet = discovery.Raylet("ab", "10.0.0.1:6379", "/tmp/ray", 0, process)
+    monkeypatch.setattr("scythe_ray.discovery.raylets_here", lambda: [raylet])
+    is_up, unknown = discovery.node_watch("ab"), discovery.node_watch("cd")
+    assert is_up()
+    process.kill()
+    deadline = time.monotonic() + 10
+    while is_up():  # a zombie is not up
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.wait(10)
+    assert not is_up()
+    assert unknown()  # in another container, where its process is not seen
 
 
 def test_slots_that_make_no_sense() -> None:

@@ -138,6 +138,29 @@ def test_a_part_that_keeps_dying_is_given_up(
     assert all(map(is_gone, children_of(tmp_path))), "the other part is stopped too"
 
 
+def test_a_part_that_asks_for_it_is_started_anew_however_often(
+    plans: list[PartPlan], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = Running(plans[:1], entries.replaced)
+    starts = tmp_path / "leaf-starts"
+    wait_until(lambda: starts.exists() and len(starts.read_text().splitlines()) == 5, "five starts")
+    running.supervisor.stop()
+    running.finish()
+    assert running.error is None
+    assert "Ray does not let go." in caplog.text
+
+
+def test_a_part_that_has_no_place_any_more_ends_the_worker(
+    plans: list[PartPlan], tmp_path: Path
+) -> None:
+    """Before that it died: what takes its place is told where the place was."""
+    running = Running(plans, entries.placeless)
+    running.finish()
+    assert isinstance(running.error, WorkerStartError)
+    assert str(running.error) == "No place: {'PLACE': 'there'}."
+    assert len((tmp_path / "leaf-starts").read_text().splitlines()) == 2
+
+
 def test_deaths_are_forgotten_after_good_health(plans: list[PartPlan], tmp_path: Path) -> None:
     policy = RestartPolicy(first=0.05, longest=0.1, healthy=0.2, most=2)
     running = Running(plans[:1], entries.obedient, policy)

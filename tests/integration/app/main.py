@@ -80,6 +80,15 @@ def work(spec: Work, tempdir: Path) -> Done:
     return done
 
 
+@ExperimentRegistry.Register(retries=2)
+def say(spec: Work) -> Done:
+    """Print something; then end the process, if asked to."""
+    print(f"leaf {spec.sort_index} says\né\x00\n{spec.text}")
+    if spec.size:
+        os._exit(spec.size)
+    return Done()
+
+
 @ExperimentRegistry.Register(
     name="on_no_worker",
     schedule_timeout="2s",

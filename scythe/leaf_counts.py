@@ -1,0 +1,128 @@
+"""Counts of a worker's leaves, and how they get to the SDK's `/metrics`.
+
+That is served by a process of the SDK, next to its health check. The counts are in memory that both
+processes share, so that a count costs nothing and no number is ever old.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing import sharedctypes
+from multiprocessing.context import get_spawning_popen
+from typing import Any
+
+from scythe.errors import ExecutorError
+from scythe.executor import Capacity, Executor
+from scythe.outcomes import FailureKind, LeafCall, LeafReply
+
+_GAUGES = {
+    "scythe_slots": "Leaves that this worker takes at one time.",
+    "scythe_leaves_in_flight": "Leaves that Hatchet gave to this worker and that are not over.",
+    "scythe_leaves_queued": "Leaves in flight that wait for a place to run.",
+}
+_COUNTERS = {
+    "scythe_leaves_done": "Tries of leaves that ended well.",
+    "scythe_leaf_seconds": "Seconds for which leaves were in flight.",
+}
+_FAILED = "scythe_leaves_failed"
+_KINDS = tuple(kind.value for kind in FailureKind)
+_PLACE = {name: n for n, name in enumerate((*_GAUGES, *_COUNTERS, *_KINDS))}
+
+_shared: Any = None  # the numbers of this process, by _PLACE
+
+
+class CountingExecutor:
+    """Counts the leaves that run in an executor.
+
+    Args:
+        executor: The executor.
+
+    Attributes:
+        running: Leaves that it has now.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        global _shared
+        self._executor = executor
+        self.running = 0
+        self._numbers = _shared = sharedctypes.RawArray("d", len(_PLACE))
+        self._show_running()
+
+    @property
+    def capacity(self) -> Capacity:
+        """What the executor offers."""
+        return self._executor.capacity
+
+    async def astart(self) -> None:
+        """Begin to watch the place."""
+        await self._executor.astart()
+
+    async def run(self, call: LeafCall) -> LeafReply:
+        """Run one try of one leaf, see `scythe.executor.Executor`."""
+        began = time.monotonic()
+        self.running += 1
+        self._show_running()
+        try:
+            result = await self._executor.run(call)
+        except ExecutorError as error:
+            self._add(error.failure.kind.value)
+            raise
+        else:
+            self._add("scythe_leaves_done")
+            return result
+        finally:
+            self.running -= 1
+            self._show_running()
+            self._add("scythe_leaf_seconds", time.monotonic() - began)
+
+    async def aclose(self) -> None:
+        """End all that the executor started."""
+        await self._executor.aclose()
+
+    def _show_running(self) -> None:
+        capacity = self.capacity
+        places = capacity.places or capacity.slots
+        self._numbers[_PLACE["scythe_slots"]] = capacity.slots
+        self._numbers[_PLACE["scythe_leaves_in_flight"]] = self.running
+        self._numbers[_PLACE["scythe_leaves_queued"]] = max(0, self.running - places)
+
+    def _add(self, name: str, amount: float = 1.0) -> None:
+        self._numbers[_PLACE[name]] += amount
+
+
+def shared_counts() -> Any:
+    """Return what a process that is being spawned can be given to read the counts; or None."""
+    return _shared if get_spawning_popen() is not None else None
+
+
+def serve_counts(numbers: Any) -> None:
+    """Add the counts of another process to the metrics that this process serves.
+
+    Args:
+        numbers: What `shared_counts` gave there.
+    """
+    from prometheus_client import REGISTRY
+
+    with suppress(ValueError):  # they are there already
+        REGISTRY.register(_Collector(numbers))
+
+
+class _Collector:
+    """Reads the counts whenever the metrics are asked for."""
+
+    def __init__(self, numbers: Any) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        for name, text in _GAUGES.items():
+            yield GaugeMetricFamily(name, text, value=self._numbers[_PLACE[name]])
+        for name, text in _COUNTERS.items():
+            yield CounterMetricFamily(name, text, value=self._numbers[_PLACE[name]])
+        failed = CounterMetricFamily(_FAILED, "Tries of leaves that failed.", labels=["kind"])
+        for kind in _KINDS:
+            failed.add_metric([kind], self._numbers[_PLACE[kind]])
+        yield failed

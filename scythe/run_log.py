@@ -1,0 +1,72 @@
+"""What leaves printed, on its way to the log of their Hatchet runs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+_MESSAGE_CHARS = 8_000  # the engine takes 10,000
+_SINGLE_LINES = 20  # so many lines are messages of their own, more are sent together
+_PER_SECOND = 100.0  # messages; each is a request to the engine and a row in its database
+_BURST = 500.0  # the SDK keeps 1,000 that are not sent yet
+_SAY_AGAIN = 60.0
+logger = logging.getLogger("scythe.worker")
+
+
+class RunLog:
+    """Sends logs, in order, and leaves out what would be too much for the engine.
+
+    Args:
+        per_second: Messages that may be sent in the long run.
+        burst: Messages that may be sent at once.
+    """
+
+    def __init__(self, per_second: float = _PER_SECOND, burst: float = _BURST) -> None:
+        self._per_second, self._burst = per_second, burst
+        self._room, self._at = burst, time.monotonic()
+        self._said = float("-inf")
+
+    def send(self, text: str, write: Callable[[str], object]) -> None:
+        """Send the log of one try of a leaf: all of it, or nothing where there is no room.
+
+        Args:
+            text: What the leaf printed; mostly nothing.
+            write: Takes one message; does not block.
+        """
+        if not text:
+            return
+        messages = messages_of(text)
+        now = time.monotonic()
+        self._room = min(self._burst, self._room + (now - self._at) * self._per_second)
+        self._at = now
+        if self._room < len(messages):
+            self._say(now)
+            return
+        self._room -= len(messages)
+        for message in messages:
+            write(message)
+
+    def _say(self, now: float) -> None:
+        if now >= self._said + _SAY_AGAIN:
+            self._said = now
+            logger.warning(
+                "Leaves print more than %g messages a second: the logs of some are not sent to "
+                "Hatchet.",
+                self._per_second,
+            )
+
+
+def messages_of(text: str) -> list[str]:
+    """Cut a log into messages that the engine takes, at the ends of lines where that can be."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    together = len(lines) > _SINGLE_LINES
+    messages: list[str] = []
+    for line in lines:
+        for start in range(0, len(line), _MESSAGE_CHARS):
+            piece = line[start : start + _MESSAGE_CHARS]
+            if together and messages and len(messages[-1]) + len(piece) < _MESSAGE_CHARS:
+                messages[-1] += f"\n{piece}"
+            else:
+                messages.append(piece)
+    return messages

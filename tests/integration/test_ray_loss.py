@@ -1,0 +1,247 @@
+"""A Ray cluster that is lost: its head, or this machine's node; and what becomes of leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytest.importorskip("ray")
+
+from scythe.errors import (
+    ExecutorError,
+    ExecutorUnavailable,
+    LeafFailed,
+    PlaceAwayError,
+    WorkerStartError,
+)
+from scythe.executor import ExecutorRequest
+from scythe.outcomes import FailureKind
+from scythe_ray import driver as scythe_ray_driver
+from scythe_ray import nodes as scythe_ray_nodes
+from scythe_ray.executor import RayExecutor
+from scythe_ray.plugin import open_executor
+from tests.integration.test_ray_cluster import announced, call, is_alive
+
+RAY = Path(sys.executable).with_name("ray")
+
+
+@dataclass
+class Watched:
+    """The worker's side: what the executor asked of it."""
+
+    asked: list[Any] = field(default_factory=list)
+
+    def offer(self, *, taking: bool) -> None:
+        self.asked.append(taking)
+
+    def leave(self, message: str) -> None:
+        self.asked.append(message)
+
+    def start_anew(self, message: str) -> None:
+        self.asked.append(("anew", message))
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head on this machine that is started by `ray start`, as a user would."""
+
+    folder: Path
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it with a node of one CPU."""
+        environment = {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        }
+        temporary = f"--temp-dir={self.folder}/r"
+        head = ("--head", f"--port={self.port}", "--include-dashboard=false", temporary)
+        node = ("--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=80000000")
+        started = subprocess.run(
+            [str(RAY), "start", *head, *node],
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert started.returncode == 0, started.stdout + started.stderr
+
+    def processes(self, *names: str) -> list[psutil.Process]:
+        found: list[psutil.Process] = []
+        for process in psutil.process_iter(["name", "cmdline"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if str(self.folder) in line and (not names or process.info["name"] in names):
+                found.append(process)
+        return found
+
+    def kill(self, *names: str) -> None:
+        members = self.processes(*names)
+        assert members
+        for member in members:
+            member.kill()
+        psutil.wait_procs(members, timeout=10)
+
+
+@pytest.fixture(scope="module")
+def only_head() -> Iterator[Head]:
+    with tempfile.TemporaryDirectory(prefix="sl-", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "token").write_text(secrets.token_hex(32))
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        head = Head(Path(folder), port)
+        try:
+            yield head
+        finally:
+            for member in head.processes():
+                member.kill()
+
+
+@pytest.fixture
+def head(only_head: Head, monkeypatch: pytest.MonkeyPatch) -> Head:
+    """The head, started again if a test has ended it."""
+    for name in list(os.environ):
+        if name.startswith(("SCYTHE_RAY_", "RAY_")):
+            monkeypatch.delenv(name)
+    if len(only_head.processes("gcs_server", "raylet")) < 2:
+        for member in only_head.processes():
+            member.kill()
+        only_head.start()
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", only_head.address)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(only_head.folder / "token"))
+    monkeypatch.setattr(scythe_ray_nodes, "_PATIENCE", 2.0)
+    return only_head
+
+
+@contextmanager
+def opened(worker: Watched) -> Iterator[tuple[RayExecutor, Callable[..., Any]]]:
+    executor = open_executor(ExecutorRequest(host=worker))
+    with asyncio.Runner() as runner:
+
+        def do(work: Any, within: float = 60.0) -> Any:
+            return runner.run(asyncio.wait_for(work, within))
+
+        try:
+            yield executor, do
+        finally:
+            do(executor.aclose())
+
+
+async def lose(
+    executor: RayExecutor, folder: Path, end: Callable[[], None], *, may_be_left: bool = False
+) -> ExecutorError:
+    """Run a leaf, end what it needs, and return how it fails."""
+    task = asyncio.ensure_future(executor.run(call("hang", folder, 1)))
+    pids = await announced(folder, 1)
+    end()
+    with pytest.raises((ExecutorUnavailable, LeafFailed)) as caught:
+        await task
+    deadline = time.monotonic() + 20
+    while not may_be_left and any(is_alive(pid) for pid in pids.values()):
+        assert time.monotonic() < deadline, "something of the leaf is left"
+        await asyncio.sleep(0.1)
+    return caught.value
+
+
+async def until(condition: Callable[[], bool], within: float = 40.0) -> None:
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - other processes bring it about
+            await asyncio.sleep(0.1)
+
+
+def test_a_lost_head_ends_a_worker_that_is_to_stop_then(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCYTHE_RAY_ON_CLUSTER_LOSS", "exit")
+    worker = Watched()
+    with opened(worker) as (executor, do):
+        failure = do(lose(executor, tmp_path, head.kill)).failure
+        assert failure.kind is FailureKind.CLUSTER_LOST
+        do(until(lambda: len(worker.asked) == 2))
+        assert worker.asked[0] is False
+        assert f"cluster at {head.address} is lost" in worker.asked[1]
+        assert "SCYTHE_RAY_ON_CLUSTER_LOSS=exit" in worker.asked[1]
+        with pytest.raises(ExecutorUnavailable) as caught:  # one that came in the meantime
+            do(executor.run(call()), within=5)
+        assert caught.value.failure.kind is FailureKind.CLUSTER_LOST
+        import ray
+
+        with pytest.raises(ray.exceptions.RaySystemError):
+            ray.put(1)  # it would start a cluster by itself
+
+
+def test_a_node_that_died_gives_its_leaves_back_and_is_attached_to_again(
+    head: Head, tmp_path: Path
+) -> None:
+    """The head is there all the time: it is the process of the node that is watched."""
+    worker = Watched()
+    with opened(worker) as (executor, do):
+        assert executor.capacity.environment == {"SCYTHE_RAY_ADDRESS": head.address}
+        failure = do(lose(executor, tmp_path, lambda: head.kill("raylet")), within=30).failure
+        assert failure.kind in (FailureKind.CLUSTER_LOST, FailureKind.NODE_LOST)
+        assert not failure.kind.is_final
+        do(until(lambda: worker.asked == [False]))
+        head.kill()
+        head.start()
+        do(until(lambda: worker.asked == [False, True]))
+        do(executor.run(call()))
+
+
+def test_what_is_wrong_with_a_head_is_said_in_time(
+    head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No token; a node that is gone while the head is there; an address file of a dead head."""
+    monkeypatch.setenv("SCYTHE_RAY_CONNECT_TIMEOUT", "3s")
+    monkeypatch.setenv("HOME", str(head.folder))  # no ~/.ray/auth_token
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
+    began = time.monotonic()
+    with pytest.raises(WorkerStartError, match="refuses this worker's authentication token"):
+        open_executor(ExecutorRequest())
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(head.folder / "token"))
+    with monkeypatch.context() as other:
+        other.setattr("platform.python_version", lambda: "3.9.1")
+        with pytest.raises(WorkerStartError, match=r"runs Python .*this worker 3\.9\.1"):
+            open_executor(ExecutorRequest())
+    head.kill("raylet")
+    with pytest.raises(PlaceAwayError, match="This machine is no node of the Ray cluster"):
+        open_executor(ExecutorRequest())
+    assert time.monotonic() - began < 40
+
+
+def test_a_head_that_hangs_keeps_neither_leaf_nor_worker(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one behind a cut network does; where Ray cannot disconnect, a new process must attach."""
+    monkeypatch.setattr(scythe_ray_driver, "_LEAVE_TIMEOUT", 2.0)
+    worker = Watched()
+    with opened(worker) as (executor, do):
+        (gcs,) = head.processes("gcs_server")
+        failure = do(lose(executor, tmp_path, gcs.suspend, may_be_left=True), within=30).failure
+        assert failure.kind is FailureKind.CLUSTER_LOST
+        do(until(lambda: len(worker.asked) == 2))
+        assert worker.asked[0] is False
+        assert worker.asked[1][0] == "anew"
+        assert head.address in worker.asked[1][1]
+        gcs.resume()
+        do(until(lambda: worker.asked[2:] == [True]))
+        do(executor.run(call()))
