@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -174,3 +175,35 @@ def test_a_leaf_of_a_batch_that_cannot_be_helped_is_tried_once() -> None:
     output = asyncio.run(LeafHandler(served, executor)(batch((0, 2, 1)), RUN))
     assert [record.attempts for record in decode_batch(output["records"])] == [1, 1]
     assert len(executor.calls) == 2
+
+
+class Prints(Here):
+    """Its leaves have printed something."""
+
+    async def run(self, call: LeafCall) -> LeafResult:
+        said = f"says {call.leaf_id.split('-')[0]}"
+        try:
+            return replace(await super().run(call), log=said)
+        except LeafFailed as error:
+            raise LeafFailed(replace(error.failure, log=said)) from None
+
+
+def test_what_leaves_print_goes_to_hatchets_log_and_not_into_their_outcome() -> None:
+    logs: list[str] = []
+    run = TaskRun("run-1", 1, extend, logs.append)
+    output = asyncio.run(LeafHandler(served, Prints())(payload(), run))
+    assert "says" not in json.dumps(output)
+    with pytest.raises(LeafError) as caught:
+        asyncio.run(LeafHandler(served, Prints())(payload(x=0), run))
+    failed = decode_failure(str(caught.value)).outcome
+    assert isinstance(failed, LeafFailure)
+    assert failed.log == ""
+    assert logs == ["says 00000007"] * 2
+
+
+@pytest.mark.usefixtures("stored_specs")
+def test_the_log_of_a_batch_names_its_leaves() -> None:
+    logs: list[str] = []
+    run = TaskRun("run-1", 1, extend, logs.append)
+    asyncio.run(LeafHandler(served, Prints())(batch((0, 4, 2)), run))
+    assert logs == ["Leaf 0:\nsays 00000000", "Leaf 20:\nsays 00000020"]
