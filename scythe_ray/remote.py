@@ -83,7 +83,7 @@ class UsedProcess:
 
 
 def this_driver(
-    driver_id: str, session_dir: str, temporary: str | None, shipped: str | None
+    driver_id: str, session_dir: str, temporary: str | None, shipped: str | None = None
 ) -> Driver:
     """Describe this process as a driver; for the arguments, see `Driver`."""
     first: list[str] = []

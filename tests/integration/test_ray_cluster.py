@@ -206,6 +206,7 @@ def test_leaves_on_another_node_are_ended_and_explained(attached: Nodes, tmp_pat
             harness.do(harness.executor.run(hangs))
         assert caught.value.failure.kind is FailureKind.TIMEOUT
         assert "in where" in caught.value.failure.traceback
+        assert caught.value.failure.log == "to do: hang\n"
         pids = json.loads((tmp_path / "2.json").read_text())
         assert not [name for name, pid in pids.items() if is_alive(pid)]
 
@@ -213,6 +214,7 @@ def test_leaves_on_another_node_are_ended_and_explained(attached: Nodes, tmp_pat
             harness.do(harness.executor.run(call("crash", resources=LICENSE)))
         assert caught.value.failure.type == "Segmentation fault"
         assert "in where" in caught.value.failure.traceback
+        assert caught.value.failure.log.startswith("to do: crash\n")  # Ray writes more
 
 
 def test_the_whole_cluster_is_one_worker(attached: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -271,3 +272,46 @@ def test_a_batch_that_cannot_be_placed_fails_as_a_whole() -> None:
     with pytest.raises(Exception, match="TooBig: no node has it"):
         asyncio.run(LeafHandler(served, executor)(batch((0, 2)), RUN))
     assert len(executor.calls) == 1
+
+
+class Prints(Here):
+    """Its leaves have printed something."""
+
+    async def run(self, call: LeafCall) -> LeafReply:
+        said = f"says {call.leaf_id.split('-')[0]}"
+        try:
+            result = await super().run(call)
+            assert isinstance(result, LeafResult)
+            return replace(result, log=said)
+        except LeafFailed as error:
+            raise LeafFailed(replace(error.failure, log=said)) from None
+
+
+def test_what_leaves_print_goes_to_hatchets_log_and_not_into_their_outcome() -> None:
+    logs: list[str] = []
+    run = TaskRun("run-1", 1, extend, logs.append)
+    output = asyncio.run(LeafHandler(served, Prints())(payload(), run))
+    assert "says" not in json.dumps(output)
+    with pytest.raises(LeafError) as caught:
+        asyncio.run(LeafHandler(served, Prints())(payload(x=0), run))
+    failed = decode_failure(str(caught.value)).outcome
+    assert isinstance(failed, LeafFailure)
+    assert failed.log == ""
+    assert logs == ["says 00000007"] * 2
+
+
+@ExperimentRegistry.Register()
+def chatty(spec: In) -> Out:
+    if spec.sort_index % 20 == 0:
+        os.write(1, f"says {spec.sort_index}\n".encode())  # pytest has another `sys.stdout`
+    return Out(y=spec.x)
+
+
+@pytest.mark.usefixtures("stored_specs")
+def test_the_log_of_a_batch_names_its_leaves(tmp_path: Path) -> None:
+    logs: list[str] = []
+    run = TaskRun("run-1", 1, extend, logs.append)
+    executor = BatchHere(tmp_path, [(2, FailureKind.WORKER_CRASH)])
+    output = asyncio.run(LeafHandler(chatty, executor)(batch((0, 5)), run))
+    assert "says" not in json.dumps(output)
+    assert logs == ["Leaf 20:\nsays 20\n\nLeaf 40:\nsays 40\n"]
