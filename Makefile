@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench lock clean
+.PHONY: help install demo test chaos lint bench lock clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,10 @@ demo: $(STAMP)  ## Run the solar example: local stack, local Ray, at least 64 de
 test: $(STAMP)  ## Run all tests on real services
 	$(BIN)/scythe dev build
 	$(BIN)/python -m pytest
+
+chaos: $(STAMP)  ## Break services and nodes under runs; writes docs/reliability.md (Linux, root)
+	$(BIN)/scythe dev build
+	SCYTHE_CHAOS_PAGE=docs/reliability.md $(BIN)/python -m pytest -m chaos tests/chaos
 
 lint: $(STAMP)  ## Check style and types
 	$(BIN)/ruff check .

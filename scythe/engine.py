@@ -289,3 +289,14 @@ def update_labels(worker: Any, worker_id: str, labels: Mapping[str, str]) -> Non
     changed = [WorkerLabel(key=name, value=value) for name, value in labels.items()]
     with _engine_explained():  # public only in a task's context, and without labels comes no task
         worker._client.dispatcher.upsert_worker_labels(worker_id, changed)  # noqa: SLF001
+
+
+def find_worker(worker_id: str) -> Any:
+    """Return what the engine knows of a worker; None where it does not tell."""
+    from hatchet_sdk.clients.rest.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        return client().workers.get(worker_id)
+    except (ApiException, HTTPError, OSError):
+        return None

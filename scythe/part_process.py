@@ -24,12 +24,13 @@ from scythe.errors import EngineError, PlaceAwayError, ScytheError
 from scythe.executor import ExecutorRequest, load_executor_factory
 from scythe.hidden_main import HiddenMain
 from scythe.leaf_counts import CountingExecutor
+from scythe.lost_tasks import wait_for_lost
 from scythe.part_executor import PartExecutor
 from scythe.part_host import PartHost, flush
 from scythe.parts import WIND_DOWN, PartFailed, PartMessage, PartPlan, PartReady, PartStopping
 from scythe.place_watch import PlaceWatch, offer_of
 from scythe.processes import GRACE, MARK, end_tree
-from scythe.sdk_logs import SdkErrors
+from scythe.sdk_logs import RENEWED, SdkErrors
 
 _POLL = 0.05
 _REPORT = 0.2
@@ -88,7 +89,7 @@ class Part:
         self._worker_id = ""
         self._registered = False
         self._stopping = False
-        self._evict_at = 0.0
+        self._evict_at, self._renewed = 0.0, 0
         self._ready = PartReady(slots=0)
         self._main, self._sdk_errors = HiddenMain(), SdkErrors()
         self._host = PartHost(self._send)
@@ -177,6 +178,10 @@ class Part:
                 self._stopping = True
                 graceful(number, frame)
 
+        def renew(*_: Any) -> None:
+            self._renewed += 1
+
+        signal.signal(RENEWED, renew)
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, _pass_over)
 
@@ -198,6 +203,7 @@ class Part:
         self._send(self._ready)
         if self._executor is not None:
             self._place = PlaceWatch(self._plan, self._update_labels, self._ready)
+        threading.Thread(target=self._end_when_lost, name="scythe-lost", daemon=True).start()
         told = -1
         while True:
             gone = wait([supervisor, listener] if listener >= 0 else [supervisor], _REPORT)
@@ -214,6 +220,15 @@ class Part:
             if self._stopping and told != self._running:
                 told = self._running
                 self._send(PartStopping(told))
+
+    def _end_when_lost(self) -> None:
+        """End gracefully, to be started anew, when something was lost with the connection."""
+        from scythe.running_worker import sight_of
+
+        look, waits = (lambda: sight_of(self._worker, self._renewed)), self._plan.role == "fan"
+        if message := wait_for_lost(look, lambda: self._stopping, waits=waits):
+            self._send(PartFailed(message, away=True))
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _evict_again(self) -> None:
         """Give nodes back that the engine sent here once more while this part was stopping."""
@@ -288,8 +303,7 @@ class Part:
         """End the process after a graceful stop, once the SDK's own process has sent everything."""
         from scythe.running_worker import listener_of
 
-        listener = listener_of(self._worker)
-        if listener is not None:
+        if (listener := listener_of(self._worker)) is not None:
             listener.join(WIND_DOWN)
         # Normally, so that semaphores are given back; but no thread of user code may prevent it.
         threading.Thread(target=_exit_after, args=(_EXIT,), daemon=True).start()

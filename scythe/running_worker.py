@@ -8,7 +8,8 @@ from multiprocessing.process import BaseProcess
 from queue import Empty
 from typing import Any
 
-from scythe.engine import client
+from scythe.engine import client, find_worker
+from scythe.lost_tasks import WorkerSight
 
 _ID_SECONDS = 8.0  # for the engine's id, which the SDK's other process puts into a queue
 
@@ -35,6 +36,17 @@ def set_taking(worker: Any, *, taking: bool) -> None:
     queue.put(worker_id)  # for the SDK, which takes it when the worker stops
     workers = client().workers
     (workers.unpause if taking else workers.pause)(worker_id)
+
+
+def sight_of(worker: Any, renewed: int) -> WorkerSight | None:
+    """Return a registered worker as the engine sees it, None where that cannot be had. Blocks."""
+    worker_id = registered_id(worker)
+    row = find_worker(worker_id) if worker_id else None
+    if row is None:
+        return None
+    here = len(worker._action_runner.runner.contexts)  # noqa: SLF001
+    slots = [kind for kind in (row.slot_config or {}).values() if kind.available is not None]
+    return WorkerSight(renewed, sum(kind.limit - kind.available for kind in slots), here)
 
 
 def evict_nodes(worker: Any) -> None:

@@ -6,6 +6,8 @@ The SDK writes four lines for each leaf, and tracebacks all the time while the e
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,7 @@ _SDK = "hatchet"
 _REPEAT = 30.0  # seconds for which the same trouble is not said again
 _NO_NEWS = ("interrupted read_with_interrupt task",)  # said each time it stops
 _BACK = "action listener established"
+RENEWED = signal.SIGURG  # to the parent of the SDK's process, which does nothing by itself
 
 
 class SdkLogger(logging.Logger):
@@ -47,7 +50,7 @@ def quiet_logger(label: str | None = None) -> logging.Logger:
         worker_logs.configure(label)
         sdk.setLevel(logging.INFO)  # for the one line that tells that the engine is back
     sdk.handlers.clear()  # the SDK's own writes to standard output
-    sdk.filters[:] = [SdkFilter()]
+    sdk.filters[:] = [SdkFilter(tell=label is not None)]
     sdk.parent, sdk.propagate = logging.getLogger("scythe"), True
     logger = SdkLogger("scythe.hatchet", logging.WARNING)
     logger.parent = logging.getLogger("scythe")
@@ -55,10 +58,15 @@ def quiet_logger(label: str | None = None) -> logging.Logger:
 
 
 class SdkFilter(logging.Filter):
-    """Passes what is news, without tracebacks."""
+    """Passes what is news, without tracebacks.
 
-    def __init__(self) -> None:
+    Args:
+        tell: Whether the parent process is told, by `RENEWED`, when the engine is back.
+    """
+
+    def __init__(self, *, tell: bool = False) -> None:
         super().__init__()
+        self._tell = tell
         self._said: dict[tuple[str, int], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -68,6 +76,8 @@ class SdkFilter(logging.Filter):
             if message != _BACK:
                 return False
             self._said.clear()
+            if self._tell:
+                os.kill(os.getppid(), RENEWED)
             record.msg, record.args = "Connected to Hatchet again.", ()
             return True
         if message.startswith(_NO_NEWS) or self._is_repeated(record):

@@ -96,6 +96,8 @@ class NodeTable:
                     return f"its head at {self._cluster.address} does not answer"
                 continue
             answered = time.monotonic()
+            if all(node.node_id != self._cluster.node_id for node in self._nodes):
+                return "this machine is no node of it any more"  # it can submit nothing any more
             gone, joined = _without(before, self._nodes), _without(self._nodes, before)
             if gone or joined:
                 on_change(self._nodes, gone, joined)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from scythe import engine, part_host
+from scythe import part_host, running_worker
 from scythe.part_host import PartHost
 from scythe.parts import PartFailed
 
@@ -27,7 +27,7 @@ def test_the_engine_is_told_until_it_knows(monkeypatch: pytest.MonkeyPatch) -> N
         if len(told) == 1:
             raise ConnectionError("the engine is away")
 
-    monkeypatch.setattr(engine, "set_taking", set_taking)
+    monkeypatch.setattr(running_worker, "set_taking", set_taking)
     monkeypatch.setattr(part_host, "_AGAIN", 0.0)
     host = PartHost(lambda message: None)
     host.tell_engine("w")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -74,13 +76,20 @@ def test_errors_are_one_line_and_not_said_again_at_once(
 
 
 def test_the_engines_return_is_said_in_the_sdks_own_process(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.kill", lambda *signalled: told.append(signalled))
     caplog.set_level(logging.INFO)
+    quiet_logger()
+    logging.getLogger("hatchet").warning("action listener established")
+    assert not told
     quiet_logger("fan")
+    caplog.clear()
     logging.getLogger("hatchet").info("action listener established")
     logging.getLogger("hatchet").info("rx: start step run: 1")
     assert [record.getMessage() for record in caplog.records] == ["Connected to Hatchet again."]
+    assert told == [(os.getppid(), signal.SIGURG)]  # which looks whether anything was lost
 
 
 def test_the_logger_quiets_the_process_that_unpickles_it() -> None:

@@ -1,0 +1,95 @@
+"""Notice what was lost when the connection to the engine was renewed.
+
+An engine that dies, or a connection that breaks, takes along what was just being sent. The engine
+does not send a task again while the worker's heart beats: it would hold its slot, and wait, until
+its timeout. And what a scatter node waits for, an engine that was started again may never tell it.
+A worker that ends gives both back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_LOOKS = 6
+_LOOK, _LOOK_SOON = 10.0, 2.0  # seconds between two looks
+logger = logging.getLogger("scythe.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSight:
+    """A worker, as the engine sees it.
+
+    Attributes:
+        renewed: How often the connection was renewed.
+        counted: Tasks that it runs, as the engine counts.
+        here: Tasks that it really has.
+    """
+
+    renewed: int
+    counted: int
+    here: int
+
+
+class LostTasks:
+    """Compares what the engine counts with what is here, each time the connection was renewed.
+
+    A task that has just been sent, or that has just ended, makes a difference too: only one that
+    shows at several looks in a row counts. Nodes that wait always count.
+
+    Args:
+        look: Returns what the engine sees now, None where it does not answer.
+        waits: Whether the tasks are nodes, which wait for the engine.
+    """
+
+    def __init__(self, look: Callable[[], WorkerSight | None], *, waits: bool = False) -> None:
+        self._look, self._waits = look, waits
+        self._renewed = 0
+        self._looks = 0
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether to look again soon."""
+        return self._looks > 0
+
+    def found(self) -> int:
+        """Look once; return how many tasks are lost."""
+        seen = self._look()
+        if seen is None:
+            return 0
+        if seen.renewed != self._renewed:
+            self._renewed = seen.renewed
+            if self._waits:
+                return seen.here
+            self._looks = _LOOKS
+        if seen.counted <= seen.here:
+            self._looks = 0
+        if self._looks == 0:
+            return 0
+        self._looks -= 1
+        return seen.counted - seen.here if self._looks == 0 else 0
+
+
+def wait_for_lost(
+    look: Callable[[], WorkerSight | None], is_over: Callable[[], bool], *, waits: bool
+) -> str:
+    """Look again and again; return why this part should be started anew, or nothing.
+
+    Args:
+        look: Returns what the engine sees now, None where it does not answer.
+        is_over: Whether to look no more.
+        waits: Whether the tasks are nodes, which wait for the engine.
+    """
+    tasks = LostTasks(look, waits=waits)
+    while not is_over():
+        if count := tasks.found():
+            message = (
+                f"{count} task(s) may wait for what was lost with the connection to Hatchet, "
+                "which gives them out again"
+            )
+            logger.warning("%s. This part ends what it runs, and is started anew.", message)
+            return message
+        time.sleep(_LOOK_SOON if tasks.is_suspicious else _LOOK)
+    return ""

@@ -1,0 +1,71 @@
+"""Leaves that leave a trace each time they run, and the worker that runs them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.registry import ExperimentRegistry
+from scythe.utils.filesys import FileReference
+from scythe.worker import ScytheWorkerConfig, ScytheWorkerLabel
+
+TAG = os.environ["CHAOS_TAG"]  # the session's: what an earlier one has left waits for nobody
+
+
+class TracedInput(ExperimentInputSpec):
+    trace: str  # a file of the host
+    seconds: float = 0.2
+    gigabytes: float = 0.0
+
+
+class TracedOutput(ExperimentOutputSpec):
+    node: str
+    note: FileReference
+
+
+def _run(spec: TracedInput, tempdir: Path) -> TracedOutput:
+    _write(spec, "began")
+    child = subprocess.Popen(["sleep", "600"])  # it may not outlive a leaf that is killed
+    try:
+        ballast = [bytearray(os.urandom(1024)) * 1024 * 64 for _ in range(int(spec.gigabytes * 16))]
+        time.sleep(spec.seconds)
+        del ballast
+    finally:
+        child.kill()
+        child.wait()
+    note = tempdir / "note.txt"
+    note.write_text(f"{spec.sort_index}")
+    _write(spec, "ended")
+    return TracedOutput(node=platform.node(), note=note)
+
+
+def _write(spec: TracedInput, what: str) -> None:
+    line = f"{spec.sort_index} {what} {time.time()} {platform.node()}\n"
+    descriptor = os.open(spec.trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(descriptor, line.encode())  # in one piece, whoever else writes
+    finally:
+        os.close(descriptor)
+
+
+@ExperimentRegistry.Register(name=f"chaos_plain_{TAG}", retries=2, execution_timeout="5m")
+def plain(input_spec: TracedInput, tempdir: Path) -> TracedOutput:
+    return _run(input_spec, tempdir)
+
+
+@ExperimentRegistry.Register(
+    name=f"chaos_on_gpu_{TAG}",
+    retries=2,
+    execution_timeout="5m",
+    desired_worker_labels=ScytheWorkerLabel.HAS_GPU.worker_label,
+)
+def on_gpu(input_spec: TracedInput, tempdir: Path) -> TracedOutput:
+    return _run(input_spec, tempdir)
+
+
+if __name__ == "__main__":
+    ScytheWorkerConfig(executor="ray").start()

@@ -1,0 +1,136 @@
+"""One node with two CPUs, a leaf worker and a fan worker; one thing after the other is broken."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from scythe.stack.paths import ENGINE, POSTGRES, layout_of
+from scythe.stack.state import read_state
+from tests.acceptance.running import wait_until
+from tests.chaos.bed import Bed
+from tests.chaos.nodes import Node, Worker
+from tests.chaos.report import Report
+from tests.chaos.runs import TracedRun, wait_clean
+
+LEAVES = 60
+RAY = ("--num-cpus=2",)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What can be broken."""
+
+    bed: Bed
+    node: Node
+    leaf: Worker
+    fan: Worker
+    stack: Path
+
+
+@pytest.fixture(scope="module")
+def place(services: dict[str, str], stack_home: Path) -> Generator[Place]:
+    with Bed(services) as bed:
+        node = bed.add("a")
+        node.start_ray(*RAY)
+        leaf = node.start_worker("leaf.log", SCYTHE_WORKER_DOES_FAN="false")
+        fan = node.start_worker("fan.log", SCYTHE_WORKER_DOES_LEAF="false")
+        leaf.wait_ready()
+        fan.wait_ready()
+        yield Place(bed, node, leaf, fan, stack_home)
+        leaf.stop()
+        fan.stop()
+        left = [path.name for path in (node.folder / "tmp").glob("scythe-*")]
+        assert left == []
+
+
+def a_ray_worker(place: Place) -> None:
+    """Kill the process of a leaf."""
+    place.node.wait_leaf().kill()
+
+
+def the_driver(place: Place) -> None:
+    """Kill the leaf part: Ray's driver. The worker starts it again."""
+    place.leaf.part("leaf").kill()
+
+
+def the_leaf_worker(place: Place) -> None:
+    """Kill all of the leaf worker, which is started again as by a service manager."""
+    place.leaf.kill()
+    place.leaf.start_again()
+
+
+def the_fan_worker(place: Place) -> None:
+    """Kill all of the fan worker, which is started again as by a service manager."""
+    place.fan.kill()
+    place.fan.start_again()
+
+
+def the_head(place: Place) -> None:
+    """Kill the head's server. Ray on the node ends with it, and is started again."""
+    place.node.program("gcs_server").kill()
+    assert place.node.ray is not None
+    place.node.ray.wait(60)
+    place.node.start_ray(*RAY)
+
+
+def the_engine(place: Place) -> None:
+    """Kill the engine, and start it again."""
+    _restart(place.stack, ENGINE)
+
+
+def the_database(place: Place) -> None:
+    """Kill PostgreSQL, and start it again."""
+    _restart(place.stack, POSTGRES)
+
+
+def s3_for_a_minute(place: Place) -> None:
+    """Answer each request to S3 with an error for 60 s."""
+    place.bed.fail_s3()
+    time.sleep(60)  # the fault itself
+    place.bed.heal_s3()
+
+
+def _restart(home: Path, part: str) -> None:
+    from scythe.stack import up
+
+    state = read_state(layout_of(home))
+    assert state is not None
+    process = state.parts[part].process
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: not process.is_alive(), f"{part} is dead", 20)
+    up(home)
+
+
+FAULTS: dict[str, Callable[[Place], None]] = {
+    "Ray worker process killed": a_ray_worker,
+    "driver (leaf part) killed": the_driver,
+    "leaf worker killed, started again": the_leaf_worker,
+    "fan worker killed, started again": the_fan_worker,
+    "Ray head (GCS) killed, started again": the_head,
+    "engine killed, started again": the_engine,
+    "PostgreSQL killed, started again": the_database,
+    "S3 answers 503 for 60 s": s3_for_a_minute,
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_every_leaf_ends_exactly_once(
+    case: str, place: Place, tmp_path: Path, report: Report
+) -> None:
+    from tests.chaos.app.main import plain
+
+    run = TracedRun(plain, tmp_path, LEAVES)
+    run.wait_ended(LEAVES // 3)
+    fault = time.time()
+    FAULTS[case](place)
+    outcome = run.outcome(fault, within=180)
+    report.add(case, outcome)
+    assert (outcome.lost, outcome.twice, outcome.failed) == (0, 0, 0)
+    wait_clean(place.bed)
