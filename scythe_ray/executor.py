@@ -57,7 +57,7 @@ class RayExecutor:
         self._attached.set()
         self._watch: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._lost_for_good: LeafFailure | None = None
+        self._lost: LeafFailure | None = None  # as long as the cluster is
 
     @property
     def capacity(self) -> Capacity:
@@ -83,7 +83,8 @@ class RayExecutor:
                 outcome = await self._session.run(call, demand_of(call, self._offer.selectable))
             except PlaceLost as loss:
                 again = crashed if loss.is_crash else losses >= self._settings.SYSTEM_RETRIES
-                if again or self._is_away:
+                self._check_away()
+                if again:
                     raise _for_good(loss) from None
                 logger.warning("Leaf %s: %s. It is sent again.", call.leaf_id, loss)
                 if loss.is_crash:
@@ -91,8 +92,7 @@ class RayExecutor:
                 else:
                     await asyncio.sleep(min(_LONGEST_BACKOFF, _BACKOFF * 2**losses))
                     losses += 1
-                    if self._is_away:  # by now it is clear that all of it is lost
-                        raise _for_good(loss) from None
+                    self._check_away()  # by now it may be clear that all of it is lost
                 continue
             if isinstance(outcome, LeafFailure):
                 raise LeafFailed(outcome)
@@ -110,10 +110,10 @@ class RayExecutor:
         """The cluster that it is attached to, or was last."""
         return self._cluster
 
-    @property
-    def _is_away(self) -> bool:
-        """Whether a cluster is lost that others started: another worker may be better off."""
-        return not (self._attached.is_set() or self._cluster.is_own)
+    def _check_away(self) -> None:
+        """Give a leaf back whose cluster others started: another worker may be better off."""
+        if self._lost is not None and not self._cluster.is_own:
+            raise ExecutorUnavailable(self._lost) from None
 
     async def _until_attached(self) -> None:
         try:
@@ -121,10 +121,10 @@ class RayExecutor:
                 await self._attached.wait()
         except TimeoutError:
             raise ExecutorUnavailable(lost_failure("its head does not answer")) from None
-        if self._lost_for_good is not None:
-            raise ExecutorUnavailable(self._lost_for_good)
         if self._closing is not None:
             raise ExecutorUnavailable(closed_failure())
+        if self._lost is not None:  # for good
+            raise ExecutorUnavailable(self._lost)
 
     async def _watch_head(self) -> None:
         """Attach again whenever the cluster was lost and is back, or stop the worker."""
@@ -135,12 +135,12 @@ class RayExecutor:
             logger.error("The Ray cluster at %s is lost: %s.", address, why)
             self._attached.clear()
             self._host.offer(taking=False)
-            self._session.give_up(lost_failure(why))
+            self._lost = lost_failure(why)
+            self._session.give_up(self._lost)
             # At once: Ray aborts this process when another head answers it.
             left = await loop.run_in_executor(self._threads, self._cluster.leave)
             if self._settings.ON_CLUSTER_LOSS == "exit":
-                self._lost_for_good = lost_failure(why)
-                self._attached.set()
+                self._attached.set()  # those that wait for it see that it is lost
                 self._host.leave(
                     f"The Ray cluster at {address} is lost ({why}), and the worker stops, as "
                     "SCYTHE_RAY_ON_CLUSTER_LOSS=exit demands: start it again when Ray is back."
@@ -175,6 +175,7 @@ class RayExecutor:
             self._session = Session(self._cluster, nodes, self._settings, self._threads)
             self._offer.follow(self._cluster)
             self._see(nodes)
+            self._lost = None
             self._attached.set()
             logger.warning("Attached to the Ray cluster at %s again.", self._cluster.address)
 

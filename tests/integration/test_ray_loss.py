@@ -91,7 +91,9 @@ class Head:
         found: list[psutil.Process] = []
         for process in psutil.process_iter(["name", "cmdline"]):
             line = " ".join(process.info["cmdline"] or [])
-            if str(self.folder) in line and (not names or process.info["name"] in names):
+            # Ray's server for clients only has the address in its command line.
+            ours = str(self.folder) in line or f"--address={self.address}" in line
+            if ours and (not names or process.info["name"] in names):
                 found.append(process)
         return found
 
