@@ -28,7 +28,6 @@ from tests.chaos.nodes import GATEWAY, HERE, Node, end_process, run_ip
 _OWN = ("SCYTHE_", "RAY_", "HATCHET_", "AWS_")
 # As docs/clusters.md has them: a node that is gone is missed within seconds.
 HEALTH = {
-    "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "3",

@@ -138,7 +138,11 @@ def seconds_to_recover(ended: Sequence[float], fault: float) -> float:
     """
     before = [one for one in ended if one <= fault]
     after = [one for one in ended if one > fault]
-    usual = sorted(_windows(before))[max(0, len(before) - WINDOW) // 2]
+    if not after:
+        return 0.0  # the fault came too late to be felt
+    if len(before) < WINDOW:
+        return after[-1] - fault  # there was no pace yet
+    usual = sorted(_windows(before))[(len(before) - WINDOW) // 2]
     quick = (n for n, took in enumerate(_windows(after)) if took <= SLOWER * usual)
     return after[next(quick, -1)] - fault
 

