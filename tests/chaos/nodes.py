@@ -178,6 +178,17 @@ class Node:
         """Return the process of a program."""
         return next(one for one in self.processes() if one.name() == name)
 
+    def has(self, name: str) -> bool:
+        """Return whether a program runs there."""
+        return any(one.name() == name for one in self.processes())
+
+    def end_ray(self) -> None:
+        """End `ray start` there in an orderly way."""
+        assert self.ray is not None
+        for process in psutil.Process(self.ray.pid).children():
+            process.terminate()
+        self.ray.wait(40)
+
     def running_leaves(self) -> list[psutil.Process]:
         """Return the Ray processes that run a leaf."""
         return self.find(lambda line: line[0].startswith("ray::chaos_"))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.running import wait_until
 from tests.chaos.bed import Bed
 from tests.chaos.nodes import Node
 from tests.chaos.report import Report
@@ -56,11 +57,8 @@ def drain(pair: Pair) -> None:
     command += ["--reason-message=chaos", "--deadline-remaining-seconds=5"]
     process = pair.head.start(str(Path(sys.executable).with_name("ray")), *command, log="drain.log")
     assert process.wait(60) == 0
-    assert pair.other.ray is not None
-    try:
-        pair.other.ray.wait(10)
-    except subprocess.TimeoutExpired:  # at the deadline, ending it is left to who drains it
-        pair.other.program("raylet").kill()
+    wait_until(lambda: not pair.other.has("raylet"), "the drained raylet has ended", 60)
+    pair.other.end_ray()  # which does not end with a raylet that left in an orderly way
     _start_again(pair)
 
 
