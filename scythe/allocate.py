@@ -85,6 +85,7 @@ class Allocation:
         chunk = checker.chunk(first)
         if chunk is None:
             raise SpecError("There are no specs to run: pass at least one.")
+        self._store.check()  # at once: nobody has to wait for a store that is not there
         claimed = claim(self._store, run)
         try:
             if claimed.experiment_id != run.experiment_id:

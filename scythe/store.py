@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scythe.errors import StorageError
 from scythe.files import join_s3_uri
@@ -16,9 +16,10 @@ from scythe.outcomes import StoreConfig
 
 _CONNECT_TIMEOUT = 10
 _READ_TIMEOUT = 60
-_ATTEMPTS = (
-    9  # with the SDK's back-off of at most 20 s, a store that is away for a minute is no error
-)
+_PATIENCE = 120.0  # seconds; a store that is away for a minute is no error
+_ATTEMPTS = 3  # by the SDK, whose own back-off is over within seconds
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+T = TypeVar("T")
 _MISSING = ("404", "NoSuchKey", "NotFound")
 
 
@@ -28,13 +29,16 @@ class Store:
     Args:
         config: The bucket and how it is reached.
         client: A boto3 S3 client to use instead of one of our own.
-        attempts: How often a request is tried.
+        patience: Seconds for which a request is tried again while the store is away.
     """
 
-    def __init__(self, config: StoreConfig, client: Any = None, attempts: int = _ATTEMPTS) -> None:
+    def __init__(
+        self, config: StoreConfig, client: Any = None, patience: float = _PATIENCE
+    ) -> None:
         self.config = config
         self.bucket = config.bucket
-        self.client: Any = client or _make_client(config, attempts)
+        self._patience = patience
+        self.client: Any = client or _make_client(config, _ATTEMPTS if patience else 1)
 
     def uri(self, key: str) -> str:
         """Return the `s3://` URI of a key."""
@@ -42,20 +46,22 @@ class Store:
 
     def put_bytes(self, key: str, data: bytes) -> str:
         """Write an object whole and return its URI."""
-        with self._explained("write", key):
-            self.client.put_object(Bucket=self.bucket, Key=key, Body=data)
+        self._do("write", key, "put_object", Bucket=self.bucket, Key=key, Body=data)
         return self.uri(key)
 
     def put_file(self, key: str, path: Path) -> str:
         """Upload a file (by parts when it is large) and return its URI."""
-        with self._explained("write", key):
-            self.client.upload_file(Filename=os.fspath(path), Bucket=self.bucket, Key=key)
+        name = os.fspath(path)
+        self._do("write", key, "upload_file", Filename=name, Bucket=self.bucket, Key=key)
         return self.uri(key)
 
     def get_bytes(self, key: str) -> bytes:
         """Read an object whole."""
-        with self._explained("read", key):
+
+        def read() -> bytes:
             return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+        return self._patiently("read", key, read)
 
     def find_bytes(self, key: str) -> bytes | None:
         """Read an object whole; None when it is not there."""
@@ -68,8 +74,8 @@ class Store:
 
     def download(self, key: str, path: Path) -> None:
         """Write an object to a local file. The file may be incomplete after an error."""
-        with self._explained("read", key):
-            self.client.download_file(Bucket=self.bucket, Key=key, Filename=os.fspath(path))
+        name = os.fspath(path)
+        self._do("read", key, "download_file", Bucket=self.bucket, Key=key, Filename=name)
 
     def download_small(self, key: str, path: Path) -> None:
         """Write an object to a local file with one request. The file is whole or not there."""
@@ -77,13 +83,12 @@ class Store:
 
     def size(self, key: str) -> int:
         """Return the size of an object in bytes."""
-        with self._explained("read", key):
-            return int(self.client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
+        head = self._do("read", key, "head_object", Bucket=self.bucket, Key=key)
+        return int(head["ContentLength"])
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
-        with self._explained("delete", key):
-            self.client.delete_object(Bucket=self.bucket, Key=key)
+        self._do("delete", key, "delete_object", Bucket=self.bucket, Key=key)
 
     def list_keys(self, prefix: str, *, recursive: bool = True) -> Iterator[str]:
         """Yield the keys below a prefix, in order."""
@@ -97,26 +102,46 @@ class Store:
                 yield item["Prefix"][len(prefix) :].rstrip("/")
 
     def check(self) -> None:
-        """Raise `StorageError` unless the bucket is there and the keys open it."""
-        with self._explained("reach", ""):
-            self.client.head_bucket(Bucket=self.bucket)
+        """Raise `StorageError` at once unless the bucket is there and the keys open it."""
+        Store(self.config, self.client, patience=0)._do(  # noqa: SLF001 - of the same class
+            "reach", "", "head_bucket", Bucket=self.bucket
+        )
 
     def _pages(self, prefix: str, *, recursive: bool) -> Iterator[dict[str, Any]]:
-        options = {} if recursive else {"Delimiter": "/"}
-        with self._explained("list", prefix):
-            paginator = self.client.get_paginator("list_objects_v2")
-            yield from paginator.paginate(Bucket=self.bucket, Prefix=prefix, **options)
+        options: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix}
+        if not recursive:
+            options["Delimiter"] = "/"
+        while True:
+            page = self._do("list", prefix, "list_objects_v2", **options)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            options["ContinuationToken"] = page["NextContinuationToken"]
 
-    @contextmanager
-    def _explained(self, verb: str, key: str) -> Generator[None]:
+    def _do(self, verb: str, key: str, operation: str, **arguments: Any) -> Any:
+        """Call a method of the client."""
+        return self._patiently(verb, key, lambda: getattr(self.client, operation)(**arguments))
+
+    def _patiently(self, verb: str, key: str, request: Callable[[], T]) -> T:
+        """Make a request; make it again while the store is away.
+
+        Raises:
+            StorageError: It is refused, or the store stays away.
+        """
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError
 
-        try:
-            yield
-        except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-            cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
-            raise StorageError(self._explain(verb, key, cause or error)) from (cause or error)
+        deadline, pause = time.monotonic() + self._patience, _FIRST_PAUSE
+        while True:
+            try:
+                return request()
+            except (BotoCoreError, ClientError, S3UploadFailedError) as error:
+                cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
+                if not _may_pass(cause) or time.monotonic() + pause > deadline:
+                    reason = cause or error
+                    raise StorageError(self._explain(verb, key, reason)) from reason
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _explain(self, verb: str, key: str, error: BaseException) -> str:
         where = self.config.endpoint_url or "AWS"
@@ -140,6 +165,16 @@ class Store:
 def is_missing(error: BaseException | None) -> bool:
     """Return whether an error of the store says that the object is not there."""
     return error is not None and _code(error) in _MISSING
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Return whether an error says that the store is away, not that it refuses the request."""
+    from botocore import exceptions
+
+    if not isinstance(error, exceptions.ClientError):
+        return isinstance(error, exceptions.ConnectionError | exceptions.HTTPClientError)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status >= 500 or _code(error) in ("SlowDown", "RequestTimeout")
 
 
 def _code(error: BaseException) -> str:

@@ -79,7 +79,7 @@ class WorkerRun:
         self._engine = f"Hatchet {version} at {engine_address()}"
         if any(plan.role != "tasks" for plan in self._plans):
             self._store = store_config()
-            Store(self._store, attempts=1).check()
+            Store(self._store, patience=0).check()
 
     def _announce(self, parts: Sequence[PartHandle]) -> None:
         leaves = [part.ready for part in parts if part.ready and part.plan.role == "leaf"]

@@ -121,14 +121,7 @@ FAULTS: dict[str, Callable[[Place], None]] = {
 }
 
 
-NOT_YET = pytest.mark.xfail(
-    reason="the SDK's own tries are over within seconds: Store has to try for longer", strict=True
-)
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[NOT_YET] if case == S3 else []) for case in FAULTS]
-)
+@pytest.mark.parametrize("case", FAULTS)
 def test_every_leaf_ends_exactly_once(
     case: str, place: Place, tmp_path: Path, report: Report
 ) -> None:

@@ -82,7 +82,7 @@ def test_one_client_for_each_store(store: Store) -> None:
 
 
 def broken(store: Store, **changes: Any) -> Store:
-    return Store(replace(store.config, **changes), attempts=1)
+    return Store(replace(store.config, **changes), patience=0)
 
 
 WRONG: dict[str, tuple[dict[str, str], str]] = {
