@@ -164,10 +164,14 @@ def batch_size_of(runnable: Any, given: int | Literal["auto"] | None) -> int:
                 "leave batch_size out."
             )
         return 1
-    for size in (_batch_size(given), _batch_size(runnable.options.batch_size)):
-        if size is not None:
-            return size
-    return 1
+    sizes = (_batch_size(given), _batch_size(runnable.options.batch_size), 1)
+    size = next(size for size in sizes if size is not None)
+    if size != 1 and runnable.options.resources.fresh_process:
+        raise RegistrationError(
+            f"{runnable.name} asks for a process of its own for each leaf (fresh_process), and a "
+            "batch is one process for many: leave batch_size out, or fresh_process."
+        )
+    return size
 
 
 def _batch_size(value: Any) -> int | None:

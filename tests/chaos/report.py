@@ -34,8 +34,6 @@ slot or temporary file of a leaf is left over.
 Leaves take 0.2 to 1 s, on 2 to 4 Ray CPUs. Hatchet gives the tasks of a worker that is silent to
 another one after 30 s, which is most of what the longer cases wait for.
 
-Known to fail, and not in the table: S3 that answers each request with an error for 60 s.
-
 """
 
 

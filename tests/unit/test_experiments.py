@@ -17,9 +17,10 @@ from scythe.errors import (
     RegistrationError,
     SpecError,
 )
-from scythe.experiment import Experiment
+from scythe.experiment import Experiment, batch_size_of
 from scythe.experiments import BaseExperiment, ExperimentRun, SemVer, VersionedExperiment
 from scythe.files import FileReference
+from scythe.outcomes import LeafResources
 from scythe.registry import ExperimentRegistry
 from scythe.settings import ScytheStorageSettings
 
@@ -193,3 +194,19 @@ def test_an_id_of_the_users_own_that_leaves_the_prefix() -> None:
     wrong = In(experiment_id="../../other", sort_index=0, x=1)
     with pytest.raises(SpecError, match="Spec 0: experiment_id '../../other' is not a plain"):
         base().allocate([wrong], version=V1, overwrite_experiment_id=False, s3_client=NoBucket())
+
+
+@ExperimentRegistry.Register(
+    name="experiments_fresh", resources=LeafResources(fresh_process=True), batch_size=10
+)
+def fresh(spec: In) -> Out:
+    return Out()
+
+
+def test_a_batch_of_leaves_that_want_a_process_each_is_refused() -> None:
+    with pytest.raises(RegistrationError, match="experiments_fresh asks for a process of its own"):
+        base(fresh).allocate([spec()], version=V1, s3_client=NoBucket())
+    assert batch_size_of(fresh, 1) == 1
+    assert batch_size_of(walls, "auto") == 0
+    with pytest.raises(RegistrationError, match="batch_size='many' is not a number of leaves"):
+        batch_size_of(walls, "many")  # pyright: ignore[reportArgumentType]

@@ -78,13 +78,13 @@ def test_paths_of_what_was_shipped_are_looked_for_in_its_copy(
 ) -> None:
     (tmp_path / "main.py").touch()
     monkeypatch.chdir(tmp_path)
-    common = ("id", "1", "/session", (), (), "/work", None, ())
-    shipped = Driver(*common, shipped="/work")
-    assert shipped.here("/work/main.py") == str(tmp_path / "main.py")
-    assert shipped.here("/work") == str(tmp_path)
-    assert shipped.here("/work/ignored.py") == "/work/ignored.py"
+    common = ("id", "1", "/session", (), (), "/code", None, ())
+    shipped = Driver(*common, shipped="/code")
+    assert shipped.here("/code/main.py") == str(tmp_path / "main.py")
+    assert shipped.here("/code") == str(tmp_path)
+    assert shipped.here("/code/ignored.py") == "/code/ignored.py"
     assert shipped.here("/other/main.py") == "/other/main.py"
-    assert Driver(*common).here("/work/main.py") == "/work/main.py"
+    assert Driver(*common).here("/code/main.py") == "/code/main.py"
 
 
 def test_a_runtime_env_that_a_node_cannot_set_up_is_not_tried_again() -> None:
