@@ -32,6 +32,7 @@ from scythe_ray.record import (
     read_entry,
     write_entry,
 )
+from scythe_ray.scratch import sweep_scratch
 
 _STACK_WAIT = 0.5
 _EXIT_WAIT = 5.0
@@ -143,6 +144,7 @@ class NodeControl:
         for entry in self._entries():
             shutil.rmtree(entry.folder, ignore_errors=True)
         shutil.rmtree(self._folder, ignore_errors=True)
+        sweep_scratch()  # what drivers left that were killed
 
     def _end(self, entry: Entry, grace: float, stack: bool) -> Sighting | None:
         with _opened(self._path(entry.pid, RECORD)) as record:

@@ -20,7 +20,7 @@ def scratch_folder(parent: str | None) -> str:
         parent: Where it is made; None for the system's usual place.
     """
     parent = parent or tempfile.gettempdir()
-    _sweep(Path(parent))
+    sweep_scratch(parent)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         # Open, and so locked, until the process and all that it forked have ended.
@@ -31,8 +31,13 @@ def scratch_folder(parent: str | None) -> str:
         os.close(descriptor)  # another process swept it before it was locked
 
 
-def _sweep(parent: Path) -> None:
-    for lock in parent.glob(f"{PREFIX}*/{_LOCK}"):
+def sweep_scratch(parent: str | None = None) -> None:
+    """Remove the folders of processes that are gone.
+
+    Args:
+        parent: Where they are; None for the system's usual place.
+    """
+    for lock in Path(parent or tempfile.gettempdir()).glob(f"{PREFIX}*/{_LOCK}"):
         with contextlib.suppress(OSError):  # another user's, in use, or gone by now
             descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
             try:

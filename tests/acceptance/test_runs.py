@@ -114,7 +114,7 @@ def test_a_batch_fails_leaf_by_leaf(executor: str, stack: dict[str, str], tmp_pa
         )
         for i in range(1000)
     ]
-    limits = {"SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION": "8"}
+    limits = {"SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION": "6"}
     with worker("mixed", tmp_path / "log", SCYTHE_WORKER_EXECUTOR=executor, **limits):
         run, ref = start(app, specs, batch_size=1000)
         result = ref.result(timeout=120)
