@@ -20,17 +20,12 @@ logger = logging.getLogger(__name__)
 
 _PAUSE = 1.0  # seconds between two counts
 _PAUSE_PER_CHILD = 0.02  # a node with many nodes below it looks at them less often
-_LOOK_FOR_LOST = 15.0
-_LOST = 45.0  # seconds that all children are over, and the engine has not told the node
 
 
 class NodeProgress:
     """Counts the children of a node, about once a second, and stores the counts.
 
     The root writes `status.json`; every other node writes a small file that its parent reads.
-
-    Attributes:
-        waits_for: Children that the node waits for now.
     """
 
     def __init__(
@@ -49,8 +44,6 @@ class NodeProgress:
         count = 2 if measured else min(tree.factor, len(tasks))
         offsets = range(0 if self._is_base else count)
         self._children = [tree.child(offset).node for offset in offsets]
-        self.waits_for = 0
-        self._over_since, self._look_at = 0.0, time.monotonic() + _LOOK_FOR_LOST
         self._started = time.time()
         self._counts = NodeCounts()
         self._task: asyncio.Task[None] | None = None
@@ -92,7 +85,6 @@ class NodeProgress:
                 if counts != self._counts:
                     self._counts = counts
                     await asyncio.to_thread(self._write, "running")
-                await self._look_for_lost()
             except Exception as error:  # noqa: BLE001 - counts are a courtesy, the run goes on
                 logger.warning("cannot store the counts of the run: %s", error)
 
@@ -106,26 +98,6 @@ class NodeProgress:
             failed=min(total, (counts["failed"] + counts["cancelled"]) * size),
             running=counts["running"],
         )
-
-    async def _look_for_lost(self) -> None:
-        """Give the node back where it waits for children that are all over.
-
-        An engine that was started again may never tell a node so; another worker that takes the
-        node finds all its children at once.
-        """
-        now = time.monotonic()
-        if now < self._look_at:
-            return
-        self._look_at = now + _LOOK_FOR_LOST
-        counts = await self._run.count_children() if self.waits_for else {}
-        over = sum(counts.get(name, 0) for name in ("completed", "failed", "cancelled"))
-        if not self.waits_for or over < self.waits_for:
-            self._over_since = 0.0
-        elif not self._over_since:
-            self._over_since = now
-        elif now - self._over_since >= _LOST:
-            logger.error("The engine does not tell that all children are over: starting anew.")
-            self._run.give_back()
 
     def _sum_children(self) -> NodeCounts:
         total = NodeCounts()

@@ -61,7 +61,7 @@ async def run_node(payload: ScatterGatherInput, run: NodeRun) -> ScatterGatherRe
     """
     node = _Node(payload, run)
     await node.in_thread(node.load)
-    progress = node.progress = NodeProgress(node.layout, node.store, run, payload, node.tasks)
+    progress = NodeProgress(node.layout, node.store, run, payload, node.tasks)
     try:
         async with progress:
             result = await node.run()
@@ -84,8 +84,6 @@ class _Node:
         self.root_id = payload.root_workflow_run_id or run.workflow_run_id
         self.n_specs = payload.n_specs or 0
         self.tasks = payload.tasks(self.n_specs)
-        self.progress: NodeProgress | None = None
-        self._started = 0  # children, of a node that starts some after others are over
         self.output = NodeOutput(self.store, self.config, self.layout, payload, self.root_id)
 
     async def in_thread(self, function: Any, *args: Any) -> Any:
@@ -193,16 +191,7 @@ class _Node:
             "experiment_id": self.payload.experiment_id,
             "experiment_name": self.payload.task_name,
         }
-        if self.progress is not None:
-            self.progress.waits_for = self._started + len(inputs)
-        self._started += len(inputs)
-        try:
-            return await self.hatchet.run_children(
-                task, inputs, keys, {**common, **(metadata or {})}
-            )
-        finally:
-            if self.progress is not None:
-                self.progress.waits_for = 0
+        return await self.hatchet.run_children(task, inputs, keys, {**common, **(metadata or {})})
 
     @property
     def _specs_key(self) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -100,10 +98,6 @@ class NodeRun:
     async def cancel_tree(self, experiment_id: str) -> None:
         """Cancel what the run has started: Hatchet cancels a parent without its children."""
         await asyncio.to_thread(cancel_tree, experiment_id)
-
-    def give_back(self) -> None:
-        """End this process gracefully: its nodes go back to the engine, and it is started again."""
-        os.kill(os.getpid(), signal.SIGTERM)
 
     async def count_children(self) -> dict[str, int]:
         """Return how many children are queued, running, completed, failed and cancelled."""
