@@ -123,12 +123,14 @@ class _BatchRun:
     def _store_part(self) -> None:
         """Store the results that are in memory."""
         pack, part = self._pack()
-        key = self._key(part.key)
-        open_store(self._call.store).put_bytes(key, pack)
-        stored = Part(key, part.n_leaves, part.n_failed, part.seconds)
-        self._journal.add_part(stored)
-        self._parts.append(stored)
+        self._put(pack, part)
+        self._journal.add_part(part)
+        self._parts.append(part)
         self._records, self._bytes = [], 0
+
+    def _put(self, pack: bytes, part: Part) -> str:
+        open_store(self._call.store).put_bytes(part.key, pack)
+        return part.key
 
     def _pack(self) -> tuple[bytes, Part]:
         """Return the results that are in memory as a pack, and what it holds."""
@@ -147,7 +149,7 @@ class _BatchRun:
         tables = node_tables(leaves, open_store(self._call.store))
         failed = tables[ERRORS].num_rows
         seconds = sum(record.outcome.stats.seconds for record in self._records)
-        return write_pack(tables), Part(f"{start:08d}", len(rows), failed, seconds)
+        return write_pack(tables), Part(self._key(start), len(rows), failed, seconds)
 
     def _collect_logs(self, specs: pa.Table) -> None:
         printed = [i for i, record in enumerate(self._records) if record.outcome.log]
@@ -161,11 +163,7 @@ class _BatchRun:
         if self._records or not parts:
             pack, part = self._pack()
             parts.append(part)
-            packs.append(pack)
-            if len(pack) > _INLINE_BYTES:
-                key = self._key(part.key)
-                open_store(self._call.store).put_bytes(key, pack)
-                packs[-1] = key
+            packs.append(self._put(pack, part) if len(pack) > _INLINE_BYTES else pack)
         return BatchResult(
             packs=tuple(packs),
             n_leaves=sum(part.n_leaves for part in parts),
@@ -174,9 +172,9 @@ class _BatchRun:
             log=self._log,
         )
 
-    def _key(self, name: str) -> str:
+    def _key(self, first_row: int) -> str:
         layout = RunLayout(self._call.store.prefix, self._call.experiment_id)
-        return layout.batch_pack(name, self._call.workflow_run_id or self._call.leaf_id)
+        return layout.batch_pack(first_row, self._call.workflow_run_id or self._call.leaf_id)
 
 
 def leaf_run_id(call: LeafCall, row: int) -> str:

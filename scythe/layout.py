@@ -100,9 +100,9 @@ class RunLayout:
         """Return the key of the counts of a scatter node."""
         return f"{self.prefix}scatter-gather/status/{node}.json"
 
-    def batch_pack(self, name: str, workflow_run_id: str) -> str:
+    def batch_pack(self, first_row: int, workflow_run_id: str) -> str:
         """Return the key of the tables of a batch that are too large to travel with its result."""
-        return f"{self.prefix}scatter-gather/output/batches/{name}-{workflow_run_id}.arrow"
+        return f"{self.prefix}scatter-gather/output/batches/{first_row:08d}-{workflow_run_id}.arrow"
 
     def leaf_table(self, leaf_id: str, name: str) -> str:
         """Return the key of a leaf's table that is too large to travel with its result."""

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from scythe.base import BaseSpec
-from scythe.files import S3Url
+from scythe.files import S3Url, split_s3_uri
 from scythe.settings import ScytheStorageSettings, default_storage_settings
 from scythe.tree import NodeTasks, RecursionMap, Rows
 
@@ -46,6 +46,11 @@ class ScatterGatherInput(BaseSpec):
         default="scythe",
         description="`plain` for a Hatchet task of the user's, which takes the spec itself.",
     )
+
+    @property
+    def specs_key(self) -> str:
+        """The key of the specs in the bucket."""
+        return split_s3_uri(str(self.specs_uri))[1]
 
     def tasks(self, n_specs: int) -> NodeTasks:
         """Return the Hatchet tasks of this node and those below it, for a run of `n_specs`."""

@@ -85,6 +85,21 @@ class LostBatch:
     record: LeafRecord
     queued: float
 
+    @property
+    def n_leaves(self) -> int:
+        """The number of its leaves."""
+        return len(self.rows)
+
+    @property
+    def n_failed(self) -> int:
+        """The number of leaves that failed: all."""
+        return len(self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """The time that its leaves took, as far as is known."""
+        return 0.0
+
 
 def write_base_node(output: NodeOutput, leaves: LeafSlice) -> ScatterGatherResult:
     """Write the tables of a node that ran leaves."""
@@ -107,33 +122,35 @@ def write_batch_node(
     output: NodeOutput, batches: Sequence[BatchResult | LostBatch]
 ) -> ScatterGatherResult:
     """Write the tables of a node that ran batches: theirs, one after another."""
-    uris: dict[str, S3Url] = {}
-    counts = [0, 0]
-    seconds = 0.0
     with tempfile.TemporaryDirectory(prefix="scythe-node-") as name:
         folder = Path(name)
-        packs: list[Path] = []
-        wanted: list[tuple[str, Path]] = []
-        for batch in batches:
-            pieces: Sequence[bytes | str]
-            if isinstance(batch, LostBatch):
-                pieces = [_lost_pack(output, batch)]
-                counts = [count + len(batch.rows) for count in counts]
+        tables = join_packs(_fetch_packs(output, batches, folder), folder, final=output.is_root)
+        uris = {table: output.upload(table, file) for table, file in tables.items()}
+    return ScatterGatherResult(
+        uris=uris,
+        n_leaves=sum(batch.n_leaves for batch in batches),
+        n_failed=sum(batch.n_failed for batch in batches),
+        seconds=sum(batch.seconds for batch in batches),
+    )
+
+
+def _fetch_packs(
+    output: NodeOutput, batches: Sequence[BatchResult | LostBatch], folder: Path
+) -> list[Path]:
+    """Bring the packs of batches into a folder, in their order."""
+    files: list[Path] = []
+    wanted: list[tuple[str, Path]] = []
+    for batch in batches:
+        lost = isinstance(batch, LostBatch)
+        for pack in (_lost_pack(output, batch),) if lost else batch.packs:
+            files.append(folder / f"{len(files)}.arrow")
+            if isinstance(pack, bytes):
+                files[-1].write_bytes(pack)
             else:
-                pieces = batch.packs
-                counts = [counts[0] + batch.n_leaves, counts[1] + batch.n_failed]
-                seconds += batch.seconds
-            for piece in pieces:
-                packs.append(folder / f"{len(packs)}.arrow")
-                if isinstance(piece, bytes):
-                    packs[-1].write_bytes(piece)
-                else:
-                    wanted.append((piece, packs[-1]))
-        with ThreadPoolExecutor(_DOWNLOADS, "scythe-packs") as threads:
-            list(threads.map(lambda item: output.store.download_small(*item), wanted))
-        for table, file in join_packs(packs, folder, final=output.is_root).items():
-            uris[table] = output.upload(table, file)
-    return ScatterGatherResult(uris=uris, n_leaves=counts[0], n_failed=counts[1], seconds=seconds)
+                wanted.append((pack, files[-1]))
+    with ThreadPoolExecutor(_DOWNLOADS, "scythe-packs") as threads:
+        list(threads.map(lambda item: output.store.download_small(*item), wanted))
+    return files
 
 
 def _lost_pack(output: NodeOutput, batch: LostBatch) -> bytes:
@@ -186,8 +203,7 @@ def _collect(
 def _lost_tables(output: NodeOutput, child: NodeFailure) -> Iterator[dict[str, pa.Table]]:
     """Make the tables of a node that gave no result: all its leaves have failed."""
     payload = child.payload
-    key = split_s3_uri(str(payload.specs_uri))[1]
-    tasks = payload.tasks(payload.n_specs or count_specs(output.config, key))
+    tasks = payload.tasks(payload.n_specs or count_specs(output.config, payload.specs_key))
     failure = LeafFailure(
         kind=FailureKind.RESULT_LOST,
         type="NodeFailed",
@@ -207,8 +223,7 @@ def _failed_tables(
     output: NodeOutput, rows: range, record: LeafRecord, queued: float
 ) -> dict[str, pa.Table]:
     """Make the tables of leaves that all failed in the same way."""
-    key = split_s3_uri(str(output.payload.specs_uri))[1]
-    index = index_of(read_rows(output.config, key, rows))
+    index = index_of(read_rows(output.config, output.payload.specs_key, rows))
     records = [record] * len(rows)
     leaves = LeafSlice(rows, index, records, queued, output.root_workflow_run_id)
     return node_tables(leaves, output.store)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from scythe.errors import ScytheError
-from scythe.files import split_s3_uri
 from scythe.gather import LeafSlice
 from scythe.layout import RunLayout
 from scythe.messages import (
@@ -93,7 +92,7 @@ class _Node:
     def load(self) -> None:
         """Find out which leaves the node has."""
         if self.payload.n_specs is None:
-            self.n_specs = count_specs(self.config, self._specs_key)
+            self.n_specs = count_specs(self.config, self.payload.specs_key)
             self.tasks = self.payload.tasks(self.n_specs)
 
     async def run(self) -> ScatterGatherResult:
@@ -107,7 +106,7 @@ class _Node:
     async def _run_leaves(self) -> ScatterGatherResult:
         """Run each spec of this node as a task of its own."""
         queued, rows = time.time(), self.tasks.single_rows()
-        specs = await self.in_thread(read_rows, self.config, self._specs_key, rows)
+        specs = await self.in_thread(read_rows, self.config, self.payload.specs_key, rows)
         inputs = await self.in_thread(self._leaf_inputs, specs, rows)
         keys = [f"leaf-{row}" for row in rows]
         results = await self._run_children(self.payload.task_name, inputs, keys)
@@ -192,10 +191,6 @@ class _Node:
             "experiment_name": self.payload.task_name,
         }
         return await self.hatchet.run_children(task, inputs, keys, {**common, **(metadata or {})})
-
-    @property
-    def _specs_key(self) -> str:
-        return split_s3_uri(str(self.payload.specs_uri))[1]
 
     def _leaf_inputs(self, specs: pa.Table, rows: range) -> list[BaseModel]:
         texts = list(spec_texts(specs))
