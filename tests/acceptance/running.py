@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import psutil
+import pytest
 
 APPS = Path(__file__).parent / "apps"
 
@@ -29,6 +30,19 @@ def load_app(name: str, script: str = "main.py") -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def pointed_at(stack_env: Mapping[str, str], **more: str) -> Generator[None]:
+    """Let this process, and its Hatchet client, use a running stack, for more than one test."""
+    from scythe.engine import client
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**stack_env, **more}.items():
+            patch.setenv(name, value)
+        client.cache_clear()
+        yield
+        client.cache_clear()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from tests.acceptance.running import load_app
+from tests.acceptance.running import load_app, pointed_at
 from tests.acceptance.workers import WorkerProcess, running
 
 APP = "classes"
@@ -21,14 +21,8 @@ NAME = "classes-of-leaves"
 
 @pytest.fixture(scope="module")
 def app(stack_env: dict[str, str]) -> Generator[Any]:
-    from scythe.engine import client
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in stack_env.items():
-            patch.setenv(name, value)
-        client.cache_clear()
+    with pointed_at(stack_env):
         yield load_app(APP)
-        client.cache_clear()
 
 
 @pytest.fixture(scope="module")

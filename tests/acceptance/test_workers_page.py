@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.running import APPS, load_app
+from tests.acceptance.running import APPS, load_app, pointed_at
 from tests.acceptance.workers import WorkerProcess, running
 from tests.example_modules import folder_on_path
 
@@ -24,15 +24,8 @@ APP = "worker_page"
 
 @pytest.fixture(scope="module")
 def stack_here(stack_env: dict[str, str]) -> Generator[None]:
-    from scythe.engine import client
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in stack_env.items():
-            patch.setenv(name, value)
-        client.cache_clear()
-        with folder_on_path(APPS / APP):
-            yield
-        client.cache_clear()
+    with pointed_at(stack_env), folder_on_path(APPS / APP):
+        yield
 
 
 @pytest.fixture(scope="module")

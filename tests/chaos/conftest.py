@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.running import pointed_at
 from tests.chaos.bed import why_not
 from tests.chaos.report import Report
 
@@ -47,12 +48,5 @@ def services(
     if (reason := why_not()) is not None:
         pytest.skip(reason)
     stack_env: dict[str, str] = request.getfixturevalue("stack_env")
-    from scythe.engine import client
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in stack_env.items():
-            patch.setenv(name, value)
-        patch.setenv("CHAOS_TAG", uuid.uuid4().hex[:8])
-        client.cache_clear()
+    with pointed_at(stack_env, CHAOS_TAG=uuid.uuid4().hex[:8]):
         yield stack_env
-        client.cache_clear()

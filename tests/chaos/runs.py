@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.acceptance.running import wait_until
 from tests.chaos.bed import Bed
 from tests.chaos.nodes import Node
+
+if TYPE_CHECKING:
+    from tests.chaos.report import Report
 
 WINDOW = 8  # leaves by which the pace is measured
 SLOWER = 1.5  # as slow a window may be, against those before the fault, to count as recovered
@@ -102,6 +105,15 @@ class TracedRun:
         if table not in self.run.list_results_files():
             return []
         return self.run.results(table).to_pandas().reset_index()["sort_index"].tolist()
+
+    def survives(self, case: str, fault: Callable[[], None], bed: Bed, report: Report) -> None:
+        """Break something now, report the case, and check that every leaf ended well, once."""
+        began = time.time()
+        fault()
+        outcome = self.outcome(began, within=180)
+        report.add(case, outcome)
+        assert (outcome.lost, outcome.twice, outcome.failed) == (0, 0, 0)
+        wait_clean(bed)
 
     def outcome(self, fault: float, within: float) -> Outcome:
         """Wait until the run is over and say what became of its leaves.

@@ -18,7 +18,7 @@ from tests.acceptance.running import wait_until
 from tests.chaos.bed import Bed
 from tests.chaos.nodes import Node, Worker
 from tests.chaos.report import Report
-from tests.chaos.runs import TracedRun, wait_clean
+from tests.chaos.runs import TracedRun
 
 LEAVES = 60
 S3 = "S3 answers 503 for 60 s"
@@ -141,9 +141,4 @@ def test_every_leaf_ends_exactly_once(
 
     run = TracedRun(plain, tmp_path, LEAVES)
     run.wait_ended(LEAVES // 3)
-    fault = time.time()
-    FAULTS[case](place)
-    outcome = run.outcome(fault, within=180)
-    report.add(case, outcome)
-    assert (outcome.lost, outcome.twice, outcome.failed) == (0, 0, 0)
-    wait_clean(place.bed)
+    run.survives(case, lambda: FAULTS[case](place), place.bed, report)

@@ -15,7 +15,7 @@ from tests.acceptance.running import wait_until
 from tests.chaos.bed import Bed
 from tests.chaos.nodes import Node
 from tests.chaos.report import Report
-from tests.chaos.runs import TracedRun, wait_clean
+from tests.chaos.runs import TracedRun
 
 LEAVES = 80
 RAY = ("--num-cpus=1",)
@@ -96,9 +96,4 @@ def test_every_leaf_ends_exactly_once(
     run = TracedRun(plain, tmp_path, LEAVES)
     run.wait_ended(LEAVES // 4)
     pair.other.wait_leaf()
-    fault = time.time()
-    FAULTS[case](pair)
-    outcome = run.outcome(fault, within=180)
-    report.add(case, outcome)
-    assert (outcome.lost, outcome.twice, outcome.failed) == (0, 0, 0)
-    wait_clean(pair.bed)
+    run.survives(case, lambda: FAULTS[case](pair), pair.bed, report)
