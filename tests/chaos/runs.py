@@ -106,11 +106,19 @@ class TracedRun:
             return []
         return self.run.results(table).to_pandas().reset_index()["sort_index"].tolist()
 
-    def survives(self, case: str, fault: Callable[[], None], bed: Bed, report: Report) -> None:
+    def survives(
+        self,
+        case: str,
+        fault: Callable[[], None],
+        bed: Bed,
+        report: Report,
+        *,
+        within: float = 180,
+    ) -> None:
         """Break something now, report the case, and check that every leaf ended well, once."""
         began = time.time()
         fault()
-        outcome = self.outcome(began, within=180)
+        outcome = self.outcome(began, within)
         report.add(case, outcome)
         assert (outcome.lost, outcome.twice, outcome.failed) == (0, 0, 0)
         wait_clean(bed)
