@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.outcomes import LeafResources
 from scythe.registry import ExperimentRegistry
 from scythe.worker import ScytheWorkerConfig
 
@@ -37,6 +38,27 @@ def burn(input_spec: BurnInput) -> BurnOutput:
     while (taken := time.thread_time() - begin) < input_spec.seconds:
         sum(range(1000))
     return BurnOutput(cpu_seconds=taken)
+
+
+class WaitInput(ExperimentInputSpec):
+    seconds: float
+
+
+class WaitOutput(ExperimentOutputSpec):
+    pass
+
+
+@ExperimentRegistry.Register(name="benchmark_wait")
+def wait(input_spec: WaitInput) -> WaitOutput:
+    """Hold a CPU of the executor, without using it."""
+    time.sleep(input_spec.seconds)
+    return WaitOutput()
+
+
+@ExperimentRegistry.Register(name="benchmark_wait_gpu", resources=LeafResources(gpus=1))
+def wait_on_gpu(input_spec: WaitInput) -> WaitOutput:
+    """Hold a CPU and a GPU of the executor, without using them."""
+    return wait(input_spec)
 
 
 if __name__ == "__main__":

@@ -76,11 +76,12 @@ class RayExecutor:
         leaf's. A leaf whose place was lost is sent again a few times.
         """
         await self.astart()
-        crashed, losses = False, 0
+        crashed, losses, anew = False, 0, False
         while True:
             try:
                 await self._until_attached()
-                outcome = await self._session.run(call, demand_of(call, self._offer.selectable))
+                demand = demand_of(call, self._offer.selectable)
+                outcome = await self._session.run(call, demand, anew=anew)
             except PlaceLost as loss:
                 again = crashed if loss.is_crash else losses >= self._settings.SYSTEM_RETRIES
                 self._check_away()
@@ -98,6 +99,7 @@ class RayExecutor:
                 raise LeafFailed(outcome)
             if not isinstance(outcome, UsedProcess):
                 return outcome
+            anew = True
 
     async def aclose(self) -> None:
         """End the leaves that still run, and leave the cluster; end it if it was started here."""

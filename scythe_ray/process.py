@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator
@@ -20,6 +21,7 @@ from scythe.leaf_children import adopt_orphans, children_left
 from scythe.leaf_log import LeafLog, keep_small
 from scythe.leaf_state import ProcessState
 from scythe.processes import GRACE, MARK, end_tree
+from scythe_ray.gpus import ProcessGpus
 from scythe_ray.record import (
     CANCELLED,
     JOURNAL,
@@ -47,6 +49,7 @@ class LeafProcess:
         leaves: How many leaves it has begun.
         folder: Where the temporary folders of its leaves are made.
         log: Takes what a leaf prints.
+        gpus: What leaves have left of GPUs.
 
     Args:
         records: The folder of the records.
@@ -71,7 +74,9 @@ class LeafProcess:
         self._state.restore()
         self.log = LeafLog(self._path(LOG))
         keep_small(self._records, f"{self._pid}{LOG}")
+        self.gpus = ProcessGpus()
         self._entry: Entry | None = None
+        self._idle: threading.Timer | None = None
         self._exit: Callable[[int], NoReturn] = os._exit
         os._exit = self._exit_with_note
         adopt_orphans()
@@ -103,6 +108,12 @@ class LeafProcess:
             self._end_children(self._entry.mark)
         self._state.restore_soon()
 
+    def end_when_idle(self, seconds: float) -> None:
+        """End this process, which holds memory of a GPU, unless a leaf begins within this time."""
+        self._idle = threading.Timer(seconds, self._end_if_idle, (self.leaves,))
+        self._idle.daemon = True
+        self._idle.start()
+
     @property
     def journal(self) -> Path:
         """The file for the journal of the batch that runs."""
@@ -125,8 +136,15 @@ class LeafProcess:
             self._terminate(number, frame)
         sys.exit(1)
 
+    def _end_if_idle(self, leaves: int) -> None:
+        with locked(self._record):  # a leaf that comes now has not begun, and is sent again
+            if self.leaves == leaves:
+                self._exit(0)
+
     def _begin(self, token: str) -> Entry:
         self.leaves += 1
+        if self._idle is not None:
+            self._idle.cancel()
         entry = Entry(
             token=token,
             pid=self._pid,

@@ -11,8 +11,7 @@ import os
 import pickle
 import platform
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import process as mp_process
 from pathlib import Path
@@ -20,10 +19,11 @@ from typing import Any
 
 from scythe.outcomes import CodeRef, FailureKind, LeafCall, LeafFailure, LeafOutcome, LeafStats
 from scythe_ray.control import NodeControl, Sighting
+from scythe_ray.gpus import gpus_hidden
 from scythe_ray.process import LeafProcess
 from scythe_ray.record import RecordError, leaf_folder
 
-_NO_GPU = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+_GPU_IDLE = 10.0  # seconds in which the next leaf with a GPU may find the process as it was left
 _prepared: tuple[bytes, Driver, LeafProcess] | None = None
 _started_in: Path | None = None  # where Ray unpacks what was shipped
 
@@ -79,7 +79,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class UsedProcess:
-    """In place of an outcome: the leaf asked for a process of its own and this one was used."""
+    """In place of an outcome: the leaf needs another process, as this one was used before.
+
+    It asked for one of its own; or other GPUs were used here, or a leaf failed with these.
+    """
 
 
 def this_driver(
@@ -136,6 +139,8 @@ def run_envelope(driver: bytes, job: bytes) -> bytes:
 def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedProcess:
     if job.call.resources.fresh_process and process.leaves:
         return UsedProcess()
+    if job.uses_gpu and not process.gpus.suit():
+        return UsedProcess()
     from scythe.batch import BatchPlace, run_batch
     from scythe.leaf import run_leaf
 
@@ -143,7 +148,8 @@ def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedPro
     if known.shipped is not None and call.code.main_path is not None:
         code = replace(call.code, main_path=known.here(call.code.main_path))
         call = replace(call, code=code)
-    with process.running(job.token), _gpus_hidden(hide=not job.uses_gpu), process.log:
+    hidden = nullcontext() if job.uses_gpu else gpus_hidden()
+    with process.running(job.token), hidden, process.log:
         _import(call.code)
         process.imported()
         if call.batch is None:
@@ -152,6 +158,9 @@ def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedPro
             between = process.between_leaves
             place = BatchPlace(process.journal, process.folder, process.log, between)
             outcome = run_batch(call, call.batch, place)
+    if job.uses_gpu:  # Ray runs no other leaves in such a process
+        process.gpus.used_by(outcome)
+        process.end_when_idle(_GPU_IDLE)
     return process.log.added_to(_with_hint(outcome))
 
 
@@ -203,22 +212,6 @@ def _prepare(driver: bytes) -> tuple[Driver, LeafProcess]:
     process = LeafProcess(leaf_folder(known.session_dir, known.driver_id), known.temporary)
     _prepared = (driver, known, process)
     return known, process
-
-
-@contextmanager
-def _gpus_hidden(*, hide: bool) -> Generator[None]:
-    """Hide all GPUs from a leaf that asked for none: Ray by itself would show it all of them."""
-    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in _NO_GPU}
-    if hide:
-        os.environ.update(dict.fromkeys(_NO_GPU, ""))
-    try:
-        yield
-    finally:
-        for name, value in before.items() if hide else ():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _setup_failure(error: Exception) -> LeafFailure:

@@ -60,8 +60,15 @@ class Session:
         self._attempts: dict[Attempt, Demand] = {}
         self._aborted: LeafFailure | None = None
 
-    async def run(self, call: LeafCall, demand: Demand) -> LeafOutcome | UsedProcess:
+    async def run(
+        self, call: LeafCall, demand: Demand, *, anew: bool = False
+    ) -> LeafOutcome | UsedProcess:
         """Give a leaf to Ray and see it end, see `Attempt.outcome`.
+
+        Args:
+            call: The try of the leaf.
+            demand: What it needs.
+            anew: Whether the process that it is given ends after it, or instead of running it.
 
         Raises:
             ExecutorUnavailable: Also where no node could run it, or Ray refuses what it asks for.
@@ -69,7 +76,7 @@ class Session:
         able = [node.node_id for node in await self._nodes.admit(demand)]
         if self._aborted is not None:
             raise ExecutorUnavailable(self._aborted)
-        attempt = self._submit(call, demand, able)
+        attempt = self._submit(call, demand, able, anew=anew)
         self._attempts[attempt] = demand
         try:
             return await attempt.outcome()
@@ -105,15 +112,14 @@ class Session:
         await asyncio.gather(*ending, return_exceptions=True)
         await self._controls.close()
 
-    def _submit(self, call: LeafCall, demand: Demand, able: list[str]) -> Attempt:
+    def _submit(self, call: LeafCall, demand: Demand, able: list[str], *, anew: bool) -> Attempt:
         is_draining = self._here in self._cluster.draining  # Ray gives it nothing new
         stays = self._scope == "node" and self._here in able and not is_draining
         nodes = [self._here] if stays else able
         self._controls.prepare(nodes)
         token = next(self._tokens)
         uses_gpu = demand.amounts.get(GPU, 0) > 0
-        # A process that used a GPU keeps some of its memory until it ends.
-        once = call.resources.fresh_process or uses_gpu
+        once = call.resources.fresh_process or anew
         options = demand.options()
         if stays:
             options["scheduling_strategy"] = self._stay

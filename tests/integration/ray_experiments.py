@@ -31,6 +31,8 @@ def where(spec: Task) -> Text:
     print("to do:", spec.how)
     if spec.how == "crash":
         ctypes.string_at(0)
+    if spec.how == "fail":
+        raise ValueError("as it was told to")
     if spec.how == "hang":
         child = subprocess.Popen(["sleep", "600"], start_new_session=True)
         pids = {"leaf": os.getpid(), "child": child.pid}
