@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.outcomes import LeafResources
 from scythe.registry import ExperimentRegistry
-from scythe.worker import ScytheWorkerConfig
+from scythe.worker import ScytheWorkerConfig, ScytheWorkerLabel
 
 
 class NoopInput(ExperimentInputSpec):
@@ -55,7 +54,9 @@ def wait(input_spec: WaitInput) -> WaitOutput:
     return WaitOutput()
 
 
-@ExperimentRegistry.Register(name="benchmark_wait_gpu", resources=LeafResources(gpus=1))
+@ExperimentRegistry.Register(
+    name="benchmark_wait_gpu", desired_worker_labels=ScytheWorkerLabel.HAS_GPU.worker_label
+)
 def wait_on_gpu(input_spec: WaitInput) -> WaitOutput:
     """Hold a CPU and a GPU of the executor, without using them."""
     return wait(input_spec)
