@@ -13,8 +13,8 @@ from scythe.labels import required_labels
 from scythe.layout import RunLayout
 from scythe.locate import code_ref
 from scythe.messages import LeafInput, encode_batch, encode_failure, encode_result
-from scythe.outcomes import Batch, BatchResult, CodeRef, LeafCall, LeafReply
-from scythe.settings import store_config
+from scythe.outcomes import Batch, BatchResult, CodeRef, LeafCall, LeafReply, StoreConfig
+from scythe.settings import ScytheStorageSettings, store_config
 from scythe.tasks import TaskRun, leaf_error
 
 
@@ -35,6 +35,7 @@ class LeafHandler:
         self._labels = required_labels(experiment.options.desired_worker_labels)
         self._timeout = experiment.execution_timeout
         self._schedule_timeout = experiment.schedule_timeout.total_seconds()
+        self._stores: dict[tuple[str, str] | None, StoreConfig] = {}
 
     async def __call__(self, payload: LeafInput, run: TaskRun) -> dict[str, Any]:
         """Run one try of one leaf, or a batch; the outcome goes back through Hatchet."""
@@ -55,8 +56,15 @@ class LeafHandler:
         await run.extend(self._timeout * call.batch.n_leaves * call.batch.tries)
         return await run_whole_batch(self._executor, call, call.batch)
 
+    def _store(self, storage: ScytheStorageSettings | None) -> StoreConfig:
+        """Return the store of a run; it is kept: to read the settings takes a millisecond."""
+        key = (storage.BUCKET, storage.BUCKET_PREFIX) if storage is not None else None
+        if key not in self._stores:
+            self._stores[key] = store_config(storage)
+        return self._stores[key]
+
     def _call(self, payload: LeafInput, run: TaskRun) -> LeafCall:
-        store = store_config(payload.storage_settings)
+        store = self._store(payload.storage_settings)
         call = LeafCall(
             leaf_id=f"{payload.sort_index:08d}-{run.workflow_run_id}",
             code=self._code,

@@ -16,7 +16,7 @@ from typing import Any, cast
 from pydantic import BaseModel, model_validator
 
 from scythe.outcomes import BatchResult, FailureKind, LeafFailure, LeafResult, LeafStats
-from scythe.settings import ScytheStorageSettings
+from scythe.settings import StoragePlace
 from scythe.texts import printable
 
 SENTINEL = "scythe_leaf"
@@ -55,7 +55,7 @@ class LeafInput(BaseModel):
     experiment_id: str
     sort_index: int = 0
     root_workflow_run_id: str | None = None
-    storage_settings: ScytheStorageSettings | None = None
+    storage_settings: StoragePlace | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Any, cast
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import Duration
@@ -45,6 +47,25 @@ class ScytheStorageSettings(BaseSettings):
 
     BUCKET: str = Field(default=..., description="The name of the S3 bucket to use.")
     BUCKET_PREFIX: str = Field(default="scythe", description="The prefix to use for the S3 bucket.")
+
+
+@lru_cache(maxsize=256)
+def storage_settings_of(bucket: str, prefix: str) -> ScytheStorageSettings:
+    """Return the settings of this bucket and folder: to make them reads the whole environment."""
+    return ScytheStorageSettings(BUCKET=bucket, BUCKET_PREFIX=prefix)
+
+
+def _known_storage(value: Any) -> Any:
+    if isinstance(value, dict):
+        plain = cast("dict[str, Any]", value)
+        bucket, prefix = plain.get("BUCKET"), plain.get("BUCKET_PREFIX")
+        if len(plain) == 2 and isinstance(bucket, str) and isinstance(prefix, str):
+            return storage_settings_of(bucket, prefix)
+    return value
+
+
+# For what is read for each leaf: settings that were read before are not made again.
+StoragePlace = Annotated[ScytheStorageSettings, BeforeValidator(_known_storage)]
 
 
 class StoreAccessSettings(BaseSettings):
