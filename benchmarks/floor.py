@@ -1,6 +1,7 @@
 """The floor: a bare Hatchet program of the same shape as Scythe's, without Scythe.
 
-`python -m benchmarks.floor fan|leaf SLOTS` serves one role; `run(n)` starts a tree of n leaves.
+`python -m benchmarks.floor fan|leaf SLOTS [ray]` serves one role, leaves also on Ray; `run(n)`
+starts a tree of n leaves.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scythe.references import wait_for_end
 from scythe.sdk_logs import quiet_logger
 
 _SLICE = 900
+_on_ray: Any = None  # what a leaf does, as a remote function, in a worker that has Ray
 hatchet = Hatchet(config=ClientConfig(logger=quiet_logger()))
 
 
@@ -30,6 +32,10 @@ class FloorFan(BaseModel):
     n: int
 
 
+def _double(x: int) -> int:
+    return 2 * x
+
+
 @hatchet.task(
     name="floor_leaf",
     input_validator=FloorInput,
@@ -37,7 +43,7 @@ class FloorFan(BaseModel):
     schedule_timeout=timedelta(hours=1),
 )
 async def floor_leaf(payload: FloorInput, ctx: Context) -> dict[str, int]:
-    return {"y": 2 * payload.x}
+    return {"y": _double(payload.x) if _on_ray is None else await _on_ray.remote(payload.x)}
 
 
 @hatchet.durable_task(
@@ -69,6 +75,11 @@ def run(n: int) -> None:
 if __name__ == "__main__":
     role, slots = sys.argv[1], int(sys.argv[2])
     task = floor_fan if role == "fan" else floor_leaf
+    if sys.argv[3:]:
+        import ray
+
+        ray.init(address="local", num_cpus=slots, include_dashboard=False)
+        _on_ray = ray.remote(_double)
     # A leaf worker that offers durable slots as well gets new leaves only once a second.
     pools = {"durable_slots": 1000} if role == "fan" else {"slots": slots, "durable_slots": 0}
     hatchet.worker(f"floor-{role}", workflows=[task], **pools).start()

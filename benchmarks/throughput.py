@@ -24,13 +24,13 @@ _PEER = str(Path(__file__).with_name("peer.py"))
 _RAY_TASKS = 5000
 
 
-def floor_rate(leaves: int, slots: int) -> float:
-    """Return the rate of the bare program."""
+def floor_rate(leaves: int, slots: int, *more: str) -> float:
+    """Return the rate of the bare program, with `ray` of one whose leaves are Ray tasks."""
     from benchmarks import floor
 
     with ExitStack() as stack:
         for role in ("fan", "leaf"):
-            stack.enter_context(serving(["-m", "benchmarks.floor", role, str(slots)]))
+            stack.enter_context(serving(["-m", "benchmarks.floor", role, str(slots), *more]))
         floor.run(4)  # the workers are there then
         begin = time.perf_counter()
         floor.run(leaves)
@@ -73,6 +73,9 @@ def main() -> None:
     for slots in options.slots:
         floor = floor_rate(options.leaves, slots)
         table.row("bare Hatchet", slots, options.leaves, floor, 1.0)
+        if "ray" in options.executors:
+            rate = floor_rate(options.leaves, slots, "ray")
+            table.row("bare Hatchet with bare Ray", slots, options.leaves, rate, rate / floor)
         for executor in options.executors:
             rate = scythe_rate(options.leaves, slots, executor)
             table.row(f"Scythe, {executor}", slots, options.leaves, rate, rate / floor)

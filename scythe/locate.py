@@ -55,6 +55,11 @@ def find_experiment(ref: CodeRef) -> Experiment[Any, Any]:
     return _found[ref]
 
 
+def is_found(ref: CodeRef) -> bool:
+    """Return whether this process has imported the experiment before."""
+    return ref in _found
+
+
 def import_code(ref: CodeRef) -> types.ModuleType:
     """Return the module that a reference names, importing it if need be.
 

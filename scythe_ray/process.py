@@ -29,6 +29,7 @@ from scythe_ray.record import (
     RECORD,
     TRACE,
     Entry,
+    State,
     locked,
     private_folder,
     read_entry,
@@ -84,9 +85,14 @@ class LeafProcess:
             os.setpriority(os.PRIO_PROCESS, 0, 0)
 
     @contextmanager
-    def running(self, token: str) -> Generator[None]:
-        """Run a leaf inside; the processes that it starts carry its mark and end with it."""
-        entry = self._begin(token)
+    def running(self, token: str, *, importing: bool) -> Generator[None]:
+        """Run a leaf inside; the processes that it starts carry its mark and end with it.
+
+        Args:
+            token: The submission of the leaf.
+            importing: Whether its code is to be imported first; `imported` ends that.
+        """
+        entry = self._begin(token, "importing" if importing else "running")
         before = os.environ.get(MARK)
         os.environ[MARK] = entry.mark
         try:
@@ -141,7 +147,7 @@ class LeafProcess:
             if self.leaves == leaves:
                 self._exit(0)
 
-    def _begin(self, token: str) -> Entry:
+    def _begin(self, token: str, state: State) -> Entry:
         self.leaves += 1
         if self._idle is not None:
             self._idle.cancel()
@@ -152,6 +158,7 @@ class LeafProcess:
             started=time.monotonic(),
             mark=f"{self._base_mark}/{token}.",
             folder=self.folder,
+            state=state,
         )
         with locked(self._record):
             write_entry(self._record, entry)

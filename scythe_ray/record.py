@@ -15,7 +15,7 @@ import time
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -101,14 +101,15 @@ def read_entry(descriptor: int) -> Entry | None:
         if not text:
             return None
         if checksum == _checksum(text):
-            return Entry(**json.loads(text))
+            return Entry(*json.loads(text))
         time.sleep(_POLL)  # it is being written at this moment
     return None
 
 
 def write_entry(descriptor: int, entry: Entry) -> None:
     """Write a record; the caller holds its lock."""
-    text = json.dumps(asdict(entry)).encode()
+    place = (entry.token, entry.pid, entry.birth, entry.started, entry.mark, entry.folder)
+    text = json.dumps([*place, entry.state]).encode()
     os.pwrite(descriptor, b"%b %b" % (_checksum(text), text.ljust(_BLOCK - 9, b"\0")), 0)
 
 

@@ -143,15 +143,18 @@ def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedPro
         return UsedProcess()
     from scythe.batch import BatchPlace, run_batch
     from scythe.leaf import run_leaf
+    from scythe.locate import is_found
 
     call = job.call
     if known.shipped is not None and call.code.main_path is not None:
         code = replace(call.code, main_path=known.here(call.code.main_path))
         call = replace(call, code=code)
     hidden = nullcontext() if job.uses_gpu else gpus_hidden()
-    with process.running(job.token), hidden, process.log:
-        _import(call.code)
-        process.imported()
+    importing = not is_found(call.code)
+    with process.running(job.token, importing=importing), hidden, process.log:
+        if importing:
+            _import(call.code)
+            process.imported()
         if call.batch is None:
             outcome = run_leaf(call, process.folder)
         else:

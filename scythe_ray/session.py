@@ -50,6 +50,7 @@ class Session:
         # Exported once each. After a leaf of the second one its process ends.
         self._many: Any = make(max_retries=0)(run_envelope)
         self._once: Any = make(max_retries=0, max_calls=1)(run_envelope)
+        self._functions: dict[tuple[Any, ...], Any] = {}
         self._stay: Any = NodeAffinitySchedulingStrategy(cluster.node_id, soft=True)
         self._driver = pickle.dumps(driver)
         self._tokens = (f"{driver_id}-{number}" for number in itertools.count(1))
@@ -120,14 +121,9 @@ class Session:
         token = next(self._tokens)
         uses_gpu = demand.amounts.get(GPU, 0) > 0
         once = call.resources.fresh_process or anew
-        options = demand.options()
-        if stays:
-            options["scheduling_strategy"] = self._stay
-            options.pop("label_selector", None)  # the node has been looked at
-        options["name"] = f"{call.code.experiment} {call.leaf_id}"[:_NAME_CHARS]
         job = pickle.dumps(Job(token=token, call=call, uses_gpu=uses_gpu))
         try:
-            function = (self._once if once else self._many).options(**options)
+            function = self._function(call.code.experiment, demand, once=once, stays=stays)
             ref = function.remote(self._driver, job)
         except (ValueError, TypeError) as error:
             raise ExecutorUnavailable(
@@ -139,6 +135,19 @@ class Session:
         attempt = Attempt(call, token, ref, nodes, demand.describe(), self._controls, retire=once)
         attempt.stays = stays
         return attempt
+
+    def _function(self, experiment: str, demand: Demand, *, once: bool, stays: bool) -> Any:
+        """Return the remote function with what the leaf needs: to make it takes a while."""
+        needs = (frozenset(demand.amounts.items()), frozenset(demand.labels.items()))
+        key = (experiment, *needs, once, stays)
+        if key not in self._functions:
+            options = demand.options()
+            if stays:
+                options["scheduling_strategy"] = self._stay
+                options.pop("label_selector", None)  # the node has been looked at
+            options["name"] = experiment[:_NAME_CHARS]
+            self._functions[key] = (self._once if once else self._many).options(**options)
+        return self._functions[key]
 
     def _on_joined(self, nodes: list[RayNode]) -> None:
         """Look for leaves on these nodes too: Ray may start there what waits for a place."""

@@ -18,7 +18,7 @@ if __name__ == "__main__":
     while True:
         number += 1
         token = f"{how}-{number}"
-        with process.running(token):
+        with process.running(token, importing=True):
             process.imported()
             log = Path(folder, "log")
             if how == "quick":
