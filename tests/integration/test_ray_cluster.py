@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from scythe.errors import ExecutorError, ExecutorUnavailable, LeafFailed, Worker
 from scythe.executor import ExecutorRequest
 from scythe.locate import code_ref
 from scythe.outcomes import FailureKind, LeafCall, LeafResources, StoreConfig
+from scythe_ray import controls as scythe_ray_controls
 from scythe_ray.discovery import answers, gcs_client, raylets_here
 from scythe_ray.executor import RayExecutor
 from scythe_ray.plugin import open_executor
@@ -327,6 +328,54 @@ def test_a_leaf_waits_for_a_node_that_the_autoscaler_may_start(
 
     with opened() as harness:
         harness.do(scenario(harness.executor), within=120)
+
+
+def is_idle(cluster: Nodes) -> bool:
+    """Return whether an autoscaler would take the other node away."""
+    from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+    nodes = get_cluster_resource_state(gcs_client(cluster.address)).node_states
+    return any(n.node_id.hex() == cluster.other and n.idle_duration_ms > 0 for n in nodes)
+
+
+def has_control(cluster: Nodes) -> bool:
+    """Return whether the other node has an actor that ends leaves."""
+    return any(
+        "ray::ControlActor" in " ".join(process.cmdline())
+        for raylet in psutil.process_iter(["name", "cmdline"])
+        if raylet.info["name"] == "raylet" and cluster.other in " ".join(raylet.info["cmdline"])
+        for process in raylet.children()
+    )
+
+
+def test_a_node_whose_leaves_are_over_is_idle_to_the_autoscaler(
+    attached: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The actor that ends leaves there does not stay, and is there again when it is needed."""
+    monkeypatch.setattr(scythe_ray_controls, "_UNUSED", 1.0)
+
+    async def until(condition: Callable[[Nodes], bool], expected: bool) -> None:
+        async with asyncio.timeout(20):
+            while await asyncio.to_thread(condition, attached) != expected:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+    async def scenario(executor: RayExecutor) -> None:
+        hangs = call("hang", tmp_path, 1, resources=LICENSE)
+        task = asyncio.ensure_future(executor.run(hangs))
+        pids = await announced(tmp_path, 1)
+        await until(is_idle, False)
+        await until(has_control, False)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not [name for name, pid in pids.items() if is_alive(pid)]
+        await until(is_idle, True)
+
+    with opened() as harness:
+        harness.do(scenario(harness.executor), within=90)
+        session = Path(harness.executor.cluster.session_dir)
+        assert list(session.glob("scythe-*"))
+    assert not list(session.glob("scythe-*"))  # also what was left where the actor had ended
 
 
 def test_a_leaf_that_ray_has_no_room_for_in_time(attached: Nodes, tmp_path: Path) -> None:
