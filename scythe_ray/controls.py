@@ -45,14 +45,13 @@ class Controls:
             self._here[node_id] = NodeControl(folder)
 
     def prepare(self, nodes: Iterable[str]) -> None:
-        """See that there is a control on each of these nodes; does not wait for it."""
+        """Start an actor on each of these nodes that never had one; does not wait for it.
+
+        Leaves that come and go do not keep it there: a node that none of them uses may be taken.
+        """
         for node_id in nodes:
-            if node_id in self._here:
-                continue
-            self._used[node_id] = time.monotonic()
-            if node_id not in self._actors:
-                self._actors[node_id] = self._start_actor(node_id)
-                self._look_later(node_id, _UNUSED)
+            if node_id not in self._here and node_id not in self._used:
+                self._start_actor(node_id)
 
     async def find(self, nodes: Iterable[str], token: str) -> Sighting | None:
         """See `NodeControl.find`, on each of these nodes."""
@@ -108,7 +107,8 @@ class Controls:
             )
         self._asks[node_id] += 1
         try:
-            self.prepare([node_id])
+            if node_id not in self._actors:
+                self._start_actor(node_id)
             ref: Any = getattr(self._actors[node_id], method).remote(*args)
             return await asyncio.wait_for(asyncio.wrap_future(ref.future()), limit)
         except Exception as error:  # noqa: BLE001 - a node that is gone has no leaf either
@@ -135,16 +135,18 @@ class Controls:
         with suppress(Exception):  # the cluster is lost
             ray.kill(self._actors.pop(node_id))
 
-    def _start_actor(self, node_id: str) -> Any:
+    def _start_actor(self, node_id: str) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         actor_class: Any = ray.remote(ControlActor)
-        return actor_class.options(
+        self._actors[node_id] = actor_class.options(
             num_cpus=0,
             max_concurrency=_ACTOR_CALLS,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         ).remote(self._packed)
+        self._used[node_id] = time.monotonic()
+        self._look_later(node_id, _UNUSED)
 
 
 def _same_user(session_dir: str) -> bool:

@@ -392,6 +392,8 @@ def test_a_node_whose_leaves_are_over_is_idle_to_the_autoscaler(
             await task
         assert not [name for name, pid in pids.items() if is_alive(pid)]
         await until(is_idle, True)
+        await executor.run(call(resources=LICENSE))
+        assert not has_control(attached)  # leaves that end well need none
 
     with opened() as harness:
         harness.do(scenario(harness.executor), within=90)
