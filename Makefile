@@ -23,7 +23,7 @@ demo: $(STAMP)  ## Run the solar example: local stack, local Ray, at least 64 de
 
 test: $(STAMP)  ## Run all tests on real services
 	$(BIN)/scythe dev build
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.side_by_side
 
 chaos: $(STAMP)  ## Break services and nodes under runs; writes docs/reliability.md (Linux, root)
 	$(BIN)/scythe dev build

@@ -36,6 +36,7 @@ from scythe_ray.scratch import sweep_scratch
 
 _STACK_WAIT = 0.5
 _EXIT_WAIT = 5.0
+_KILLS = "oom-kills"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,11 @@ class NodeControl:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._oom_kills = oom_kills()
+        self._oom_kills = self._noted_kills()
+
+    def remember(self) -> None:
+        """Note what the next control here must know: whom the kernel ended before, for memory."""
+        (private_folder(self._folder) / _KILLS).write_text(str(self._oom_kills))
 
     def find(self, token: str) -> Sighting | None:
         """Return where a leaf runs, or None if it does not run here."""
@@ -219,6 +224,12 @@ class NodeControl:
             self._path(entry.pid, suffix).unlink(missing_ok=True)
         self._journal(entry.token).unlink(missing_ok=True)
         shutil.rmtree(entry.folder, ignore_errors=True)
+
+    def _noted_kills(self) -> int:
+        try:
+            return int((self._folder / _KILLS).read_text())
+        except (OSError, ValueError):
+            return oom_kills()
 
     def _journal(self, token: str) -> Path:
         return self._folder / f"{token}{JOURNAL}"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable
 from concurrent.futures import Executor as Threads
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ from scythe_ray.record import leaf_folder
 from scythe_ray.remote import ControlActor, Driver
 
 _CALL_TIMEOUT = 30.0  # for a node that just starts the actor's process
+_CLOSE_TIMEOUT = 5.0
 _ACTOR_CALLS = 16  # that one actor answers at one time
+_UNUSED = 10.0  # seconds; then an actor ends, since a node with one is never idle to an autoscaler
 logger = logging.getLogger("scythe.ray")
 
 
@@ -32,16 +37,21 @@ class Controls:
     def __init__(self, driver: Driver, packed: bytes, node_id: str, threads: Threads) -> None:
         self._packed, self._threads = packed, threads
         self._actors: dict[str, Any] = {}
+        self._used: dict[str, float] = {}  # when; also of nodes whose actor has ended since
+        self._asks: Counter[str] = Counter()
         self._here: dict[str, NodeControl] = {}
         if _same_user(driver.session_dir):
             folder = leaf_folder(driver.session_dir, driver.driver_id)
             self._here[node_id] = NodeControl(folder)
 
     def prepare(self, nodes: Iterable[str]) -> None:
-        """See that there is a control on each of these nodes; does not wait for it."""
+        """Start an actor on each of these nodes that never had one; does not wait for it.
+
+        Leaves that come and go do not keep it there: a node that none of them uses may be taken.
+        """
         for node_id in nodes:
-            if node_id not in self._here and node_id not in self._actors:
-                self._actors[node_id] = self._start_actor(node_id)
+            if node_id not in self._here and node_id not in self._used:
+                self._start_actor(node_id)
 
     async def find(self, nodes: Iterable[str], token: str) -> Sighting | None:
         """See `NodeControl.find`, on each of these nodes."""
@@ -65,11 +75,16 @@ class Controls:
         """See `NodeControl.forget`, on each of these nodes."""
         await self._ask(nodes, "forget", token)
 
-    async def close(self) -> None:
-        """Remove what the leaves' processes left, and end the actors."""
+    async def close(self, alive: Collection[str]) -> None:
+        """Remove what the leaves' processes left, and end the actors.
+
+        Args:
+            alive: The nodes that there are now.
+        """
         import ray
 
-        await self._ask([*self._here, *self._actors], "close", limit=5.0)
+        used = [node_id for node_id in self._used if node_id in alive]
+        await self._ask([*self._here, *used], "close", limit=_CLOSE_TIMEOUT)
         for actor in self._actors.values():
             ray.kill(actor)
         self._actors.clear()
@@ -77,10 +92,8 @@ class Controls:
     async def _ask(
         self, nodes: Iterable[str], method: str, *args: Any, limit: float = _CALL_TIMEOUT
     ) -> Sighting | None:
-        chosen = list(nodes)
-        self.prepare(chosen)
         answers = await asyncio.gather(
-            *(self._ask_one(node_id, method, args, limit) for node_id in chosen)
+            *(self._ask_one(node_id, method, args, limit) for node_id in list(nodes))
         )
         return next((answer for answer in answers if answer is not None), None)
 
@@ -92,24 +105,48 @@ class Controls:
             return await loop.run_in_executor(
                 self._threads, getattr(self._here[node_id], method), *args
             )
+        self._asks[node_id] += 1
         try:
+            if node_id not in self._actors:
+                self._start_actor(node_id)
             ref: Any = getattr(self._actors[node_id], method).remote(*args)
             return await asyncio.wait_for(asyncio.wrap_future(ref.future()), limit)
         except Exception as error:  # noqa: BLE001 - a node that is gone has no leaf either
             logger.debug("Node %s does not answer %s(): %s", node_id[:8], method, error)
             self._actors.pop(node_id, None)
             return None
+        finally:
+            self._asks[node_id] -= 1
+            self._used[node_id] = time.monotonic()
 
-    def _start_actor(self, node_id: str) -> Any:
+    def _look_later(self, node_id: str, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._release, node_id)
+
+    def _release(self, node_id: str) -> None:
+        """End an actor unless it was of use of late; the next who needs one there starts it."""
+        import ray
+
+        left = self._used[node_id] + _UNUSED - time.monotonic()
+        if node_id not in self._actors:
+            return
+        if left > 0 or self._asks[node_id]:
+            self._look_later(node_id, max(left, _UNUSED / 10))
+            return
+        with suppress(Exception):  # the cluster is lost
+            ray.kill(self._actors.pop(node_id))
+
+    def _start_actor(self, node_id: str) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         actor_class: Any = ray.remote(ControlActor)
-        return actor_class.options(
+        self._actors[node_id] = actor_class.options(
             num_cpus=0,
             max_concurrency=_ACTOR_CALLS,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         ).remote(self._packed)
+        self._used[node_id] = time.monotonic()
+        self._look_later(node_id, _UNUSED)
 
 
 def _same_user(session_dir: str) -> bool:

@@ -45,6 +45,11 @@ class NodeTable:
         self._gone: dict[str, RayNode] = {}
         self._read_at = time.monotonic()
 
+    @property
+    def alive(self) -> set[str]:
+        """The ids of the nodes that were alive when they were last looked at."""
+        return {node.node_id for node in self._nodes}
+
     async def admit(self, demand: Demand) -> list[RayNode]:
         """Return the nodes that could run a leaf; none where one may be started for it.
 

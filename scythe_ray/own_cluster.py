@@ -20,7 +20,7 @@ from scythe_ray.cluster import Cluster
 from scythe_ray.discovery import OWN_PREFIX, gcs_client, node_watch, reread_configuration
 from scythe_ray.driver import connect, leave, reason
 from scythe_ray.environment import RayEnvironment
-from scythe_ray.resources import own_resources
+from scythe_ray.resources import GPU, no_gpu_here, own_resources
 from scythe_ray.runtime_env import Shipment
 from scythe_ray.settings import RaySettings
 
@@ -45,11 +45,12 @@ def start_cluster(
         shipment: What is brought to its processes.
 
     Raises:
-        WorkerStartError: It does not start.
+        WorkerStartError: It does not start, or a GPU is promised and there is none.
     """
+    options = {**_options(settings, slots, labels), **shipment.options()}
     own = _OwnCluster()
     try:
-        info = own.start({**_options(settings, slots, labels), **shipment.options()})
+        info = own.start(options)
     except Exception as error:
         logs = own.end_of_logs()
         own.close()
@@ -83,6 +84,8 @@ def _options(settings: RaySettings, slots: int | None, labels: Mapping[str, str]
     cpus = slots or os.cpu_count() or 1
     wants_gpu = labels.get(ScytheWorkerLabel.HAS_GPU) == ScytheWorkerLabel.HAS_GPU.yes
     gpus = settings.NUM_GPUS if settings.NUM_GPUS is not None or wants_gpu else 0
+    if wants_gpu and (_gpus_here() if gpus is None else gpus) == 0:
+        raise no_gpu_here()  # Ray would take its time to start first
     return {
         "num_cpus": cpus,
         "num_gpus": gpus,  # None: those that Ray finds
@@ -90,6 +93,19 @@ def _options(settings: RaySettings, slots: int | None, labels: Mapping[str, str]
         "object_store_memory": _OBJECT_STORE,
         "include_dashboard": False,
     }
+
+
+def _gpus_here() -> int | None:
+    """Return how many GPUs Ray would find on this machine, None where it does not tell."""
+    try:
+        from ray._private import accelerators
+
+        manager: Any = accelerators.get_accelerator_manager_for_resource(GPU)
+        shown = manager.get_current_process_visible_accelerator_ids()
+        found = int(manager.get_current_node_num_accelerators())
+    except Exception:  # noqa: BLE001 - private to Ray; the cluster that starts will tell
+        return None
+    return found if shown is None else min(found, len(shown))
 
 
 class _OwnCluster:

@@ -235,6 +235,7 @@ class ControlActor:
     def __init__(self, driver: bytes) -> None:
         known: Driver = pickle.loads(driver)  # noqa: S301 - made by our own driver
         self._control = NodeControl(leaf_folder(known.session_dir, known.driver_id))
+        self._control.remember()  # it ends when it is not used, and another may follow
 
     def find(self, token: str) -> Sighting | None:
         """See `NodeControl.find`."""
@@ -246,7 +247,9 @@ class ControlActor:
 
     def report(self, token: str) -> Sighting | None:
         """See `NodeControl.report`."""
-        return self._control.report(token)
+        seen = self._control.report(token)
+        self._control.remember()
+        return seen
 
     def retire(self, token: str) -> None:
         """See `NodeControl.retire`."""

@@ -234,10 +234,7 @@ def check_labels(labels: Mapping[str, str], nodes: Sequence[RayNode], *, own: bo
         if labels.get(label) != yes or backed.get(label) == yes:
             continue
         if resource == GPU and own:
-            raise WorkerStartError(
-                f"The flag `{label}` is set, but this machine shows no GPU: unset it, or declare "
-                "the GPUs that Ray should count on with SCYTHE_RAY_NUM_GPUS."
-            )
+            raise no_gpu_here()
         where = nodes[0].name if len(nodes) == 1 else f"the {len(nodes)} nodes of the Ray cluster"
         start = (
             "`ray start --num-gpus=1 …`"
@@ -248,6 +245,14 @@ def check_labels(labels: Mapping[str, str], nodes: Sequence[RayNode], *, own: bo
             f"The flag `{label}` is set, but {where} has no Ray resource `{resource}`: start the "
             f"node with {start}, or unset the flag."
         )
+
+
+def no_gpu_here() -> WorkerStartError:
+    """Return the error of a worker whose flag promises a GPU that its machine does not have."""
+    return WorkerStartError(
+        f"The flag `{ScytheWorkerLabel.HAS_GPU}` is set, but this machine shows no GPU: unset it, "
+        "or declare the GPUs that Ray should count on with SCYTHE_RAY_NUM_GPUS."
+    )
 
 
 def show_amount(name: str, amount: float) -> str:

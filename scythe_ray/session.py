@@ -111,7 +111,7 @@ class Session:
         self._aborted = failure
         ending = [attempt.abort(failure) for attempt in self._attempts]
         await asyncio.gather(*ending, return_exceptions=True)
-        await self._controls.close()
+        await self._controls.close(self._nodes.alive)
 
     def _submit(self, call: LeafCall, demand: Demand, able: list[str], *, anew: bool) -> Attempt:
         is_draining = self._here in self._cluster.draining  # Ray gives it nothing new

@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +291,34 @@ def test_a_worker_in_a_thread_is_stopped_by_its_program(held: Held, tmp_path: Pa
         if program.poll() is None:
             program.terminate()
             program.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_that_ends_while_ray_starts_leaves_no_ray(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    variables = {"SCYTHE_WORKER_EXECUTOR": "ray", "SCYTHE_WORKER_DOES_FAN": "0"}
+    with running(APP, "main.py", log=tmp_path / "log", **variables) as worker:
+        until(lambda: rays_folder(worker), "the first process of Ray is there", 90)
+        folder = rays_folder(worker)
+        worker.popen.send_signal(number)
+        worker.popen.wait(60)
+        worker.wait_gone(60)
+        assert "is ready" not in worker.text
+        assert "Traceback" not in worker.text
+        until(lambda: not folder.exists(), f"{folder} is removed", 20)
+
+
+def rays_folder(worker: WorkerProcess) -> Path | None:
+    """Return the folder of the Ray that the worker starts, once a process of it is there."""
+    for process in worker.family():
+        with suppress(psutil.Error):
+            if found := re.search(
+                r"--log_dir=(/\S*?/scythe-ray-[^/]+)/", " ".join(process.cmdline())
+            ):
+                return Path(found[1])
+    return None
 
 
 ERRORS = {

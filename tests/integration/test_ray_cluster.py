@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from scythe.errors import ExecutorError, ExecutorUnavailable, LeafFailed, Worker
 from scythe.executor import ExecutorRequest
 from scythe.locate import code_ref
 from scythe.outcomes import FailureKind, LeafCall, LeafResources, StoreConfig
+from scythe_ray import controls as scythe_ray_controls
 from scythe_ray.discovery import answers, gcs_client, raylets_here
 from scythe_ray.executor import RayExecutor
 from scythe_ray.plugin import open_executor
@@ -40,6 +41,7 @@ import ray_experiments  # noqa: E402
 T = TypeVar("T")
 LICENSE = LeafResources(custom={"license": 1})
 PREEMPTION = 2  # in Ray's DrainNodeReason
+NUM_GPUS = "SCYTHE_RAY_NUM_GPUS"
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
@@ -306,6 +308,15 @@ def test_a_leaf_that_waits_runs_on_a_node_that_joins(
         harness.do(scenario(harness.executor), within=120)
 
 
+def tapes_demanded(cluster: Nodes) -> set[float]:
+    """Return how many tapes leaves wait for, as the autoscaler sees it."""
+    from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+    state = get_cluster_resource_state(gcs_client(cluster.address))
+    waiting = [one.request.resources_bundle for one in state.pending_resource_requests if one.count]
+    return {amount for bundle in waiting if (amount := bundle.get("tape", 0.0))}
+
+
 def test_a_leaf_waits_for_a_node_that_the_autoscaler_may_start(
     attached: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +331,18 @@ def test_a_leaf_waits_for_a_node_that_the_autoscaler_may_start(
         waits = asyncio.ensure_future(
             executor.run(call(resources=LeafResources(custom={"tape": 2})))
         )
+        given_up = asyncio.ensure_future(
+            executor.run(call(resources=LeafResources(custom={"tape": 1})))
+        )
+        async with asyncio.timeout(30):
+            while await asyncio.to_thread(tapes_demanded, attached) != {1.0, 2.0}:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+            given_up.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
+            # No node is started for a leaf that nobody waits for any more.
+            while await asyncio.to_thread(tapes_demanded, attached) != {2.0}:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
         node = await asyncio.to_thread(attached.bed.add, num_cpus=1, resources={"tape": 2})
         found = json.loads(json.loads((await waits).scalars)["text"])
         assert found["node"] == node
@@ -327,6 +350,56 @@ def test_a_leaf_waits_for_a_node_that_the_autoscaler_may_start(
 
     with opened() as harness:
         harness.do(scenario(harness.executor), within=120)
+
+
+def is_idle(cluster: Nodes) -> bool:
+    """Return whether an autoscaler would take the other node away."""
+    from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+    nodes = get_cluster_resource_state(gcs_client(cluster.address)).node_states
+    return any(n.node_id.hex() == cluster.other and n.idle_duration_ms > 0 for n in nodes)
+
+
+def has_control(cluster: Nodes) -> bool:
+    """Return whether the other node has an actor that ends leaves."""
+    return any(
+        "ray::ControlActor" in " ".join(process.cmdline())
+        for raylet in psutil.process_iter(["name", "cmdline"])
+        if raylet.info["name"] == "raylet" and cluster.other in " ".join(raylet.info["cmdline"])
+        for process in raylet.children()
+    )
+
+
+def test_a_node_whose_leaves_are_over_is_idle_to_the_autoscaler(
+    attached: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The actor that ends leaves there does not stay, and is there again when it is needed."""
+    monkeypatch.setattr(scythe_ray_controls, "_UNUSED", 1.0)
+
+    async def until(condition: Callable[[Nodes], bool], expected: bool) -> None:
+        async with asyncio.timeout(20):
+            while await asyncio.to_thread(condition, attached) != expected:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+    async def scenario(executor: RayExecutor) -> None:
+        hangs = call("hang", tmp_path, 1, resources=LICENSE)
+        task = asyncio.ensure_future(executor.run(hangs))
+        pids = await announced(tmp_path, 1)
+        await until(is_idle, False)
+        await until(has_control, False)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not [name for name, pid in pids.items() if is_alive(pid)]
+        await until(is_idle, True)
+        await executor.run(call(resources=LICENSE))
+        assert not has_control(attached)  # leaves that end well need none
+
+    with opened() as harness:
+        harness.do(scenario(harness.executor), within=90)
+        session = Path(harness.executor.cluster.session_dir)
+        assert list(session.glob("scythe-*"))
+    assert not list(session.glob("scythe-*"))  # also what was left where the actor had ended
 
 
 def test_a_leaf_that_ray_has_no_room_for_in_time(attached: Nodes, tmp_path: Path) -> None:
@@ -382,6 +455,40 @@ def test_a_port_that_is_not_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(WorkerStartError, match="does not answer as a Ray head"):
             open_executor(ExecutorRequest())
         assert time.monotonic() - began < 15
+
+
+KILLED = """
+import asyncio, sys
+from scythe.executor import ExecutorRequest
+from scythe.outcomes import LeafResources
+from scythe_ray.plugin import open_executor
+from tests.integration.test_ray_cluster import call
+
+async def run():
+    license = LeafResources(custom={"license": 1})
+    await executor.run(call("hang", sys.argv[1], 1, resources=license))
+
+executor = open_executor(ExecutorRequest())
+asyncio.run(run())
+"""
+
+
+def test_a_worker_that_is_killed_leaves_nothing_running_on_a_cluster_of_others(
+    attached: Nodes, tmp_path: Path
+) -> None:
+    """On another node than its own, where nobody but Ray knows of its end."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    worker = subprocess.Popen(command, cwd=HERE.parents[1])
+    try:
+        pids = asyncio.run(announced(tmp_path, 1))
+        assert all(is_alive(pid) for pid in pids.values())
+    finally:
+        worker.kill()
+        worker.wait(10)
+    deadline = time.monotonic() + 30
+    while left := [name for name, pid in pids.items() if is_alive(pid)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
 
 
 # --- a cluster of its own ------------------------------------------------------------------------
@@ -499,6 +606,33 @@ def test_a_worker_whose_own_cluster_dies_starts_another(
     assert not [
         one for one in psutil.Process().children() if one.name() in ("raylet", "gcs_server")
     ]
+
+
+@pytest.mark.parametrize(("name", "value"), [("CUDA_VISIBLE_DEVICES", ""), (NUM_GPUS, "0")])
+def test_a_promised_gpu_that_is_missing_is_noticed_before_ray_starts(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "local")
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr("scythe_ray.own_cluster.connect", lambda *_, **__: pytest.fail("too late"))
+    with pytest.raises(WorkerStartError, match=r"`has_gpu` is set, .* no GPU.*SCYTHE_RAY_NUM_GPUS"):
+        open_executor(ExecutorRequest(labels={"has_gpu": "yes"}, slots=1))
+
+
+def test_a_leaf_that_needs_a_gpu_where_there_is_none_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By `resources=`, so that no label keeps it from this worker. Ray would wait for ever."""
+    monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "local")
+    with opened(slots=1) as harness:
+        for needs in (LeafResources(gpus=1), LeafResources(gpus=0.5)):
+            with pytest.raises(ExecutorUnavailable) as caught:
+                harness.do(harness.executor.run(call(resources=needs)), within=5)
+            failure = caught.value.failure
+            assert failure.kind is FailureKind.INFEASIBLE
+            assert failure.kind.is_final
+            assert f"needs 1 CPU, {needs.gpus:g} GPU" in failure.message
+            assert re.search(rf"{os.uname().nodename} \(.*\), has only 0 GPU", failure.message)
 
 
 def test_memory_that_runs_out_is_said_with_figures(

@@ -168,6 +168,28 @@ def test_memory_that_the_kernel_lacked_is_said(
     assert re.fullmatch(r"\d+\.\d\d GB of \d+\.\d\d GB", seen.memory)
 
 
+def test_a_control_that_follows_another_knows_what_the_kernel_did_before(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scythe_ray.control.oom_kills", lambda: 3)
+    NodeControl(tmp_path / "records").remember()
+    process = start("sleep")
+    wait_for(lambda: text_of(tmp_path / "log"))
+    process.kill()
+    process.wait(20)
+    monkeypatch.setattr("scythe_ray.control.oom_kills", lambda: 4)
+    control = NodeControl(tmp_path / "records")
+    seen = control.report("sleep-1")
+    assert seen is not None
+    assert seen.memory
+    control.remember()
+    process = start("crash")
+    process.wait(20)
+    other = NodeControl(tmp_path / "records").report("crash-1")
+    assert other is not None
+    assert other.memory == ""
+
+
 def test_an_exit_code_is_kept(start: Start, tmp_path: Path) -> None:
     process, control = start("exit"), NodeControl(tmp_path / "records")
     assert process.wait(20) == 3
