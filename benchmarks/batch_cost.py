@@ -196,8 +196,7 @@ class Costs:
                 "spec from text": lambda: [decode_spec(NoopInput, text) for text in texts],
                 "the user's function": each(noop.call, specs),
                 "output to text": lambda: [
-                    output.result("leaf", *pair, meter)
-                    for pair in zip(specs, outputs, strict=True)
+                    output.result("leaf", *pair, meter) for pair in zip(specs, outputs, strict=True)
                 ],
                 "time and memory": measure,
                 "journal": keep_journal,

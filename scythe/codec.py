@@ -72,7 +72,9 @@ def decode_spec(cls: type[SpecT], text: str) -> SpecT:
         values = {name: _untag(value) for name, value in tagged.items()}
         return cls.model_validate(values, strict=False, by_alias=True, by_name=True)
     # What `model_validate_json` calls, at three quarters of the time.
-    return cast("SpecT", cls.__pydantic_validator__.validate_json(text, by_alias=True, by_name=True))
+    return cast(
+        "SpecT", cls.__pydantic_validator__.validate_json(text, by_alias=True, by_name=True)
+    )
 
 
 def describe_validation_error(error: ValidationError) -> str:

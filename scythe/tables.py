@@ -52,7 +52,7 @@ def column(values: Sequence[Any]) -> pa.Array:
     """
     import pyarrow as pa
 
-    if any(isinstance(value, dict) for value in values):
+    if any(issubclass(kind, dict) for kind in set(map(type, values))):
         return pa.array([_as_json(value) for value in values], pa.string())
     try:
         made = pa.array(values)
@@ -70,9 +70,12 @@ def table_from_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Make a table from one dict for each row; a key that a row lacks is null there."""
     import pyarrow as pa
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {name: column([row.get(name) for row in rows]) for name in names}
-    return pa.table(columns)
+    shapes = list(dict.fromkeys(map(tuple, rows)))
+    if len(shapes) == 1:  # nearly always, and much quicker
+        values = zip(*(row.values() for row in rows), strict=True)
+        return pa.table(dict(zip(shapes[0], map(column, values), strict=True)))
+    names = list(dict.fromkeys(name for shape in shapes for name in shape))
+    return pa.table({name: column([row.get(name) for row in rows]) for name in names})
 
 
 def concat(tables: Iterable[pa.Table]) -> pa.Table:
