@@ -4,8 +4,8 @@
 
 The leaves do nothing, and no server is needed: the bucket is a dict. The prototype writes specs as
 JSON rows of one Parquet file, calls the function for many of them, writes the results of each call
-as one Parquet file, and these as one sorted table. It checks nothing, keeps no journal, and knows of
-no failure. "the rest" is what a step takes beyond the parts that stand above it.
+as one Parquet file, and these as one sorted table. It checks nothing, keeps no journal, and knows
+of no failure. "the rest" is what a step takes beyond the parts that stand above it.
 """
 
 from __future__ import annotations

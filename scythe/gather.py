@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCALARS, FILES, ERRORS, LEAVES = "scalars", "result_file_refs", "errors", "leaves"
-_STATS = attrgetter("node", "pid", "started", "finished", "peak_rss", "gpus")
+_STAT_TYPES = {
+    "node": "string",
+    "pid": "int64",
+    "started": "float64",
+    "finished": "float64",
+    "peak_rss": "int64",
+    "gpus": "string",
+}
+_STATS = attrgetter(*_STAT_TYPES)
 _OUR_NAME = re.compile(f"(user_)*({ERRORS}|{LEAVES})")
 
 
