@@ -84,7 +84,7 @@ class _BatchRun:
             record = self._run_tries(runner, text, (number, sort_index, attempt), place)
             self._journal.add(record)
             self._records.append(record)
-            self._bytes += _size(record)
+            self._bytes += _size(record.outcome)
             if self._bytes > _PART_BYTES or len(self._records) >= _PART_LEAVES:
                 self._store_part()
         return self._result()
@@ -182,9 +182,9 @@ def leaf_run_id(call: LeafCall, row: int) -> str:
     return f"{call.workflow_run_id}-{row}"
 
 
-def _size(record: LeafRecord) -> int:
+def _size(outcome: LeafResult | LeafFailure) -> int:
     """Return how much memory the tables of a leaf take; one in the bucket is a large one."""
-    if not isinstance(record.outcome, LeafResult) or not record.outcome.tables:
+    if not isinstance(outcome, LeafResult) or not outcome.tables:
         return 0
-    tables = record.outcome.tables.values()
+    tables = outcome.tables.values()
     return sum(_PART_BYTES + 1 if isinstance(data, str) else len(data) for data in tables)

@@ -9,8 +9,6 @@ import os
 import shutil
 import tempfile
 import traceback
-from collections.abc import Generator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -77,7 +75,7 @@ class LeafRunner:
     ) -> None:
         self._call, self._experiment, self._meter = call, experiment, meter
         self._output = LeafOutput(call.experiment_id, call.store, inline_bytes)
-        self._parent_folder = parent_folder
+        self._parent_folder, self._pid = parent_folder, os.getpid()
         self._injects = experiment.options.inject_workflow_run_id
         self._copies = experiment.options.local_file_location == "copied-to-tempdir"
         fields = experiment.input_validator_type.file_reference_fields()
@@ -129,17 +127,28 @@ class LeafRunner:
     ) -> ExperimentOutputSpec:
         experiment = self._experiment
         given = self._with_files(spec, folder) if self._fetches else spec
-        with _forks_kept_out():
+        try:
             if folder is None:
                 output = experiment.call(given)
             else:
                 output = experiment.call(given, tempdir=folder)
+        except BaseException:
+            self._keep_forks_out(failed=True)
+            raise
+        self._keep_forks_out(failed=False)
         if not isinstance(output, ExperimentOutputSpec):
             raise OutputError(
                 f"{experiment.fn.__qualname__} returned {type(output).__name__}, not "
                 f"{experiment.output_validator_type.__name__}: return an instance of that class."
             )
         return output
+
+    def _keep_forks_out(self, *, failed: bool) -> None:
+        """End a fork of the user's that comes back: it must not send a second result."""
+        if os.getpid() != self._pid:
+            if failed:
+                traceback.print_exc()
+            os._exit(int(failed))
 
     def _with_files(self, spec: ExperimentInputSpec, folder: Path | None) -> ExperimentInputSpec:
         """Return the spec with local paths in place of the URIs of its files."""
@@ -156,20 +165,6 @@ class LeafRunner:
 def _storage_settings(bucket: str, prefix: str) -> ScytheStorageSettings:
     """Return the settings; to make them reads the environment, which takes as long as a leaf."""
     return ScytheStorageSettings(BUCKET=bucket, BUCKET_PREFIX=prefix)
-
-
-@contextmanager
-def _forks_kept_out() -> Generator[None]:
-    """End a fork of the user's that comes back: it must not send a second result."""
-    own, failed = os.getpid(), True
-    try:
-        yield
-        failed = False
-    finally:
-        if os.getpid() != own:
-            if failed:
-                traceback.print_exc()
-            os._exit(int(failed))
 
 
 class _ProcessPlace:
