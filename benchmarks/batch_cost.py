@@ -11,6 +11,7 @@ of no failure. "the rest" is what a step takes beyond the parts that stand above
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import tempfile
@@ -88,6 +89,8 @@ class Costs:
         self._table.row("all", "", *self._sum)
 
     def _time(self, function: Callable[[], object]) -> float:
+        gc.collect()
+        gc.freeze()  # what is kept here for the other parts is not to be looked through
         best = float("inf")
         for _ in range(_REPEATS):
             begin = time.process_time()
@@ -171,11 +174,6 @@ class Costs:
             children_left()
             state.restore_soon()
 
-        def measure() -> None:
-            for _ in texts:
-                meter.start()
-                meter.stats()
-
         def keep_journal() -> None:
             with Journal(self._folder / "journal-alone") as journal:
                 for record in records:
@@ -195,10 +193,10 @@ class Costs:
                 "read the specs": lambda: list(spec_texts(read_rows(_STORE, key, range(self._n)))),
                 "spec from text": lambda: [decode_spec(NoopInput, text) for text in texts],
                 "the user's function": each(noop.call, specs),
-                "output to text": lambda: [
-                    output.result("leaf", *pair, meter) for pair in zip(specs, outputs, strict=True)
+                "output to text, time and memory": lambda: [
+                    (meter.start(), output.result("leaf", *pair, meter))
+                    for pair in zip(specs, outputs, strict=True)
                 ],
-                "time and memory": measure,
                 "journal": keep_journal,
                 "log": each(log.added_to, results),
                 "process as before": lambda: [between() for _ in texts],

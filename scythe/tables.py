@@ -72,8 +72,7 @@ def table_from_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
     shapes = list(dict.fromkeys(map(tuple, rows)))
     if len(shapes) == 1:  # nearly always, and much quicker
-        values = zip(*(row.values() for row in rows), strict=True)
-        return pa.table(dict(zip(shapes[0], map(column, values), strict=True)))
+        return pa.table({name: column([row[name] for row in rows]) for name in shapes[0]})
     names = list(dict.fromkeys(name for shape in shapes for name in shape))
     return pa.table({name: column([row.get(name) for row in rows]) for name in names})
 
