@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SORT_INDEX = "sort_index"
 SUB_INDEX = "sort_subindex"
+# Dictionaries make most columns of ours larger, and twice as slow to write.
+PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}
 ORDER = "__order__"  # the leaf's row in the specs: tables are merged by it, then it is dropped
 
 
