@@ -134,6 +134,7 @@ class _BatchRun:
 
     def _pack(self) -> tuple[bytes, Part]:
         """Return the results that are in memory as a pack, and what it holds."""
+        self._journal.begin()  # it is not the time of the leaf that was last
         first = self._stored
         specs: pa.Table = self._specs.slice(first, len(self._records))
         start = self._batch.rows[0] + first
