@@ -112,8 +112,8 @@ def _all_scalars(
 def _with_run_ids(leaves: LeafSlice) -> pa.Table:
     """Fill in Hatchet's ids, which are not known when the specs are written."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    pc = _compute()
     index, text = leaves.index, pa.string()
     ids = {
         "workflow_run_id": pa.array([one.workflow_run_id or None for one in leaves.records], text),
@@ -192,8 +192,8 @@ def _error_row(record: LeafRecord) -> dict[str, Any]:
 
 def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    pc = _compute()
     levels = [
         n for n in ("experiment_id", SORT_INDEX, "workflow_run_id") if n in index.column_names
     ]
@@ -227,8 +227,15 @@ def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
 def _times(seconds: pa.Array) -> pa.Array:
     """Return seconds since 1970 as times; where there was no time, null."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    pc = _compute()
     micros = pc.cast(pc.multiply(seconds, 1e6), pa.int64(), safe=False)
     known = pc.if_else(pc.equal(micros, 0), None, micros)
     return known.cast(pa.timestamp("us", tz="UTC"))
+
+
+def _compute() -> Any:
+    """Return Arrow's functions: most are made when it is imported, so that no type is known."""
+    import pyarrow.compute as pc
+
+    return pc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from typing import Any
 
 from pydantic_core import to_json
 
@@ -15,7 +16,7 @@ from scythe.outcomes import LeafResult, StoreConfig
 from scythe.store import open_store
 
 _NO_SCALARS = {"dataframes"}
-_PLAIN = (int, float, str, bool)
+_PLAIN: tuple[Any, ...] = (int, float, str, bool)
 
 
 class LeafOutput:
