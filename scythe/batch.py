@@ -108,15 +108,18 @@ class _BatchRun:
         number, sort_index, attempt = which
         # Files of leaves are named after this id, so each leaf of a batch has its own.
         run_id = leaf_run_id(self._call, self._batch.rows[0] + number)
+        leaf_id = f"{sort_index:08d}-{run_id}"
+        journal, timeout = self._journal, self._call.timeout
         while True:
-            self._journal.begin(self._call.timeout)
-            outcome = runner.run(text, f"{sort_index:08d}-{run_id}", run_id)
-            if outcome.stats.seconds > _LONG:
-                self._journal.begin()  # what follows is not the leaf's time
+            journal.begin(timeout)
+            outcome = runner.run(text, leaf_id, run_id)
+            if outcome.stats.finished - outcome.stats.started > _LONG:
+                journal.begin()  # what follows is not the leaf's time
             place.between()
             outcome = place.log.added_to(outcome)
-            may_help = isinstance(outcome, LeafFailure) and not outcome.kind.is_final
-            if not may_help or attempt >= self._batch.tries:
+            if isinstance(outcome, LeafResult):
+                return LeafRecord(outcome, attempt, run_id)
+            if outcome.kind.is_final or attempt >= self._batch.tries:
                 return LeafRecord(outcome, attempt, run_id)
             attempt += 1
 

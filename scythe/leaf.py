@@ -73,7 +73,7 @@ class LeafRunner:
         parent_folder: str | None,
         inline_bytes: int = INLINE_BYTES,
     ) -> None:
-        self._call, self._experiment, self._meter = call, experiment, meter
+        self._experiment, self._meter = experiment, meter
         self._output = LeafOutput(call.experiment_id, call.store, inline_bytes)
         self._parent_folder, self._pid = parent_folder, os.getpid()
         self._injects = experiment.options.inject_workflow_run_id
@@ -81,8 +81,11 @@ class LeafRunner:
         fields = experiment.input_validator_type.file_reference_fields()
         self._fetches = bool(fields) and experiment.options.auto_fetch_files
         self._place = _ProcessPlace()
+        set_default_store(call.store)
         settings = _storage_settings(call.store.bucket, call.store.prefix)
-        self._storage_settings = settings.model_copy()
+        self._known: dict[str, Any] = {"storage_settings": settings.model_copy()}
+        if call.root_workflow_run_id:
+            self._known["root_workflow_run_id"] = call.root_workflow_run_id
 
     def run(self, text: str, leaf_id: str, workflow_run_id: str | None) -> LeafResult | LeafFailure:
         """Run one leaf. Never raises.
@@ -93,7 +96,6 @@ class LeafRunner:
             workflow_run_id: Hatchet's id of the leaf.
         """
         self._meter.start()
-        set_default_store(self._call.store)
         folder: Path | None = None
         try:
             if self._experiment.takes_tempdir:
@@ -110,13 +112,10 @@ class LeafRunner:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _spec(self, text: str, workflow_run_id: str | None) -> ExperimentInputSpec:
-        call = self._call
         spec: ExperimentInputSpec = decode_spec(self._experiment.input_validator_type, text)
-        update: dict[str, Any] = {"storage_settings": self._storage_settings}
+        update = self._known
         if self._injects and workflow_run_id:
-            update["workflow_run_id"] = workflow_run_id
-        if call.root_workflow_run_id:
-            update["root_workflow_run_id"] = call.root_workflow_run_id
+            update = {**update, "workflow_run_id": workflow_run_id}
         # As `model_copy` does, without the copy: nobody else has this spec.
         vars(spec).update(update)
         spec.model_fields_set.update(update)
