@@ -14,7 +14,7 @@ from scythe.environment import prepare_environment
 from scythe.stack.engine_build import engine_version
 
 _PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-_BENCHMARKS = ["throughput", "compute", "classes", "scale", "tree", "imports"]
+_BENCHMARKS = ["batch_cost", "throughput", "compute", "classes", "scale", "tree", "imports"]
 
 
 def section(name: str, options: list[str]) -> str:

@@ -1,7 +1,7 @@
 """What a run takes as it grows: seconds, memory, objects, rows of the engine's database.
 
     python -m benchmarks.scale [--leaves 1000 10000 100000 1000000] [--executors local ray]
-        [--batch-size 2000]
+        [--batch-size 5000]
 
 Specs come from an iterator; each size is allocated by a script of its own.
 """
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--leaves", type=int, nargs="+", default=[1000, 10**4, 10**5, 10**6])
     parser.add_argument("--executors", nargs="+", default=["local", "ray"])
-    parser.add_argument("--batch-size", default="2000")
+    parser.add_argument("--batch-size", default="5000")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     prepare_environment()

@@ -1,7 +1,7 @@
 """No-op leaves per second: Scythe beside a bare Hatchet program, bare Ray and scythe-engine.
 
     python -m benchmarks.throughput [--leaves 500] [--slots 2 8 32] [--executors local ray]
-        [--batched 100000] [--batch-size 2000] [--peer PYTHON]
+        [--batched 100000] [--batch-size 5000] [--peer PYTHON]
 
 `--peer` names a Python in whose environment scythe-engine is installed.
 """
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, nargs="*", default=[2, 8, 32])
     parser.add_argument("--executors", nargs="+", default=["local", "ray"])
     parser.add_argument("--batched", type=int, default=100_000)
-    parser.add_argument("--batch-size", type=int, default=2000)
+    parser.add_argument("--batch-size", type=int, default=5000)
     parser.add_argument("--peer")
     options = parser.parse_args()
     prepare_environment()

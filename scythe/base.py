@@ -42,7 +42,11 @@ logger = logging.getLogger("scythe.leaf")
 
 ComputedFeatureValue = int | float | str
 
+_NO_LEVELS = {"storage_settings"}
 _SCALARS = frozenset({str, int, float, bool, type(None)})
+# Beside the fields, as a cached property would be: a private attribute costs each spec as much as
+# two fields.
+_ORIGINAL = "original spec"
 
 
 class BaseSpec(FileReferenceMixin):
@@ -101,7 +105,6 @@ class ExperimentInputSpec(BaseSpec):
     storage_settings: ScytheStorageSettings | None = Field(
         default=None, description="The storage settings to use."
     )
-    _original_spec: Self | None = None
 
     @property
     def computed_features(self) -> dict[str, ComputedFeatureValue]:
@@ -122,13 +125,12 @@ class ExperimentInputSpec(BaseSpec):
     @property
     def original_spec(self) -> Self:
         """The spec with the URIs of its files, where this one has local paths."""
-        # Read as pydantic keeps it: as an attribute it takes as long as a short leaf.
-        return (self.__pydantic_private__ or {}).get("_original_spec") or self
+        return vars(self).get(_ORIGINAL, self)
 
     def with_local_files(self, files: dict[str, Path]) -> Self:
         """Return a copy whose file fields are local paths; its index keeps the URIs."""
         copy = self.replace_files(files)
-        copy._original_spec = self.original_spec  # noqa: SLF001 - of the same class
+        vars(copy)[_ORIGINAL] = self.original_spec
         return copy
 
     def index_data(self, additional_excludes: frozenset[str] = frozenset()) -> dict[str, Any]:
@@ -139,9 +141,13 @@ class ExperimentInputSpec(BaseSpec):
                 a field.
         """
         spec = self.original_spec
-        dumped = spec.model_dump(mode="json", exclude={"storage_settings", *additional_excludes})
+        excluded = _NO_LEVELS | additional_excludes if additional_excludes else _NO_LEVELS
+        # What `model_dump` calls, at half of the time.
+        dumped = type(spec).__pydantic_serializer__.to_python(spec, mode="json", exclude=excluded)
         data = {name: value for name, value in dumped.items() if type(value) in _SCALARS}
         features = self.computed_features
+        if not features:
+            return data
         overlapping = [key for key in features if key in dumped]
         if overlapping:
             raise ExperimentIndexAdditionalDataOverlapsWithSpecError(overlapping)

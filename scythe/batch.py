@@ -84,7 +84,7 @@ class _BatchRun:
             record = self._run_tries(runner, text, (number, sort_index, attempt), place)
             self._journal.add(record)
             self._records.append(record)
-            self._bytes += _size(record)
+            self._bytes += _size(record.outcome)
             if self._bytes > _PART_BYTES or len(self._records) >= _PART_LEAVES:
                 self._store_part()
         return self._result()
@@ -108,15 +108,18 @@ class _BatchRun:
         number, sort_index, attempt = which
         # Files of leaves are named after this id, so each leaf of a batch has its own.
         run_id = leaf_run_id(self._call, self._batch.rows[0] + number)
+        leaf_id = f"{sort_index:08d}-{run_id}"
+        journal, timeout = self._journal, self._call.timeout
         while True:
-            self._journal.begin(self._call.timeout)
-            outcome = runner.run(text, f"{sort_index:08d}-{run_id}", run_id)
-            if outcome.stats.seconds > _LONG:
-                self._journal.begin()  # what follows is not the leaf's time
+            journal.begin(timeout)
+            outcome = runner.run(text, leaf_id, run_id)
+            if outcome.stats.finished - outcome.stats.started > _LONG:
+                journal.begin()  # what follows is not the leaf's time
             place.between()
             outcome = place.log.added_to(outcome)
-            may_help = isinstance(outcome, LeafFailure) and not outcome.kind.is_final
-            if not may_help or attempt >= self._batch.tries:
+            if isinstance(outcome, LeafResult):
+                return LeafRecord(outcome, attempt, run_id)
+            if outcome.kind.is_final or attempt >= self._batch.tries:
                 return LeafRecord(outcome, attempt, run_id)
             attempt += 1
 
@@ -134,6 +137,7 @@ class _BatchRun:
 
     def _pack(self) -> tuple[bytes, Part]:
         """Return the results that are in memory as a pack, and what it holds."""
+        self._journal.begin()  # it is not the time of the leaf that was last
         first = self._stored
         specs: pa.Table = self._specs.slice(first, len(self._records))
         start = self._batch.rows[0] + first
@@ -182,9 +186,9 @@ def leaf_run_id(call: LeafCall, row: int) -> str:
     return f"{call.workflow_run_id}-{row}"
 
 
-def _size(record: LeafRecord) -> int:
+def _size(outcome: LeafResult | LeafFailure) -> int:
     """Return how much memory the tables of a leaf take; one in the bucket is a large one."""
-    if not isinstance(record.outcome, LeafResult) or not record.outcome.tables:
+    if not isinstance(outcome, LeafResult) or not outcome.tables:
         return 0
-    tables = record.outcome.tables.values()
+    tables = outcome.tables.values()
     return sum(_PART_BYTES + 1 if isinstance(data, str) else len(data) for data in tables)

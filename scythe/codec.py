@@ -58,7 +58,8 @@ def encode_spec(spec: BaseModel) -> str:
 def _plain_json(spec: BaseModel) -> str | None:
     """Return the spec as JSON, or None where that does not read back as an equal spec."""
     try:
-        text = spec.model_dump_json(round_trip=True, warnings=False)
+        serializer = type(spec).__pydantic_serializer__
+        text = serializer.to_json(spec, round_trip=True, warnings=False).decode()
         return None if differing_fields(spec, decode_spec(type(spec), text)) else text
     except Exception:  # noqa: BLE001 - what JSON cannot hold may be held by tags
         return None
@@ -70,7 +71,10 @@ def decode_spec(cls: type[SpecT], text: str) -> SpecT:
         tagged = json.loads(text[len(_TAGGED) :])
         values = {name: _untag(value) for name, value in tagged.items()}
         return cls.model_validate(values, strict=False, by_alias=True, by_name=True)
-    return cls.model_validate_json(text, by_alias=True, by_name=True)
+    # What `model_validate_json` calls, at three quarters of the time.
+    return cast(
+        "SpecT", cls.__pydantic_validator__.validate_json(text, by_alias=True, by_name=True)
+    )
 
 
 def describe_validation_error(error: ValidationError) -> str:
@@ -84,7 +88,7 @@ def describe_validation_error(error: ValidationError) -> str:
 
 def differing_fields(one: BaseModel, other: BaseModel) -> list[str]:
     """Return the names of the fields in which two models of one class differ."""
-    if not (one.model_extra or other.model_extra) and _plainly_same(vars(one), vars(other)):
+    if _plainly_same(vars(one), vars(other)) and not (one.model_extra or other.model_extra):
         return []
     left, right = _values(one), _values(other)
     names = list(dict.fromkeys([*left, *right]))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
@@ -21,6 +23,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCALARS, FILES, ERRORS, LEAVES = "scalars", "result_file_refs", "errors", "leaves"
+_STAT_TYPES = {
+    "node": "string",
+    "pid": "int64",
+    "started": "float64",
+    "finished": "float64",
+    "peak_rss": "int64",
+    "gpus": "string",
+}
+_STATS = attrgetter(*_STAT_TYPES)
 _OUR_NAME = re.compile(f"(user_)*({ERRORS}|{LEAVES})")
 
 
@@ -56,7 +67,7 @@ def node_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
     bad = [i for i, result in results if isinstance(result, LeafFailure)]
     index = _with_run_ids(leaves)
     tables: dict[str, pa.Table] = {}
-    scalars = [read_scalars(result, store.get_bytes) for _, result in done]
+    scalars = _all_scalars([result for _, result in done], store.get_bytes)
     if any(scalars) or not good:
         tables[SCALARS] = _beside_index(index, leaves.rows, good, scalars)
     with_files = [(i, result.files) for i, result in done if result.files]
@@ -88,21 +99,30 @@ def read_scalars(result: LeafResult, get_bytes: Callable[[str], bytes]) -> dict[
         return json.loads(text)
 
 
+def _all_scalars(
+    results: Sequence[LeafResult], get_bytes: Callable[[str], bytes]
+) -> list[dict[str, Any]]:
+    """Return the scalar outputs of leaves, read in one go where that is possible."""
+    if not any(result.scalars_key for result in results):
+        with suppress(ValueError):  # half of a surrogate pair in one of them
+            return from_json(f"[{','.join([result.scalars for result in results])}]")
+    return [read_scalars(result, get_bytes) for result in results]
+
+
 def _with_run_ids(leaves: LeafSlice) -> pa.Table:
     """Fill in Hatchet's ids, which are not known when the specs are written."""
     import pyarrow as pa
 
-    index = leaves.index
+    pc = _compute()
+    index, text = leaves.index, pa.string()
     ids = {
-        "workflow_run_id": [record.workflow_run_id for record in leaves.records],
-        "root_workflow_run_id": [leaves.root_workflow_run_id] * len(leaves.records),
+        "workflow_run_id": pa.array([one.workflow_run_id or None for one in leaves.records], text),
+        "root_workflow_run_id": pa.scalar(leaves.root_workflow_run_id or None, text),
     }
-    for name, values in ids.items():
-        if name in index.column_names:
-            given = index.column(name).to_pylist()
-            filled = [value or known for value, known in zip(values, given, strict=True)]
-            place = index.column_names.index(name)
-            index = index.set_column(place, name, pa.array(filled, pa.string()))
+    for place, name in enumerate(index.column_names):
+        if name in ids:
+            filled = pc.coalesce(ids[name], index.column(name).cast(text))
+            index = index.set_column(place, name, filled)
     return index
 
 
@@ -119,19 +139,20 @@ def _beside_index(
     data = table_from_rows(values)
     if schema is not None:
         data = pa.Table.from_pylist([dict(row) for row in values], schema=schema)
-    levels = index.take(pa.array(list(numbers), pa.int64()))
+    all_rows = len(numbers) == index.num_rows
+    levels = index if all_rows else index.take(pa.array(numbers, pa.int64()))
     fields = [free_name(name, data.column_names) for name in levels.column_names]
     table = levels.rename_columns(fields)
     for position, name in enumerate(data.column_names):
         table = table.append_column(data.schema.field(position), data.column(name))
     table = with_pandas_index(table, list(zip(fields, levels.column_names, strict=True)))
-    return _with_order(table, [rows[i] for i in numbers])
+    return _with_order(table, rows if all_rows else [rows[i] for i in numbers])
 
 
 def _with_order(table: pa.Table, order: Sequence[int]) -> pa.Table:
     import pyarrow as pa
 
-    return table.append_column(ORDER, pa.array(list(order), pa.int64()))
+    return table.append_column(ORDER, pa.array(order, pa.int64()))
 
 
 def _user_tables(
@@ -172,42 +193,49 @@ def _error_row(record: LeafRecord) -> dict[str, Any]:
 def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
     import pyarrow as pa
 
-    stats = [record.outcome.stats for record in leaves.records]
-    count, seconds = len(leaves.records), pa.float64()
+    pc = _compute()
     levels = [
         n for n in ("experiment_id", SORT_INDEX, "workflow_run_id") if n in index.column_names
     ]
+    kinds = {"node": pa.string(), "pid": pa.int64(), "started": pa.float64()}
+    kinds |= {"finished": pa.float64(), "peak_rss": pa.int64(), "gpus": pa.string()}
+    records = leaves.records
+    rows = [_STATS(record.outcome.stats) for record in records]
+    values = zip(*rows, strict=True) if rows else [[]] * len(kinds)
+    stats = {
+        name: pa.array(value, kind)
+        for (name, kind), value in zip(kinds.items(), values, strict=True)
+    }
+    started, finished = stats["started"], stats["finished"]
+    queued = pa.repeat(pa.scalar(leaves.queued, pa.float64()), len(records))
+    waited = pc.max_element_wise(pc.subtract(started, queued), 0.0)
+    states = ["done" if isinstance(one.outcome, LeafResult) else "failed" for one in records]
     columns = {name: index.column(name) for name in levels}
     columns |= {
-        "state": pa.array(
-            [
-                "done" if isinstance(record.outcome, LeafResult) else "failed"
-                for record in leaves.records
-            ],
-            pa.string(),
-        ),
-        "attempts": pa.array([record.attempts for record in leaves.records], pa.int64()),
-        "queued": _times([leaves.queued] * count),
-        "started": _times([item.started for item in stats]),
-        "finished": _times([item.finished for item in stats]),
-        "queue_seconds": pa.array(
-            [_waited(leaves.queued, item.started) for item in stats], seconds
-        ),
-        "seconds": pa.array([item.seconds for item in stats], seconds),
-        "peak_rss": pa.array([item.peak_rss for item in stats], pa.int64()),
-        "node": pa.array([item.node for item in stats], pa.string()),
-        "pid": pa.array([item.pid for item in stats], pa.int64()),
-        "gpus": pa.array([item.gpus for item in stats], pa.string()),
+        "state": pa.array(states, pa.string()),
+        "attempts": pa.array([record.attempts for record in records], pa.int64()),
+        "queued": _times(queued),
+        "started": _times(started),
+        "finished": _times(finished),
+        "queue_seconds": pc.if_else(pc.equal(started, 0.0), None, waited),
+        "seconds": pc.max_element_wise(pc.subtract(finished, started), 0.0),
+        **{name: stats[name] for name in ("peak_rss", "node", "pid", "gpus")},
     }
     return _with_order(with_pandas_index(pa.table(columns), levels), leaves.rows)
 
 
-def _waited(queued: float, started: float) -> float | None:
-    return max(0.0, started - queued) if started else None
-
-
-def _times(seconds: Sequence[float]) -> pa.Array:
+def _times(seconds: pa.Array) -> pa.Array:
+    """Return seconds since 1970 as times; where there was no time, null."""
     import pyarrow as pa
 
-    micros = [int(second * 1e6) if second else None for second in seconds]
-    return pa.array(micros, pa.timestamp("us", tz="UTC"))
+    pc = _compute()
+    micros = pc.cast(pc.multiply(seconds, 1e6), pa.int64(), safe=False)
+    known = pc.if_else(pc.equal(micros, 0), None, micros)
+    return known.cast(pa.timestamp("us", tz="UTC"))
+
+
+def _compute() -> Any:
+    """Return Arrow's functions: most are made when it is imported, so that no type is known."""
+    import pyarrow.compute as pc
+
+    return pc

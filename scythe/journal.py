@@ -3,29 +3,36 @@
 The process that runs the batch writes it. Should the process end, its leaves that are over are
 known from it, and so is the one that it had begun. One line holds one leaf, or one part of the
 results that is stored already.
+
+The file is written as memory: that outlives the process as well, without a call of the system for
+each leaf. Its head says how much of it counts, and is written after the line.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import mmap
 import os
-import re
 import struct
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
+
+from pydantic_core import to_json
 
 from scythe.messages import LeafRecord
 from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats
 from scythe.texts import printable
 
-_HEAD = struct.Struct("d")  # when the step that goes on is late, by the node's monotonic clock
-_PART = b"["
-_PLAIN = re.compile(r"[-\w.]*", re.ASCII)
+# Until where the file counts, and when the step that goes on is late (the node's monotonic clock).
+_HEAD = struct.Struct("qd")
+_END, _LATE = struct.Struct("q"), struct.Struct("d")
+_GROWTH = 256 * 1024  # bytes
+_PART = b"{"  # where the line of a leaf begins with a bracket
+_STATS = attrgetter(*LeafStats.__slots__)
 _STORE_LIMIT = 300.0  # seconds for writing the results of many leaves to the bucket
 
 
@@ -55,28 +62,50 @@ class Journal:
     """
 
     def __init__(self, path: Path, text: bytes = b"") -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._path, self._file = path, os.open(path, flags, 0o600)
-        os.write(self._file, _HEAD.pack(time.monotonic() + _STORE_LIMIT) + text)
+        self._path, self._size, self._end = path, 0, _HEAD.size
+        path.unlink(missing_ok=True)
+        self._memory = self._grown(_HEAD.size + len(text))
+        self.begin()
+        self._append(text)
 
     def begin(self, limit: float = _STORE_LIMIT) -> None:
         """Say that a step begins which may take `limit` seconds."""
-        os.pwrite(self._file, _HEAD.pack(time.monotonic() + limit), 0)
+        _LATE.pack_into(self._memory, _END.size, time.monotonic() + limit)
 
     def add(self, record: LeafRecord) -> None:
         """Write what came of a leaf."""
-        os.write(self._file, write_line(record))
+        self._append(write_line(record))
 
     def add_part(self, part: Part) -> None:
         """Write that the leaves since the last part are stored."""
-        line = json.dumps([part.key, part.n_leaves, part.n_failed, part.seconds])
-        os.write(self._file, line.encode() + b"\n")
+        self._append(_json(asdict(part)))
+
+    def _append(self, text: bytes) -> None:
+        end = self._end + len(text)
+        if end > self._size:
+            self._memory = self._grown(end)
+        self._memory[self._end : end] = text
+        self._end = end
+        _END.pack_into(self._memory, 0, end)
+
+    def _grown(self, least: int) -> mmap.mmap:
+        """Return the file as memory, long enough. It is opened anew: a leaf may close all files."""
+        more = max(_GROWTH, least - self._size)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            zeros = memoryview(bytes(more))  # a full disk is an error here, and a signal in memory
+            while zeros:
+                zeros = zeros[os.write(file, zeros) :]
+            self._size += more
+            return mmap.mmap(file, self._size)
+        finally:
+            os.close(file)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._file)
+        self._memory.close()
         self._path.unlink(missing_ok=True)
 
 
@@ -86,7 +115,7 @@ def read_journal(path: Path) -> bytes | None:
         data = path.read_bytes()
     except OSError:
         return None
-    text = data[_HEAD.size :]
+    text = data[_HEAD.size : _HEAD.unpack_from(data)[0]] if len(data) >= _HEAD.size else b""
     return text[: text.rfind(b"\n") + 1]
 
 
@@ -97,7 +126,8 @@ def time_left(path: Path) -> float | None:
             head = file.read(_HEAD.size)
     except OSError:
         return None
-    return _HEAD.unpack(head)[0] - time.monotonic() if len(head) == _HEAD.size else None
+    late = _HEAD.unpack(head)[1] if len(head) == _HEAD.size else 0.0
+    return late - time.monotonic() if late else None
 
 
 def count_leaves(text: bytes) -> int:
@@ -115,42 +145,28 @@ def read_lines(text: bytes) -> tuple[list[Part], list[LeafRecord]]:
 def _split(text: bytes) -> tuple[list[Part], list[bytes]]:
     lines = text.splitlines()
     parts = [number for number, line in enumerate(lines) if line.startswith(_PART)]
-    stored = [Part(*json.loads(lines[number])) for number in parts]
+    stored = [Part(**json.loads(lines[number])) for number in parts]
     return stored, lines[parts[-1] + 1 if parts else 0 :]
 
 
 def write_line(record: LeafRecord) -> bytes:
     """Write what came of a leaf as one line."""
-    outcome, stats = record.outcome, record.outcome.stats
-    # By hand: it is written for each leaf, and a JSON encoder takes as long as a short one.
-    place = (
-        f'{{"a":{record.attempts},"i":{_quoted(record.workflow_run_id or "")},'
-        f'"s":[{_node(stats.node)},{stats.pid},{stats.started!r},{stats.finished!r},'
-        f"{stats.peak_rss},{_node(stats.gpus)}]"
-    )
-    if outcome.log:
-        place += f',"l":{json.dumps(outcome.log)}'
-    if isinstance(outcome, LeafResult):
-        line = f'{place},"o":{outcome.scalars}'
-        if outcome.files:
-            line += f',"f":{json.dumps(outcome.files)}'
-        if outcome.tables:
-            line += f',"t":{json.dumps(_write_tables(outcome.tables))}'
-        if outcome.scalars_key:
-            line += f',"k":{json.dumps(outcome.scalars_key)}'
-        return f"{line}}}\n".encode()
-    texts = (outcome.type, outcome.message, outcome.traceback)
-    failure = [outcome.kind.value, *map(printable, texts)]
-    return f'{place},"e":{json.dumps(failure)}}}\n'.encode()
+    outcome = record.outcome
+    common = (record.attempts, record.workflow_run_id, _STATS(outcome.stats))
+    if isinstance(outcome, LeafFailure):
+        texts = (outcome.type, outcome.message, outcome.traceback)
+        return _json((*common, None, outcome.log, outcome.kind.value, *map(printable, texts)))
+    if not (outcome.log or outcome.files or outcome.tables or outcome.scalars_key):
+        return _json((*common, outcome.scalars))
+    more = (outcome.log, outcome.files, _write_tables(outcome.tables), outcome.scalars_key)
+    return _json((*common, outcome.scalars, *more))
 
 
-@lru_cache(maxsize=8)
-def _node(name: str) -> str:
-    return json.dumps(name)
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"' if _PLAIN.fullmatch(text) else json.dumps(text)
+def _json(values: Any) -> bytes:
+    try:
+        return to_json(values) + b"\n"
+    except ValueError:  # half of a surrogate pair
+        return json.dumps(values).encode() + b"\n"
 
 
 def _write_tables(tables: dict[str, bytes | str]) -> dict[str, list[str]]:
@@ -161,27 +177,18 @@ def _write_tables(tables: dict[str, bytes | str]) -> dict[str, list[str]]:
 
 
 def _read_line(line: bytes) -> LeafRecord:
-    values: dict[str, Any] = json.loads(line)
-    stats = LeafStats(*values["s"])
-    if "e" in values:
-        kind, *texts = values["e"]
-        outcome: LeafResult | LeafFailure = LeafFailure(
-            FailureKind(kind), *texts, stats=stats, log=values.get("l", "")
-        )
-    else:
-        tables: dict[str, Sequence[str]] = values.get("t", {})
-        outcome = LeafResult(
-            scalars=json.dumps(values["o"]),
-            files=values.get("f", {}),
-            tables={
-                name: base64.b64decode(data) if form == "b64" else data
-                for name, (form, data) in tables.items()
-            },
-            stats=stats,
-            scalars_key=values.get("k"),
-            log=values.get("l", ""),
-        )
-    return LeafRecord(outcome, values["a"], values["i"] or None)
+    attempts, run_id, numbers, scalars, *more = json.loads(line)
+    stats = LeafStats(*numbers)
+    if scalars is None:
+        log, kind, *texts = more
+        failure = LeafFailure(FailureKind(kind), *texts, stats=stats, log=log)
+        return LeafRecord(failure, attempts, run_id)
+    log, files, written, key = more or ("", {}, {}, None)
+    tables = {
+        name: base64.b64decode(data) if form == "b64" else data
+        for name, (form, data) in written.items()
+    }
+    return LeafRecord(LeafResult(scalars, files, tables, stats, key, log), attempts, run_id)
 
 
 def with_failure(text: bytes, failure: LeafFailure, attempts: int, run_id: str) -> bytes:

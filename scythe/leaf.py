@@ -9,8 +9,6 @@ import os
 import shutil
 import tempfile
 import traceback
-from collections.abc import Generator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -75,16 +73,19 @@ class LeafRunner:
         parent_folder: str | None,
         inline_bytes: int = INLINE_BYTES,
     ) -> None:
-        self._call, self._experiment, self._meter = call, experiment, meter
+        self._experiment, self._meter = experiment, meter
         self._output = LeafOutput(call.experiment_id, call.store, inline_bytes)
-        self._parent_folder = parent_folder
+        self._parent_folder, self._pid = parent_folder, os.getpid()
         self._injects = experiment.options.inject_workflow_run_id
         self._copies = experiment.options.local_file_location == "copied-to-tempdir"
         fields = experiment.input_validator_type.file_reference_fields()
         self._fetches = bool(fields) and experiment.options.auto_fetch_files
         self._place = _ProcessPlace()
+        set_default_store(call.store)
         settings = _storage_settings(call.store.bucket, call.store.prefix)
-        self._storage_settings = settings.model_copy()
+        self._known: dict[str, Any] = {"storage_settings": settings.model_copy()}
+        if call.root_workflow_run_id:
+            self._known["root_workflow_run_id"] = call.root_workflow_run_id
 
     def run(self, text: str, leaf_id: str, workflow_run_id: str | None) -> LeafResult | LeafFailure:
         """Run one leaf. Never raises.
@@ -95,7 +96,6 @@ class LeafRunner:
             workflow_run_id: Hatchet's id of the leaf.
         """
         self._meter.start()
-        set_default_store(self._call.store)
         folder: Path | None = None
         try:
             if self._experiment.takes_tempdir:
@@ -112,13 +112,10 @@ class LeafRunner:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _spec(self, text: str, workflow_run_id: str | None) -> ExperimentInputSpec:
-        call = self._call
         spec: ExperimentInputSpec = decode_spec(self._experiment.input_validator_type, text)
-        update: dict[str, Any] = {"storage_settings": self._storage_settings}
+        update = self._known
         if self._injects and workflow_run_id:
-            update["workflow_run_id"] = workflow_run_id
-        if call.root_workflow_run_id:
-            update["root_workflow_run_id"] = call.root_workflow_run_id
+            update = {**update, "workflow_run_id": workflow_run_id}
         # As `model_copy` does, without the copy: nobody else has this spec.
         vars(spec).update(update)
         spec.model_fields_set.update(update)
@@ -129,17 +126,28 @@ class LeafRunner:
     ) -> ExperimentOutputSpec:
         experiment = self._experiment
         given = self._with_files(spec, folder) if self._fetches else spec
-        with _forks_kept_out():
+        try:
             if folder is None:
                 output = experiment.call(given)
             else:
                 output = experiment.call(given, tempdir=folder)
+        except BaseException:
+            self._keep_forks_out(failed=True)
+            raise
+        self._keep_forks_out(failed=False)
         if not isinstance(output, ExperimentOutputSpec):
             raise OutputError(
                 f"{experiment.fn.__qualname__} returned {type(output).__name__}, not "
                 f"{experiment.output_validator_type.__name__}: return an instance of that class."
             )
         return output
+
+    def _keep_forks_out(self, *, failed: bool) -> None:
+        """End a fork of the user's that comes back: it must not send a second result."""
+        if os.getpid() != self._pid:
+            if failed:
+                traceback.print_exc()
+            os._exit(int(failed))
 
     def _with_files(self, spec: ExperimentInputSpec, folder: Path | None) -> ExperimentInputSpec:
         """Return the spec with local paths in place of the URIs of its files."""
@@ -156,20 +164,6 @@ class LeafRunner:
 def _storage_settings(bucket: str, prefix: str) -> ScytheStorageSettings:
     """Return the settings; to make them reads the environment, which takes as long as a leaf."""
     return ScytheStorageSettings(BUCKET=bucket, BUCKET_PREFIX=prefix)
-
-
-@contextmanager
-def _forks_kept_out() -> Generator[None]:
-    """End a fork of the user's that comes back: it must not send a second result."""
-    own, failed = os.getpid(), True
-    try:
-        yield
-        failed = False
-    finally:
-        if os.getpid() != own:
-            if failed:
-                traceback.print_exc()
-            os._exit(int(failed))
 
 
 class _ProcessPlace:

@@ -67,7 +67,7 @@ class LeafLog:
 
     def added_to(self, outcome: OutcomeT) -> OutcomeT:
         """Return the outcome with what its leaf printed, which is shown here as well."""
-        if os.fstat(self._file).st_size == 0:
+        if os.lseek(self._file, 0, os.SEEK_END) == 0:
             return outcome
         data = _read(self._file)
         os.ftruncate(self._file, 0)

@@ -14,6 +14,7 @@ _GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 _PEAK = b"VmHWM:"
 _STATUS_BYTES = 4096
 _SHORT = 0.002  # seconds in which no leaf takes much memory: to look takes as long as it does
+_MOMENT = 0.05  # seconds for which short leaves share a peak
 
 
 class LeafMeter:
@@ -23,24 +24,23 @@ class LeafMeter:
         self._node, self._pid = platform.node(), os.getpid()
         self._gpus = next(filter(None, map(os.environ.get, _GPUS)), "")
         self._started = time.time()
-        self._last_peak = 0
+        self._last_peak, self._forgotten = 0, 0.0
         # Linux alone forgets an older peak; elsewhere the peak is that of the process.
         self._reset = _open("/proc/self/clear_refs", os.O_WRONLY)
         self._status = _open("/proc/self/status", os.O_RDONLY)
 
     def start(self) -> None:
         """A leaf begins."""
-        self._started = time.time()
-        try:
-            os.write(self._reset, b"5")
-        except OSError:
-            self._reset = -1
+        self._started = now = time.time()
+        if not self._forgotten <= now < self._forgotten + _MOMENT:
+            self._forget_peak(now)
 
     def stats(self) -> LeafStats:
         """Return what is known of the leaf that began last."""
         finished = time.time()
         if finished - self._started > _SHORT or not self._last_peak:
             self._last_peak = self._peak()
+            self._forgotten = 0.0
         peak = self._last_peak
         return LeafStats(self._node, self._pid, self._started, finished, peak, self._gpus)
 
@@ -50,6 +50,13 @@ class LeafMeter:
             if descriptor >= 0:
                 os.close(descriptor)
         self._reset = self._status = -1
+
+    def _forget_peak(self, now: float) -> None:
+        try:
+            os.write(self._reset, b"5")
+            self._forgotten = now
+        except OSError:
+            self._reset = -1
 
     def _peak(self) -> int:
         try:

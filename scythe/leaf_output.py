@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import to_json
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import OutputError, ResultFileRefsInDataframesError, ScalarInDataframesError
@@ -13,6 +14,9 @@ from scythe.layout import RunLayout, check_table_name
 from scythe.leaf_meter import LeafMeter
 from scythe.outcomes import LeafResult, StoreConfig
 from scythe.store import open_store
+
+_NO_SCALARS = {"dataframes"}
+_PLAIN: tuple[Any, ...] = (int, float, str, bool)
 
 
 class LeafOutput:
@@ -47,7 +51,7 @@ class LeafOutput:
             output = output.replace_files(files)
             files = {name: str(uri) for name, uri in remote.items()} | files
         tables = self._tables(leaf_id, spec, output) if output.dataframes else {}
-        scalars, scalars_key = _as_json(output.scalar_fields), None
+        scalars, scalars_key = _scalars(output), None
         if len(scalars) > self._inline:
             scalars_key = self._layout.leaf_scalars(leaf_id)
             open_store(self._store).put_bytes(scalars_key, scalars.encode())
@@ -101,8 +105,25 @@ class LeafOutput:
         return tables
 
 
-def _as_json(scalars: dict[str, Any]) -> str:
+def _scalars(output: ExperimentOutputSpec) -> str:
+    """Return the scalar outputs as JSON."""
     try:
-        return to_json(scalars, inf_nan_mode="constants").decode()
-    except (PydanticSerializationError, ValueError):  # half of a surrogate pair in a text
-        return json.dumps(scalars)
+        if _is_plain(type(output)):  # in one step, which takes a third of the time
+            serializer = type(output).__pydantic_serializer__
+            return serializer.to_json(output, exclude=_NO_SCALARS).decode()
+        return to_json(output.scalar_fields, inf_nan_mode="constants").decode()
+    except ValueError:  # half of a surrogate pair in a text
+        return json.dumps(output.scalar_fields)
+
+
+@cache
+def _is_plain(cls: type[ExperimentOutputSpec]) -> bool:
+    """Return whether all outputs are plain numbers and texts, beside the tables."""
+    fields = {name: one for name, one in cls.model_fields.items() if name not in _NO_SCALARS}
+    return (
+        all(one.annotation in _PLAIN for one in fields.values())
+        and cls.model_config.get("extra") != "allow"
+        and cls.model_config.get("ser_json_inf_nan") == "constants"
+        and not cls.model_computed_fields
+        and cls.scalar_fields is ExperimentOutputSpec.scalar_fields
+    )

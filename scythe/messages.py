@@ -73,8 +73,8 @@ class LeafInput(BaseModel):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class LeafRecord:
+@dataclass(slots=True)
+class LeafRecord:  # not frozen: see `scythe.outcomes`
     """The outcome of a leaf's last try.
 
     Attributes:

@@ -1,4 +1,7 @@
-"""What a leaf is given and what comes back: plain data that any executor can carry."""
+"""What a leaf is given and what comes back: plain data that any executor can carry.
+
+What is made for each leaf of a batch is not frozen: to make it would take three times as long.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +155,7 @@ class LeafCall:
     batch: Batch | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LeafStats:
     """Where and how long one try of a leaf ran (times in seconds since 1970, UTC).
 
@@ -178,7 +181,7 @@ class LeafStats:
         return max(0.0, self.finished - self.started)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LeafResult:
     """What a leaf that ended well gives back.
 
@@ -201,7 +204,7 @@ class LeafResult:
     log: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LeafFailure:
     """What is known of a try that did not end well.
 

@@ -23,7 +23,7 @@ def write_pack(tables: Mapping[str, pa.Table]) -> bytes:
     for name, table in tables.items():
         schema = table.schema.with_metadata({**(table.schema.metadata or {}), _NAME: name.encode()})
         with pa.ipc.new_stream(sink, schema, options=options) as writer:
-            writer.write_table(table.cast(schema))
+            writer.write_table(table.replace_schema_metadata(schema.metadata))
     return sink.getvalue().to_pybytes()
 
 

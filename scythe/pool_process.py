@@ -37,6 +37,7 @@ from scythe.spawning import python_command
 
 START_TIMEOUT = 300.0  # seconds for importing the user's code, which may lie on a slow file system
 _EXIT_WAIT = 2.0  # between closing its end of the channel and being gone; longer is no exit
+_SHORTEST_LOOK = 0.5
 _READ = 1 << 18
 
 T = TypeVar("T")
@@ -139,11 +140,17 @@ class PoolProcess:
             raise ProcessLost from None
         limit = call.timeout
         while (finished := await self._finished_within(limit)) is None:
-            # In a batch each leaf has its time.
-            limit = 0.0 if call.batch is None else time_left(self._journal_file) or 0.0
-            if limit <= 0:
+            left = self._time_left() if call.batch else 0.0
+            if left <= 0:
                 raise LeafTimeout
+            # Steps between leaves may take longer than one: look again when the next could be late.
+            limit = min(left, max(call.timeout, _SHORTEST_LOOK))
         return finished
+
+    def _time_left(self) -> float:
+        """Return the seconds until the batch is late with what it is at."""
+        left = time_left(self._journal_file)
+        return self.leaf_started + START_TIMEOUT - time.time() if left is None else left
 
     async def _finished_within(self, seconds: float) -> Finished | None:
         try:

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 _SHORTEST_POLL, _LONGEST_POLL = 0.1, 2.0  # seconds between two looks
-_POLL_SHARE = 0.05  # of the time that was waited already
+_POLL_SHARE = 0.02  # of the time that was waited already
 _UNKNOWN_SECONDS = 120.0  # an engine may be away for a restart
 
 

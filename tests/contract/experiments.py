@@ -308,6 +308,9 @@ def many(spec: Task, tempdir: Path) -> Number:
     if spec.how == "leaves a child":
         child = subprocess.Popen(["sleep", str(LONG)], start_new_session=True)
         announce(spec, {"child": child.pid})
+    if spec.how == "leaves a stubborn child":
+        subprocess.Popen(["sh", "-c", f"trap '' TERM; exec sleep {LONG}"], start_new_session=True)
+        time.sleep(0.7)
     if spec.how == "table":
         import pyarrow as pa
 

@@ -499,6 +499,16 @@ def test_what_a_leaf_of_a_batch_leaves_running_ends_before_the_next(
     assert not harness.do(look())
 
 
+def test_a_leaf_that_hangs_after_a_long_step_between_leaves_is_ended(
+    harness: Harness, store: StoreConfig, tmp_path: Path
+) -> None:
+    call = harness.batch(store, tmp_path, ["leaves a stubborn child", "hang"], timeout=1.5)
+    with pytest.raises(LeafFailed) as caught:
+        harness.do(harness.executor.run(call))
+    assert caught.value.failure.kind is FailureKind.TIMEOUT
+    assert count_leaves(caught.value.journal or b"") == 1
+
+
 # --- the end -------------------------------------------------------------------------------------
 
 

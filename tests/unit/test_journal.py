@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -70,14 +74,54 @@ def test_stored_parts_count_and_their_lines_are_not_read_again(path: Path) -> No
 def test_a_line_that_was_being_written_does_not_count(path: Path) -> None:
     with Journal(path) as journal:
         journal.add(DONE)
+        before = path.read_bytes()
         journal.add(FULL)
-        whole = path.read_bytes()
-        for cut in range(len(whole)):
-            path.write_bytes(whole[:cut])
+        after = path.read_bytes()
+        changed = [i for i in range(len(after)) if before[i : i + 1] != after[i : i + 1]]
+        first = before.index(b"\n") + 1
+        for cut in range(first, max(changed) + 1):  # the head, which says what counts, comes last
+            path.write_bytes(before[:first] + after[first:cut] + before[cut:])
             text = read_journal(path)
             assert text is not None
-            assert count_leaves(text) <= 1
-            assert len(read_lines(text)[1]) <= 1
+            assert count_leaves(text) == len(read_lines(text)[1]) == 1
+        for cut in range(max(changed)):
+            path.write_bytes(after[:cut])
+            assert count_leaves(read_journal(path) or b"") <= 1
+
+
+def test_a_journal_grows(path: Path) -> None:
+    large = LeafRecord(LeafResult(json.dumps({"t": "x" * 300_000}), {}, {}, STATS), 1, "run-1")
+    with Journal(path) as journal:
+        for _ in range(3000):
+            journal.add(DONE)
+        journal.add(large)
+        journal.add(FULL)
+        text = read_journal(path) or b""
+    assert count_leaves(text) == 3002
+    assert read_lines(text)[1][-2:] == [large, FULL]
+
+
+def test_what_was_written_outlives_a_process_that_is_killed(path: Path) -> None:
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from tests.unit.test_journal import DONE, Journal
+        journal = Journal(Path({str(path)!r}))
+        os.closerange(3, 256)  # as a leaf may
+        for _ in range(5000):
+            journal.add(DONE)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert read_lines(read_journal(path) or b"")[1] == [DONE] * 5000
+
+
+def test_half_of_a_surrogate_pair(path: Path) -> None:
+    odd = LeafRecord(LeafResult("{}", {"f": "s3://b/\ud800"}, {}, STATS), 1, "run-1")
+    with Journal(path) as journal:
+        journal.add(odd)
+        assert read_lines(read_journal(path) or b"")[1] == [odd]
 
 
 def test_another_process_goes_on_where_one_ended(path: Path) -> None:
