@@ -63,7 +63,7 @@ class OpenChildren:
             elif await self._ask_after_some():
                 pause = 0.0  # what was lost with one was likely lost with others
             else:
-                pause = max(self._quiet, min(2 * pause, self._longest))
+                pause = max(self._quiet, min(1.5 * pause, self._longest))
         return [self._ends[run_id] for run_id in self._order]
 
     async def _ask_after_some(self) -> bool:

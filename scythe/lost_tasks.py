@@ -2,8 +2,9 @@
 
 An engine that dies, or a connection that breaks, takes along what was just being sent. The engine
 does not send a task again while the worker's heart beats: it would hold its slot, and wait, until
-its timeout. And what a scatter node waits for, an engine that was started again may never tell it.
-A worker that ends gives both back.
+its timeout. And it tells a scatter node the ends of its children in the order in which they came:
+over a new connection it waits for those that it has told already, and after a minute makes the
+worker drop the node, without giving it to another. A worker that ends gives both back.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class LostTasks:
     """Compares what the engine counts with what is here, each time the connection was renewed.
 
     A task that has just been sent, or that has just ended, makes a difference too: only one that
-    shows at several looks in a row counts. Nodes that wait always count.
+    shows at several looks in a row counts. Nodes that are here always count.
 
     Args:
         look: Returns what the engine sees now, None where it does not answer.
@@ -61,7 +62,7 @@ class LostTasks:
             return 0
         if seen.renewed != self._renewed:
             self._renewed = seen.renewed
-            if self._waits:
+            if self._waits and seen.here:
                 return seen.here
             self._looks = _LOOKS
         if seen.counted <= seen.here:

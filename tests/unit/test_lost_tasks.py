@@ -44,3 +44,8 @@ def test_nodes_that_wait_are_handed_on_whenever_the_connection_was_renewed() -> 
     before, after = WorkerSight(0, 2, 2), WorkerSight(1, 2, 2)
     assert look_at(before, before, after, after, waits=True) == [0, 0, 2, 0]
     assert look_at(before, WorkerSight(1, 0, 0), waits=True) == [0, 0]
+
+
+def test_nodes_that_never_arrived_are_found_as_leaves_are() -> None:
+    found = look_at(WorkerSight(0, 0, 0), *[WorkerSight(1, 2, 0)] * LOOKS, waits=True)
+    assert found == [0] * LOOKS + [2]
