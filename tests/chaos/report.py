@@ -35,9 +35,10 @@ Leaves take 0.2 to 1 s, on 2 to 4 Ray CPUs. Hatchet gives the tasks of a worker 
 another one after 30 s, which is most of what the longer cases wait for.
 
 An engine that is killed may lose that a child of a scatter node is over. A node that hears nothing
-for 10 s asks after its children, so such a run ends some seconds later than it would have. Until then
-`run.status()` and Hatchet's dashboard may show a leaf as running that is over; the dashboard may do so
-for good.
+for 10 s asks after its children, so such a run ends some seconds later than it would have. Until
+then `run.status()` and Hatchet's dashboard may show a leaf that is over as running; the dashboard
+may do so for good.
+
 """
 
 
