@@ -50,24 +50,35 @@ async def _wait_for(context: Any, child: Any) -> Output:
 
 
 async def find_end(workflow_run_id: str) -> Output | None:
-    """Ask the engine for the output of a run, or the exception of one that failed.
+    """Ask the engine how a run ended; see `end_of`. None where it does not answer as well.
 
-    It is None while the run is not over (one that will be tried again is not), and where the engine
-    does not answer; empty where the run was cancelled. A node whose worker let go of it, and that
-    nobody has taken on, is given to the next worker.
+    A node whose worker let go of it, and that nobody has taken on, is given to the next worker.
     """
-    from hatchet_sdk.exceptions import TaskRunError
-
     details = await _ask(workflow_run_id)
     if details is None:
         return None
+    await _restore_evicted(details)
+    return end_of(details)
+
+
+def end_of(details: Any) -> Output | None:
+    """Read how a run ended from the engine's answer.
+
+    Args:
+        details: The SDK's `WorkflowRunDetail`.
+
+    Returns:
+        The outputs of its tasks, by name; empty where it was cancelled; the exception of one that
+        failed; None while the run is not over, or will be tried again.
+    """
+    from hatchet_sdk.exceptions import TaskRunError
+
     tasks = details.task_runs
     if not details.done or not tasks:
-        await _restore_evicted(details)
         return None
     failed = [task.error or "" for task in tasks.values() if task.status.value == "FAILED"]
     if failed:
-        return TaskRunError.deserialize(failed[0] or "child task failed")
+        return TaskRunError.deserialize(failed[0] or "the task failed")
     if any(task.status.value == "CANCELLED" for task in tasks.values()):
         return {}
     return {name: task.output or {} for name, task in tasks.items()}
