@@ -2,8 +2,9 @@
 
 An engine that dies, or a connection that breaks, takes along what was just being sent. The engine
 does not send a task again while the worker's heart beats: it would hold its slot, and wait, until
-its timeout. And what a scatter node waits for, an engine that was started again may never tell it.
-A worker that ends gives both back.
+its timeout. And it tells a scatter node the ends of its children in the order in which they came:
+over a new connection it waits for those that it has told already, and after a minute makes the
+worker drop the node, without giving it to another. A worker that ends gives both back.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_LOOKS = 6
+_LOOKS = 6  # in a row that show a difference
+_LOOKS_LEFT = 60  # after the connection was renewed
 _LOOK, _LOOK_SOON = 10.0, 2.0  # seconds between two looks
 logger = logging.getLogger("scythe.worker")
 
@@ -36,8 +38,9 @@ class WorkerSight:
 class LostTasks:
     """Compares what the engine counts with what is here, each time the connection was renewed.
 
-    A task that has just been sent, or that has just ended, makes a difference too: only one that
-    shows at several looks in a row counts. Nodes that wait always count.
+    A task that has just been sent, or that has just ended, makes a difference too, or hides one:
+    only one that shows at several looks in a row counts, and it is looked for some time. Nodes that
+    are here always count.
 
     Args:
         look: Returns what the engine sees now, None where it does not answer.
@@ -47,12 +50,12 @@ class LostTasks:
     def __init__(self, look: Callable[[], WorkerSight | None], *, waits: bool = False) -> None:
         self._look, self._waits = look, waits
         self._renewed = 0
-        self._looks = 0
+        self._left = self._in_a_row = 0
 
     @property
     def is_suspicious(self) -> bool:
         """Whether to look again soon."""
-        return self._looks > 0
+        return self._left > 0
 
     def found(self) -> int:
         """Look once; return how many tasks are lost."""
@@ -61,15 +64,16 @@ class LostTasks:
             return 0
         if seen.renewed != self._renewed:
             self._renewed = seen.renewed
-            if self._waits:
+            if self._waits and seen.here:
                 return seen.here
-            self._looks = _LOOKS
-        if seen.counted <= seen.here:
-            self._looks = 0
-        if self._looks == 0:
+            self._left, self._in_a_row = _LOOKS_LEFT, 0
+        if not self._left:
             return 0
-        self._looks -= 1
-        return seen.counted - seen.here if self._looks == 0 else 0
+        lost = seen.counted - seen.here
+        self._in_a_row = self._in_a_row + 1 if lost > 0 else 0
+        found = self._in_a_row == _LOOKS
+        self._left = 0 if found or seen.counted == 0 else self._left - 1
+        return lost if found else 0
 
 
 def wait_for_lost(

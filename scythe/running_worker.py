@@ -40,11 +40,14 @@ def set_taking(worker: Any, *, taking: bool) -> None:
 
 def sight_of(worker: Any, renewed: int) -> WorkerSight | None:
     """Return a registered worker as the engine sees it, None where that cannot be had. Blocks."""
-    worker_id = registered_id(worker)
-    row = find_worker(worker_id) if worker_id else None
+    worker_id, runner = registered_id(worker), worker._action_runner  # noqa: SLF001
+    if worker_id is None or runner is None:
+        return None
+    contexts = runner.runner.contexts
+    before, row = len(contexts), find_worker(worker_id)
     if row is None:
         return None
-    here = len(worker._action_runner.runner.contexts)  # noqa: SLF001
+    here = max(before, len(contexts))  # the engine counted at some moment between
     slots = [kind for kind in (row.slot_config or {}).values() if kind.available is not None]
     return WorkerSight(renewed, sum(kind.limit - kind.available for kind in slots), here)
 

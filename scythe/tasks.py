@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from scythe.engine import cancel_tree, client, run_state
+from scythe.children import OpenChildren, Output
+from scythe.engine import cancel_tree, client
 from scythe.errors import RegistrationError
 from scythe.leaf_classes import limit_of
 from scythe.messages import LeafInput, find_payload
 from scythe.options import LeafDefinition
 from scythe.run_log import RunLog
+from scythe.running_node import find_end, hand_on, is_cancelled, start_children
 
 _SLICE_ITEMS = 900
 _SLICE_BYTES = 3_000_000  # the engine takes messages of 4 MiB, framing included
@@ -54,10 +56,18 @@ class TaskRun:
 
 @dataclass(frozen=True, slots=True)
 class NodeRun:
-    """What a scatter node's handler knows of its Hatchet run, and how it starts children."""
+    """What a scatter node's handler knows of its Hatchet run, and how it starts children.
+
+    Attributes:
+        workflow_run_id: Hatchet's id of the run.
+        task_run_id: Hatchet's id of its task.
+        context: The SDK's durable context.
+    """
 
     workflow_run_id: str
     task_run_id: str
+    context: Any
+    _waits: dict[str, asyncio.Task[Output]] = field(default_factory=dict, init=False, repr=False)
 
     async def run_children(
         self,
@@ -65,8 +75,8 @@ class NodeRun:
         inputs: Sequence[BaseModel],
         keys: Sequence[str],
         metadata: Mapping[str, Any],
-    ) -> list[dict[str, Any] | BaseException]:
-        """Start children and wait for all of them.
+    ) -> list[Output]:
+        """Start children and wait for all of them, in a durable wait.
 
         A node that is started again after its worker died gets the same children back, by key.
 
@@ -86,14 +96,25 @@ class NodeRun:
             )
             for number, (item, key) in enumerate(zip(inputs, keys, strict=True))
         ]
-        waiting = [stub.aio_run_many(part, return_exceptions=True) for part in _slices(items)]
-        parts = await asyncio.gather(*waiting)
-        results = [result for part in parts for result in part]
-        return [find_payload(r) if isinstance(r, dict) else r for r in results]
+        waits: dict[str, asyncio.Task[Output]] = {}
+        for part in _slices(items):
+            waits |= await start_children(self.context, part)
+        self._waits.update(waits)
+        outputs = await OpenChildren(waits, find_end).outputs()
+        return [find_payload(end) if isinstance(end, dict) else end for end in outputs]
+
+    def stop_waiting(self) -> None:
+        """End the waits that the engine has not ended, now that the node is over.
+
+        Not earlier: the SDK holds back what it is told of other children behind the end of one
+        that nobody waits for.
+        """
+        for wait in self._waits.values():
+            wait.cancel()
 
     async def is_cancelled(self) -> bool:
         """Return whether somebody cancelled the run: its worker's end cancels the node as well."""
-        return await asyncio.to_thread(run_state, self.workflow_run_id) == "CANCELLED"
+        return await is_cancelled(self.workflow_run_id)
 
     async def cancel_tree(self, experiment_id: str) -> None:
         """Cancel what the run has started: Hatchet cancels a parent without its children."""
@@ -174,7 +195,14 @@ def node_task(
     from hatchet_sdk.runnables.eviction import EvictionPolicy
 
     async def node(payload: Any, ctx: DurableContext) -> Any:
-        return await handler(payload, NodeRun(ctx.workflow_run_id, ctx.task_run_id))
+        run = NodeRun(ctx.workflow_run_id, ctx.task_run_id, ctx)
+        try:
+            return await handler(payload, run)
+        except asyncio.CancelledError:
+            await hand_on(run.workflow_run_id)
+            raise
+        finally:
+            run.stop_waiting()
 
     return client().durable_task(
         name=name,

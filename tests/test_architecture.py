@@ -123,7 +123,7 @@ def test_only_the_store_imports_boto3() -> None:
 
 def test_hatchets_client_and_worker_are_used_in_one_module() -> None:
     using = importers_of("hatchet_sdk")
-    assert using == {"scythe.engine", "scythe.tasks"}
+    assert using == {"scythe.engine", "scythe.running_node", "scythe.tasks"}
     names = {i.name for i in imports_of("scythe.tasks") if i.module.startswith("hatchet_sdk")}
     assert names <= {
         *{"Context", "DurableContext", "EvictionPolicy"},

@@ -34,9 +34,10 @@ slot or temporary file of a leaf is left over.
 Leaves take 0.2 to 1 s, on 2 to 4 Ray CPUs. Hatchet gives the tasks of a worker that is silent to
 another one after 30 s, which is most of what the longer cases wait for.
 
-Not always met: an engine that is killed just when a leaf ends may never tell the scatter node so.
-The leaf is over then, but the run waits until its timeout. So the two cases in which the engine
-dies may fail, and are not in the table when they do.
+An engine that is killed may lose that a child of a scatter node is over. A node that hears nothing
+for 10 s asks after its children, so such a run ends some seconds later than it would have. Until
+then `run.status()` and Hatchet's dashboard may show a leaf that is over as running; the dashboard
+may do so for good.
 
 """
 

@@ -24,14 +24,13 @@ import pytest
 
 from scythe.errors import StackError
 from scythe.stack import StackConnection, reset, running, starting, status, stop, up
-from scythe.stack.account import database_account
 from scythe.stack.engine_build import engine_program, engine_version
 from scythe.stack.health import Health
 from scythe.stack.identity import ProcessRecord
 from scythe.stack.paths import PARTS, layout_of
-from scythe.stack.programs import postgres_folders
 from scythe.stack.s3_request import signed_request
 from scythe.stack.state import read_secrets, read_state
+from tests.integration.database import query
 
 # The first one may build the engine, which takes minutes.
 pytestmark = pytest.mark.timeout(1800)
@@ -120,24 +119,6 @@ def assert_works(connection: StackConnection) -> None:
     assert put(connection, "works", b"1") == 200
     code, body = call_api(connection, f"/api/v1/tenants/{tenant_of(connection)}/worker")
     assert code == 200, body
-
-
-def query(home: Path, sql: str) -> list[str]:
-    """Ask the database."""
-    account = database_account()
-    folder = layout_of(home).sockets
-    psql = postgres_folders()[0] / "pginstall" / "bin" / "psql"
-    done = subprocess.run(
-        [psql, "-X", "-A", "-t", "-h", folder, "-U", "postgres", "-d", "hatchet", "-c", sql],
-        user=account.uid if account else None,
-        group=account.gid if account else None,
-        extra_groups=[] if account else None,
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.split()
 
 
 def cli(home: Path, *words: str) -> subprocess.Popen[str]:
