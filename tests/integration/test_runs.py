@@ -28,7 +28,7 @@ from scythe.store import Store
 from tests.acceptance.running import load_app, worker
 
 APP = str(Path(__file__).parent / "app")
-DEADLINE = 90
+DEADLINE = 180  # another process of tests may run beside this one
 V1 = SemVer(major=1)
 
 
