@@ -39,13 +39,13 @@ class BatchPlace:
         journal: Where the journal is written; it is removed at the end.
         folder: Where the leaves' `tempdir`s are made.
         log: What takes what they print; it is open.
-        between: Called after each try of a leaf, to make the process as it was.
+        between: Called after each try of a leaf with its seconds, to make the process as it was.
     """
 
     journal: Path
     folder: str
     log: LeafLog
-    between: Callable[[], None]
+    between: Callable[[float], None]
 
 
 def run_batch(call: LeafCall, batch: Batch, place: BatchPlace) -> BatchResult | LeafFailure:
@@ -113,9 +113,10 @@ class _BatchRun:
         while True:
             journal.begin(timeout)
             outcome = runner.run(text, leaf_id, run_id)
-            if outcome.stats.finished - outcome.stats.started > _LONG:
+            seconds = outcome.stats.finished - outcome.stats.started
+            if seconds > _LONG:
                 journal.begin()  # what follows is not the leaf's time
-            place.between()
+            place.between(seconds)
             outcome = place.log.added_to(outcome)
             if isinstance(outcome, LeafResult):
                 return LeafRecord(outcome, attempt, run_id)

@@ -25,6 +25,15 @@ from scythe.locate import find_experiment
 from scythe.outcomes import LeafCall, LeafFailure, LeafResult
 from scythe.settings import ScytheStorageSettings
 
+_forks = 0  # that lie between the process that imported this and the one that runs it
+
+
+def _note_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_note_fork)  # a leaf is not to wait for a call of the system
 INLINE_BYTES = 32 * 1024  # of tables, and of scalars; what is larger goes to the bucket
 
 
@@ -75,7 +84,7 @@ class LeafRunner:
     ) -> None:
         self._experiment, self._meter = experiment, meter
         self._output = LeafOutput(call.experiment_id, call.store, inline_bytes)
-        self._parent_folder, self._pid = parent_folder, os.getpid()
+        self._parent_folder, self._forks = parent_folder, _forks
         self._injects = experiment.options.inject_workflow_run_id
         self._copies = experiment.options.local_file_location == "copied-to-tempdir"
         fields = experiment.input_validator_type.file_reference_fields()
@@ -144,7 +153,7 @@ class LeafRunner:
 
     def _keep_forks_out(self, *, failed: bool) -> None:
         """End a fork of the user's that comes back: it must not send a second result."""
-        if os.getpid() != self._pid:
+        if self._forks != _forks:
             if failed:
                 traceback.print_exc()
             os._exit(int(failed))

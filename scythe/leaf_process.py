@@ -128,10 +128,12 @@ def _run(
     return Finished(log.added_to(outcome), left)
 
 
-def _between_leaves(interrupt: _Interrupt, state: ProcessState) -> None:
-    """Make the process ready for the next leaf of a batch."""
+def _between_leaves(interrupt: _Interrupt, state: ProcessState, seconds: float) -> None:
+    """Make the process ready for the next leaf of a batch, after one that ran so long."""
     if interrupt.asked:
         interrupt.die()
+    if not state.is_due(seconds):
+        return
     left = [child.pid for child in children_left()]
     if left:
         end_tree(left)

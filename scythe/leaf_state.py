@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import IO, Any, TextIO
 
-_MOMENT = 0.05  # seconds
+_MOMENT, _BRIEF = 0.05, 0.0001  # seconds
 DUMP_SIGNAL = signal.SIGUSR2  # makes the process write the stacks of its threads
 _WATCHED = (
     signal.SIGHUP,
@@ -37,7 +37,7 @@ class ProcessState:
 
     def __init__(self, crash: IO[bytes]) -> None:
         self._crash = crash
-        self._restored = float("-inf")
+        self._restored = self._looked = float("-inf")
         faulthandler.register(DUMP_SIGNAL, crash, all_threads=True, chain=False)
         handlers = {number: signal.getsignal(number) for number in _WATCHED}
         # None is a handler that Python did not install and cannot install again.
@@ -45,13 +45,22 @@ class ProcessState:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._streams = [_Stream(name, number) for name, number in (("stdout", 1), ("stderr", 2))]
 
-    def restore_soon(self) -> None:
-        """Make it as it was, unless that was done a moment ago.
+    def is_due(self, seconds: float) -> bool:
+        """Return whether what a leaf of a batch may have changed is to be looked at now.
 
-        It takes as long as a very short leaf; what one of a batch changes may reach the next few.
+        It takes as long as a very short leaf: after those, only when that was not done for a
+        moment. No process is started in so short a time.
+
+        Args:
+            seconds: How long the leaf ran.
         """
+        return seconds > _BRIEF or time.monotonic() - self._looked > _MOMENT
+
+    def restore_soon(self) -> None:
+        """Make it as it was, timers at once and the rest unless that was done a moment ago."""
+        self._looked = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if time.monotonic() - self._restored > _MOMENT:
+        if self._looked - self._restored > _MOMENT:
             self.restore()
 
     def restore(self) -> None:

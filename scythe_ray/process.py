@@ -106,13 +106,17 @@ class LeafProcess:
             self._state.restore()
             self._finish()
 
-    def between_leaves(self) -> None:
-        """Make the process ready for the next leaf of a batch, unless it is being ended."""
+    def between_leaves(self, seconds: float) -> None:
+        """Make the process ready for the next leaf of a batch, unless it is being ended.
+
+        Args:
+            seconds: How long the last one ran.
+        """
         if self._asked:
             self._exit(1)
-        if self._entry is not None:
+        if self._entry is not None and self._state.is_due(seconds):
             self._end_children(self._entry.mark)
-        self._state.restore_soon()
+            self._state.restore_soon()
 
     def end_when_idle(self, seconds: float) -> None:
         """End this process, which holds memory of a GPU, unless a leaf begins within this time."""
