@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ class Measured:
         allocate: Seconds until `allocate` came back.
         total: Seconds until the final tables were there.
         leaf_seconds: The time that all leaves took.
+        memory: Peak resident memory in MB of this script until then: what looks at the results
+            afterwards holds all rows.
     """
 
     run: ExperimentRun[Any, Any]
@@ -33,6 +36,7 @@ class Measured:
     allocate: float
     total: float
     leaf_seconds: float
+    memory: int
 
     @property
     def rate(self) -> float:
@@ -73,7 +77,8 @@ def _run(experiment: Any, specs: Iterator[Any], n: int, size: Size) -> Measured:
     total = time.perf_counter() - begin
     if result.n_failed or result.n_leaves != n:
         raise SystemExit(f"wrong result: {result.summary}")
-    return Measured(run, n, allocated, total, result.seconds)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return Measured(run, n, allocated, total, result.seconds, memory)
 
 
 def _all_there(table: Any, n: int) -> bool:

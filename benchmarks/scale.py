@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -66,7 +65,6 @@ def main() -> None:
 def measure(leaves: int, size: Any) -> dict[str, float]:
     """Run so many leaves, and look at what the run left in the bucket."""
     found = run_noops(leaves, size)
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     store = open_store(store_config())
     pages = store.client.get_paginator("list_objects_v2").paginate(
         Bucket=store.bucket, Prefix=found.run.layout.prefix
@@ -78,7 +76,7 @@ def measure(leaves: int, size: Any) -> dict[str, float]:
         "rate": found.rate,
         "objects": len(sizes) / leaves,
         "bytes": sum(sizes) / leaves,
-        "rss": rss,
+        "rss": found.memory,
     }
 
 
