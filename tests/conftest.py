@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.stack_here import environment_of, stack_here
+_GIVEN = "SCYTHE_TEST_STACK_HOME"
 
 
 def pytest_configure() -> None:
@@ -19,15 +22,32 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def stack_home() -> Iterator[Path]:
-    """The folder of a running local stack: this session's own, or one that was handed on to it."""
-    with stack_here() as home:
+    """The folder of a running local stack: PostgreSQL, engine, S3, bucket, token.
+
+    A stack that runs already (`SCYTHE_TEST_STACK_HOME`) is used and left running; else one is
+    started in a folder of its own, and removed afterwards.
+    """
+    from scythe.stack import reset, up
+
+    given = os.environ.get(_GIVEN)
+    home = Path(given) if given else Path(tempfile.mkdtemp(prefix="scythe-test-", dir="/tmp"))
+    try:
+        up(home, report=print)
         yield home
+    finally:
+        if not given:
+            reset(home)
+            shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def stack_env(stack_home: Path) -> dict[str, str]:
     """The environment of the running stack."""
-    return environment_of(stack_home)
+    from scythe.stack import running
+
+    found = running(stack_home)
+    assert found is not None
+    return dict(found.env)
 
 
 @pytest.fixture

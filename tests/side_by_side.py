@@ -1,6 +1,7 @@
 """All tests in two pytest processes side by side: they mostly wait. `make test` runs this.
 
-Both use one local stack, which is started here once. Options go on to both.
+Each starts a stack of its own, so that no worker of one takes a task of the other. Options go on to
+both.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from tests.stack_here import GIVEN, NAMESPACE, stack_here
-
 ROOT = Path(__file__).parent.parent
+GIVEN = "SCYTHE_TEST_STACK_HOME"  # a stack that one session can use, and not two
 NO_TESTS = 5  # pytest's exit code where none was chosen
 PATIENCE = 90.0  # seconds that an interrupted side may take to end what it has started
 
@@ -28,7 +28,7 @@ class Side:
     """What one of the processes runs.
 
     Args:
-        name: Its name, also in the engine, where the sides are kept apart by it.
+        name: Its name.
         tests: Its part of the tests, as words of pytest's command line.
     """
 
@@ -74,7 +74,7 @@ class Running:
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, **variables, NAMESPACE: side.name},
+                env={**os.environ, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=None if live else output,
                 stderr=None if live else subprocess.STDOUT,
@@ -147,12 +147,13 @@ def run(
 
 
 def main(options: Sequence[str]) -> int:
-    """Run all tests, on a stack that both sides share."""
+    """Run all tests."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        with stack_here() as home, tempfile.TemporaryDirectory(prefix="sc-") as folder:
-            return run(SIDES, Path(folder), {GIVEN: str(home)}, options)
+        with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+            os.environ.pop(GIVEN, None)
+            return run(SIDES, Path(folder), {}, options)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 

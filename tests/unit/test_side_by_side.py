@@ -30,7 +30,7 @@ TESTS = """
     @pytest.fixture
     def ends():
         yield
-        (folder / f"{os.environ['SCYTHE_TEST_NAMESPACE']}-ended").touch()
+        (folder / f"{pathlib.Path(__file__).stem}-ended").touch()
 """
 
 
@@ -60,14 +60,14 @@ def test_both_run_at_one_time_and_one_failure_fails_all(
             meet("a", "b")
 
         def test_of_one():
-            assert os.environ["SCYTHE_TEST_NAMESPACE"] == "one"
+            assert pathlib.Path(__file__).stem == "test_one"
         """,
         """
         def test_meets(tmp_path):
             meet("b", "a")
 
         def test_of_two():
-            assert os.environ["SCYTHE_TEST_NAMESPACE"] == "no such side"
+            assert pathlib.Path(__file__).stem == "no such side"
         """,
     )
     assert code == 1
@@ -127,7 +127,7 @@ def test_ctrl_c_ends_both_in_order(tmp_path: Path) -> None:
         parent.kill()
         parent.wait(10)
     assert parent.returncode == 130, output
-    assert [(tmp_path / f"{name}-ended").exists() for name in ("one", "two")] == [True, True]
+    assert [(tmp_path / f"test_{name}-ended").exists() for name in ("one", "two")] == [True, True]
     assert "== two" in output
     assert output.count("KeyboardInterrupt") >= 2
     assert not any(one.is_running() for one in both)
