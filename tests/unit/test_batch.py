@@ -76,7 +76,7 @@ def run_texts(folder: Path, lengths: list[int]) -> BatchResult:
     experiment: Experiment[In, Out] = texts
     call = LeafCall("x", code_ref(experiment), "", RUN, store, workflow_run_id="run", timeout=2.0)
     log = LeafLog(folder / "log")
-    place = BatchPlace(folder / "journal", str(folder), log, lambda: None)
+    place = BatchPlace(folder / "journal", str(folder), log, lambda seconds: None)
     with log:
         result = run_batch(call, Batch(KEY, (0, len(lengths))), place)
     assert isinstance(result, BatchResult), result
