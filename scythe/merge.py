@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from scythe.packs import read_pack
-from scythe.tables import ORDER, PARQUET, concat, conform, unify_schemas
+from scythe.tables import ORDER, concat, conform, parquet_options, unify_schemas
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ def write_merged(tables: Sequence[pa.Table], target: Path, *, final: bool) -> in
     table = concat(tables).sort_by(ORDER)
     if final:
         table = table.drop_columns([ORDER])
-    pq.write_table(table, target, **PARQUET)
+    pq.write_table(table, target, **parquet_options(table.schema))
     return table.num_rows
 
 
@@ -73,7 +73,7 @@ def merge_files(
     schema = unify_schemas([pq.read_schema(file) for file in files])
     written = schema.remove(schema.get_field_index(order)) if final else schema
     rows = 0
-    with pq.ParquetWriter(target, written, **PARQUET) as writer:
+    with pq.ParquetWriter(target, written, **parquet_options(written)) as writer:
         batch = _ROWS // max(1, len(files))
         for window in _windows([_Source(file, schema, batch, order) for file in files], order):
             table = window.drop_columns([order]) if final else window
@@ -127,7 +127,7 @@ class _Writer:
 
         self._schema, self._final = schema, final
         written = schema.remove(schema.get_field_index(ORDER)) if final else schema
-        self._file = pq.ParquetWriter(target, written, **PARQUET)
+        self._file = pq.ParquetWriter(target, written, **parquet_options(written))
         self._tables: list[pa.Table] = []
         self._rows = self._bytes = 0
 

@@ -19,7 +19,7 @@ from scythe.layout import RunLayout, check_path
 from scythe.merge import merge_files
 from scythe.specs_file import specs_table
 from scythe.store import Store
-from scythe.tables import PARQUET, SORT_INDEX
+from scythe.tables import SORT_INDEX, parquet_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -182,7 +182,9 @@ class SpecsWriter:
             self._close()
             self._files.append(self._folder / f"specs-{len(self._files)}.pq")
             self._schema = table.schema
-            self._writer = pq.ParquetWriter(self._files[-1], table.schema, **PARQUET)
+            self._writer = pq.ParquetWriter(
+                self._files[-1], table.schema, **parquet_options(table.schema)
+            )
         self._writer.write_table(table, row_group_size=CHUNK)
         self._last = order[-1].as_py()
         self.n_specs += table.num_rows

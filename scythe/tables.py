@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 SORT_INDEX = "sort_index"
 SUB_INDEX = "sort_subindex"
-# Dictionaries make most columns of ours larger, and twice as slow to write.
-PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}
 ORDER = "__order__"  # the leaf's row in the specs: tables are merged by it, then it is dropped
 
 
@@ -77,6 +75,16 @@ def table_from_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         return pa.table({name: column([row[name] for row in rows]) for name in shapes[0]})
     names = list(dict.fromkeys(name for shape in shapes for name in shape))
     return pa.table({name: column([row.get(name) for row in rows]) for name in names})
+
+
+def parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """Return how Parquet files of ours are written.
+
+    Dictionaries make most columns of ours larger, and twice as slow to write; only what is one
+    already (a category, with the order of its values) is kept as such.
+    """
+    has_categories = any("dictionary<" in str(field.type) for field in schema)
+    return {"compression": "zstd", "use_dictionary": has_categories}
 
 
 def concat(tables: Iterable[pa.Table]) -> pa.Table:

@@ -18,7 +18,7 @@ from scythe_ray.record import leaf_folder
 from scythe_ray.remote import ControlActor, Driver
 
 _CALL_TIMEOUT = 30.0  # for a node that just starts the actor's process
-_CLOSE_TIMEOUT = 5.0
+_CLOSE_TIMEOUT = 15.0  # the actor may have to be started for it
 _ACTOR_CALLS = 16  # that one actor answers at one time
 _UNUSED = 10.0  # seconds; then an actor ends, since a node with one is never idle to an autoscaler
 logger = logging.getLogger("scythe.ray")
