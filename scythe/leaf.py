@@ -108,7 +108,7 @@ class LeafRunner:
         folder: Path | None = None
         try:
             if self._experiment.takes_tempdir:
-                folder = Path(tempfile.mkdtemp(prefix="scythe-leaf-", dir=self._parent_folder))
+                folder = Path(tempfile.mkdtemp(prefix="scythe-tempdir-", dir=self._parent_folder))
             spec = self._spec(text, workflow_run_id)
             return self._output.result(
                 leaf_id, spec, self._call_function(spec, folder), self._meter

@@ -24,7 +24,10 @@ def scratch_folder(parent: str | None) -> str:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         # Open, and so locked, until the process and all that it forked have ended.
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # as below
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if (folder / _LOCK).exists():
             return str(folder)
@@ -37,11 +40,14 @@ def sweep_scratch(parent: str | None = None) -> None:
     Args:
         parent: Where they are; None for the system's usual place.
     """
-    for lock in Path(parent or tempfile.gettempdir()).glob(f"{PREFIX}*/{_LOCK}"):
+    for folder in Path(parent or tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # another user's, in use, or gone by now
-            descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+            if not (folder / _LOCK).exists():
+                folder.rmdir()  # empty: its process was killed before it could lock it
+                continue
+            descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(descriptor)

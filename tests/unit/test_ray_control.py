@@ -240,3 +240,11 @@ def test_scratch_folders_of_dead_processes_are_swept(start: Start, tmp_path: Pat
     assert not other.exists()
     assert first.exists()
     assert second.exists()
+
+
+def test_a_folder_whose_process_was_killed_before_it_locked_it_is_swept(tmp_path: Path) -> None:
+    (tmp_path / "scythe-leaf-early").mkdir()
+    (tmp_path / "scythe-leaf-other").mkdir()
+    (tmp_path / "scythe-leaf-other" / "file").touch()  # none of ours: not without its lock
+    mine = Path(scratch_folder(str(tmp_path)))
+    assert {path.name for path in tmp_path.iterdir()} == {mine.name, "scythe-leaf-other"}
