@@ -197,14 +197,12 @@ def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
     levels = [
         n for n in ("experiment_id", SORT_INDEX, "workflow_run_id") if n in index.column_names
     ]
-    kinds = {"node": pa.string(), "pid": pa.int64(), "started": pa.float64()}
-    kinds |= {"finished": pa.float64(), "peak_rss": pa.int64(), "gpus": pa.string()}
     records = leaves.records
     rows = [_STATS(record.outcome.stats) for record in records]
-    values = zip(*rows, strict=True) if rows else [[]] * len(kinds)
+    values = zip(*rows, strict=True) if rows else [[]] * len(_STAT_TYPES)
     stats = {
-        name: pa.array(value, kind)
-        for (name, kind), value in zip(kinds.items(), values, strict=True)
+        name: pa.array(value, pa.type_for_alias(kind))
+        for (name, kind), value in zip(_STAT_TYPES.items(), values, strict=True)
     }
     started, finished = stats["started"], stats["finished"]
     queued = pa.repeat(pa.scalar(leaves.queued, pa.float64()), len(records))

@@ -9,7 +9,6 @@ import os
 import shutil
 import tempfile
 import traceback
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from scythe.leaf_meter import LeafMeter
 from scythe.leaf_output import LeafOutput
 from scythe.locate import find_experiment
 from scythe.outcomes import LeafCall, LeafFailure, LeafResult
-from scythe.settings import ScytheStorageSettings
+from scythe.settings import storage_settings_of
 
 _forks = 0  # that lie between the process that imported this and the one that runs it
 
@@ -91,7 +90,7 @@ class LeafRunner:
         self._fetches = bool(fields) and experiment.options.auto_fetch_files
         self._place = _ProcessPlace()
         set_default_store(call.store)
-        settings = _storage_settings(call.store.bucket, call.store.prefix)
+        settings = storage_settings_of(call.store.bucket, call.store.prefix)
         self._known: dict[str, Any] = {"storage_settings": settings.model_copy()}
         if call.root_workflow_run_id:
             self._known["root_workflow_run_id"] = call.root_workflow_run_id
@@ -167,12 +166,6 @@ class LeafRunner:
             for name, path in local.items():
                 shutil.copyfile(path, files[name])
         return spec.with_local_files(files)
-
-
-@lru_cache(maxsize=16)
-def _storage_settings(bucket: str, prefix: str) -> ScytheStorageSettings:
-    """Return the settings; to make them reads the environment, which takes as long as a leaf."""
-    return ScytheStorageSettings(BUCKET=bucket, BUCKET_PREFIX=prefix)
 
 
 class _ProcessPlace:
