@@ -47,9 +47,8 @@ def place(services: dict[str, str], stack_home: Path) -> Generator[Place]:
         yield Place(bed, node, leaf, fan, stack_home)
         leaf.stop()
         fan.stop()
-        # The folder of a process that Ray ended may stay, empty, until the next worker starts.
-        left = [path.name for path in (node.folder / "tmp").glob("scythe-*/*")]
-        assert set(left) <= {".in-use"}
+        left = [path.name for path in (node.folder / "tmp").glob("scythe-*")]
+        assert left == []
 
 
 def a_ray_worker(place: Place) -> None:
