@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scythe.experiments import BaseExperiment
+from scythe.semver import SemVer
 from scythe.settings import store_config
 from scythe.store import Store, open_store
+from tests.acceptance.running import load_app
+
+APP = str(Path(__file__).parent / "app")
 
 
 @pytest.fixture
@@ -25,6 +31,24 @@ def folder(store: Store) -> Iterator[str]:
     yield name
     for key in list(store.list_keys(f"{store.config.prefix}/{name}")):
         store.delete(key)
+
+
+@pytest.fixture
+def app(stack: dict[str, str]) -> Any:
+    """The module of the app whose worker the tests start."""
+    return load_app(APP)
+
+
+@pytest.fixture
+def start(app: Any, folder: str) -> Callable[..., tuple[Any, Any]]:
+    """Allocate a run whose specs are given as dicts."""
+
+    def allocate(specs: Any, runnable: Any = None, **options: Any) -> tuple[Any, Any]:
+        experiment: Any = BaseExperiment(runnable=runnable or app.work, run_name=folder)
+        version = options.pop("version", SemVer(major=1))
+        return experiment.allocate(specs, version=version, **options)
+
+    return allocate
 
 
 @pytest.fixture

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from scythe.experiments import BaseExperiment
 from scythe.scatter_gather import RecursionMap
-from scythe.semver import SemVer
-from tests.acceptance.running import load_app, wait_until, worker
+from tests.acceptance.running import wait_until, worker
+from tests.integration.conftest import APP
 from tests.integration.database import losing
 
-APP = str(Path(__file__).parent / "app")
 DEADLINE = 240
 
 
@@ -23,20 +21,6 @@ def lost(stack: dict[str, str], stack_home: Path) -> Iterator[Callable[[], int]]
     """An engine that tells no node of the end of a child; counts what it has lost."""
     with losing(stack_home, "internal-event") as count:
         yield count
-
-
-@pytest.fixture
-def app(stack: dict[str, str]) -> Any:
-    return load_app(APP)
-
-
-@pytest.fixture
-def start(app: Any, folder: str) -> Callable[..., tuple[Any, Any]]:
-    def allocate(specs: Any, runnable: Any = None, **options: Any) -> tuple[Any, Any]:
-        experiment: Any = BaseExperiment(runnable=runnable or app.work, run_name=folder)
-        return experiment.allocate(specs, version=SemVer(major=1), **options)
-
-    return allocate
 
 
 def numbers(table: Any) -> list[int]:

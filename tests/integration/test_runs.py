@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,15 @@ import pandas as pd
 import pytest
 
 from scythe.errors import EngineError, LeafFailed, RunTimeoutError
-from scythe.experiments import BaseExperiment
 from scythe.files import split_s3_uri
 from scythe.outcomes import FailureKind
 from scythe.scatter_gather import RecursionMap
-from scythe.semver import SemVer
 from scythe.settings import ScytheStorageSettings
 from scythe.store import Store
-from tests.acceptance.running import load_app, worker
+from tests.acceptance.running import worker
+from tests.integration.conftest import APP
 
-APP = str(Path(__file__).parent / "app")
 DEADLINE = 180  # another process of tests may run beside this one
-V1 = SemVer(major=1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,22 +35,6 @@ def running(stack_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     log = tmp_path_factory.mktemp("worker") / "log"
     with worker(APP, log, SCYTHE_WORKER_SLOTS="2", **stack_env):
         yield
-
-
-@pytest.fixture
-def app(stack: dict[str, str]) -> Any:
-    return load_app(APP)
-
-
-@pytest.fixture
-def start(app: Any, folder: str) -> Callable[..., tuple[Any, Any]]:
-    """Allocate a run whose specs are given as dicts."""
-
-    def allocate(specs: Any, runnable: Any = None, **options: Any) -> tuple[Any, Any]:
-        experiment: Any = BaseExperiment(runnable=runnable or app.work, run_name=folder)
-        return experiment.allocate(specs, version=options.pop("version", V1), **options)
-
-    return allocate
 
 
 def frame(run: Any, name: str) -> pd.DataFrame:
