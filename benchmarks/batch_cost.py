@@ -25,27 +25,27 @@ import pyarrow.parquet as pq
 
 from benchmarks.leaves import NoopInput, noop
 from benchmarks.table import Table
-from scythe.batch import BatchPlace, run_batch
-from scythe.codec import decode_spec, encode_spec
-from scythe.fetch import cached_path
-from scythe.files import join_s3_uri
-from scythe.gather import LeafSlice, node_tables
-from scythe.journal import Journal
-from scythe.layout import RunLayout
-from scythe.leaf import INLINE_BYTES, LeafRunner
-from scythe.leaf_children import children_left
-from scythe.leaf_log import LeafLog
-from scythe.leaf_meter import LeafMeter
-from scythe.leaf_output import LeafOutput
-from scythe.leaf_state import ProcessState
+from scythe.leaf.batch import BatchPlace, run_batch
+from scythe.leaf.children import children_left
+from scythe.leaf.journal import Journal
+from scythe.leaf.log import LeafLog
+from scythe.leaf.meter import LeafMeter
+from scythe.leaf.output import LeafOutput
+from scythe.leaf.run import INLINE_BYTES, LeafRunner
+from scythe.leaf.state import ProcessState
 from scythe.locate import code_ref
-from scythe.merge import join_packs
 from scythe.messages import LeafRecord
 from scythe.outcomes import Batch, BatchResult, LeafCall, LeafResult, StoreConfig
-from scythe.packs import write_pack
-from scythe.spec_writer import SpecChecker, SpecRules, SpecsWriter, chunks_of
-from scythe.specs_file import index_of, read_rows, spec_texts
-from scythe.store import open_store
+from scythe.specs.codec import decode_spec, encode_spec
+from scythe.specs.file import index_of, read_rows, spec_texts
+from scythe.specs.writer import SpecChecker, SpecRules, SpecsWriter, chunks_of
+from scythe.storage.fetch import cached_path
+from scythe.storage.files import join_s3_uri
+from scythe.storage.layout import RunLayout
+from scythe.storage.store import open_store
+from scythe.tables.gather import LeafSlice, node_tables
+from scythe.tables.merge import join_packs
+from scythe.tables.packs import write_pack
 
 _RUN = "benchmark_noop/v1.0.0/cost"
 _STORE = StoreConfig("bucket", endpoint_url="http://127.0.0.1:1", region="x")

@@ -15,9 +15,9 @@ from hatchet_sdk import ClientConfig, Context, DurableContext, Hatchet
 from hatchet_sdk.runnables.eviction import EvictionPolicy
 from pydantic import BaseModel
 
-from scythe.engine import register_missing
-from scythe.references import wait_for_end
-from scythe.sdk_logs import quiet_logger
+from scythe.engine.client import register_missing
+from scythe.engine.sdk_logs import quiet_logger
+from scythe.nodes.references import wait_for_end
 
 _SLICE = 900
 _on_ray: Any = None  # what a leaf does, as a remote function, in a worker that has Ray

@@ -17,7 +17,7 @@ from scythe.environment import prepare_environment
 
 _MODULES = [
     *["scythe", "scythe.base", "scythe.registry", "scythe.experiments", "scythe.worker"],
-    *["scythe.leaf", "scythe.batch", "scythe.engine", "hatchet_sdk", "ray"],
+    *["scythe.leaf.run", "scythe.leaf.batch", "scythe.engine.client", "hatchet_sdk", "ray"],
 ]
 _REPEATS = 5
 

@@ -20,7 +20,7 @@ from benchmarks.serving import LEAVES, peak_memory, serving, worker_of
 from benchmarks.table import Table
 from scythe.environment import prepare_environment
 from scythe.settings import store_config
-from scythe.store import open_store
+from scythe.storage.store import open_store
 
 
 def main() -> None:

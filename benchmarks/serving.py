@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from scythe.processes import end_tree
+from scythe.processes.ending import end_tree
 
 LEAVES = ("-m", "benchmarks.leaves")
 _MB = 1 << 20
@@ -63,7 +63,7 @@ def _runs_leaves(process: psutil.Process) -> bool:
         command = " ".join(process.cmdline())
     except psutil.Error:
         return False
-    return "scythe.leaf_process" in command or command.startswith("ray::")
+    return "scythe.local.leaf_process" in command or command.startswith("ray::")
 
 
 def _peak(pid: int) -> int:

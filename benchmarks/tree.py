@@ -21,18 +21,18 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.table import Table
-from scythe.files import S3Url
-from scythe.gather import LeafSlice, node_tables
-from scythe.merge import join_packs, merge_files, write_merged
 from scythe.messages import LeafInput, LeafRecord
-from scythe.node_models import ScatterGatherInput
+from scythe.nodes.models import ScatterGatherInput
+from scythe.nodes.tree import RecursionMap, plan_tree
 from scythe.outcomes import LeafResult, LeafStats, StoreConfig
-from scythe.packs import write_pack
-from scythe.pandas_index import with_pandas_index
 from scythe.settings import ScytheStorageSettings
-from scythe.store import Store
-from scythe.tables import ORDER
-from scythe.tree import RecursionMap, plan_tree
+from scythe.storage.files import S3Url
+from scythe.storage.store import Store
+from scythe.tables.arrow import ORDER
+from scythe.tables.gather import LeafSlice, node_tables
+from scythe.tables.merge import join_packs, merge_files, write_merged
+from scythe.tables.packs import write_pack
+from scythe.tables.pandas_index import with_pandas_index
 
 _TASK_SECONDS = 0.016  # of one core, PostgreSQL and the engine together
 _PUT, _GET = 5e-6, 4e-7  # US dollars

@@ -19,9 +19,9 @@ from scythe.errors import (
     ResultFileRefsInDataframesError,
     ScalarInDataframesError,
 )
-from scythe.fetch import cached_path, fetch_uri
-from scythe.files import FileReferenceMixin
 from scythe.settings import ScytheStorageSettings
+from scythe.storage.fetch import cached_path, fetch_uri
+from scythe.storage.files import FileReferenceMixin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -232,8 +232,8 @@ class ExperimentOutputSpec(FileReferenceMixin):
 
     @field_serializer("dataframes", when_used="json")
     def _serialize_dataframes(self, value: dict[str, Any]) -> dict[str, Any]:
-        from scythe.tables import to_ipc
-        from scythe.user_tables import to_arrow
+        from scythe.tables.arrow import to_ipc
+        from scythe.tables.user_tables import to_arrow
 
         return {
             name: {"arrow_ipc": base64.b64encode(to_ipc(to_arrow(table))).decode()}
@@ -249,8 +249,8 @@ class ExperimentOutputSpec(FileReferenceMixin):
 
 def _as_table(name: str, value: Any) -> Any:
     """Return a table as it was given, or made from one of the forms in which one is sent."""
-    from scythe.tables import from_ipc
-    from scythe.user_tables import is_table
+    from scythe.tables.arrow import from_ipc
+    from scythe.tables.user_tables import is_table
 
     if is_table(value):
         return value

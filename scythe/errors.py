@@ -238,8 +238,8 @@ class ExecutorError(ScytheError):
 
     Attributes:
         failure: All that is known of it.
-        journal: The leaves of a batch that were over before, see `scythe.journal`; None where the
-            batch had not begun.
+        journal: The leaves of a batch that were over before, see `scythe.leaf.journal`; None
+            where the batch had not begun.
     """
 
     def __init__(self, failure: LeafFailure, journal: bytes | None = None) -> None:

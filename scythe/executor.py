@@ -115,7 +115,7 @@ class Executor(Protocol):
         ...
 
     async def run(self, call: LeafCall) -> LeafReply:
-        """Run one try of one leaf, or a batch (see `scythe.batch`), to its end.
+        """Run one try of one leaf, or a batch (see `scythe.leaf.batch`), to its end.
 
         Cancelling the awaiting task ends the leaf's process with all its children, confirmed dead,
         before `CancelledError` is raised.

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_type
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.durations import parse_duration
 from scythe.errors import RegistrationError
+from scythe.nodes.tree import AUTO
 from scythe.options import ExperimentOptions
 from scythe.settings import TimeoutSettings
-from scythe.tree import AUTO
 
 if TYPE_CHECKING:
-    from scythe.references import RunRef
+    from scythe.nodes.references import RunRef
 
 TInput = TypeVar("TInput", bound=ExperimentInputSpec)
 TOutput = TypeVar("TOutput", bound=ExperimentOutputSpec)

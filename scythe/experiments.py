@@ -8,7 +8,6 @@ from typing import Any, Generic, Literal, Self, overload
 
 from pydantic import BaseModel, Field, field_validator
 
-from scythe.allocate import Allocation, AllocationOptions
 from scythe.errors import (
     BaseNotFoundError,
     ExperimentNotFoundError,
@@ -17,16 +16,17 @@ from scythe.errors import (
     ExperimentVersionNotFoundError,
 )
 from scythe.experiment import TInput, TOutput, batch_size_of
-from scythe.layout import RunLayout, check_path
-from scythe.manifest import ExperimentRunManifest, InputArtifactLocations
-from scythe.reading import RunReader
-from scythe.references import RunRef
-from scythe.run_keys import RunKeys
+from scythe.nodes.references import RunRef
 from scythe.runnable import SerializableRunnable
+from scythe.runs.allocate import Allocation, AllocationOptions
+from scythe.runs.keys import RunKeys
+from scythe.runs.reading import RunReader
 from scythe.scatter_gather import RecursionMap, ScatterGatherResult
 from scythe.semver import SemVer, VersioningStrategy
 from scythe.settings import ScytheStorageSettings, default_storage_settings, store_config
-from scythe.store import Store, open_store
+from scythe.storage.layout import RunLayout, check_path
+from scythe.storage.manifest import ExperimentRunManifest, InputArtifactLocations
+from scythe.storage.store import Store, open_store
 
 __all__ = [
     "BaseExperiment",

@@ -11,7 +11,7 @@ class LazyHatchet:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        from scythe.engine import client
+        from scythe.engine.client import client
 
         return getattr(client(), name)
 

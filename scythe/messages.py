@@ -37,7 +37,7 @@ class LeafInput(BaseModel):
     A plain spec, as somebody may type it into Hatchet's dashboard, is taken as well.
 
     Attributes:
-        spec: The spec as text, see `scythe.codec`.
+        spec: The spec as text, see `scythe.specs.codec`.
         spec_row: Number of the spec's row in the stored specs, when `spec` is empty.
         rows: First row of a batch in the stored specs, and the one after its last; None for one
             leaf.

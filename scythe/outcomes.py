@@ -101,7 +101,7 @@ class Batch:
         queued: When the batch was handed to Hatchet, in seconds since 1970.
         attempt: The number of the next try of the first leaf that is not over.
         journal: The leaves that were over when another process of the batch ended, see
-            `scythe.journal`.
+            `scythe.leaf.journal`.
     """
 
     specs: str
@@ -124,7 +124,7 @@ class LeafCall:
     Attributes:
         leaf_id: Unique in its run and stable over its tries; safe as a file name.
         code: Where the experiment is.
-        spec: The spec as text, see `scythe.codec`; empty where `spec_row` says where it is.
+        spec: The spec as text, see `scythe.specs.codec`; empty where `spec_row` says where it is.
         spec_row: Key of the stored specs and the number of the row, for a spec that is too large
             to travel through the engine.
         experiment_id: `<name>/<version>/<datetime>` of the run.
@@ -233,11 +233,11 @@ class LeafFailure:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What a batch gives back: the tables of its leaves, see `scythe.gather.node_tables`.
+    """What a batch gives back: the tables of its leaves, see `scythe.tables.gather.node_tables`.
 
     Attributes:
-        packs: Tables in the order of the leaves, see `scythe.packs`: each as bytes, or the key of
-            an object in the bucket that holds them.
+        packs: Tables in the order of the leaves, see `scythe.tables.packs`: each as bytes, or the
+            key of an object in the bucket that holds them.
         n_leaves: Number of leaves.
         n_failed: Number of leaves among them that failed their last try.
         seconds: The time that all leaves took.

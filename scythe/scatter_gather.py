@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from scythe.node_models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
-from scythe.references import start_root
-from scythe.tree import RecursionMap, RecursionSpec
+from scythe.nodes.models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
+from scythe.nodes.references import start_root
+from scythe.nodes.tree import RecursionMap, RecursionSpec
 
 __all__ = [
     "RecursionMap",
@@ -27,7 +27,7 @@ class ScatterGather:
 
     def run_no_wait(self, payload: ScatterGatherInput, **metadata: Any) -> Any:
         """Start a tree and return a reference with `result()` and `aio_result()`."""
-        from scythe.known_tasks import make_nodes_known
+        from scythe.nodes.known_tasks import make_nodes_known
 
         make_nodes_known()
         return start_root(payload, metadata)

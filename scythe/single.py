@@ -7,23 +7,23 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from scythe.base import ExperimentOutputSpec
-from scythe.codec import encode_spec
 from scythe.errors import LeafFailed
-from scythe.gather import read_scalars
 from scythe.messages import SENTINEL, LeafInput, decode_failure, decode_result
+from scythe.nodes.references import RunRef
 from scythe.outcomes import LeafFailure, LeafResult
-from scythe.references import RunRef
 from scythe.settings import ScytheStorageSettings, store_config
-from scythe.store import open_store
-from scythe.tables import from_ipc
+from scythe.specs.codec import encode_spec
+from scythe.storage.store import open_store
+from scythe.tables.arrow import from_ipc
+from scythe.tables.gather import read_scalars
 
 OutputT = TypeVar("OutputT", bound=ExperimentOutputSpec)
 
 
 def start_single(experiment: Any, output_type: type[OutputT], spec: Any) -> RunRef[OutputT]:
     """Start one leaf of an experiment and return a reference to it."""
-    from scythe.engine import start_run
-    from scythe.known_tasks import make_experiment_known
+    from scythe.engine.client import start_run
+    from scythe.nodes.known_tasks import make_experiment_known
 
     name = experiment.name
     make_experiment_known(experiment)

@@ -20,9 +20,9 @@ from scythe.errors import ScytheError, SettingsError, WorkerExit, WorkerStartErr
 from scythe.experiment import Experiment
 from scythe.labels import ScytheWorkerLabel
 from scythe.locate import is_importing
-from scythe.parts import PartPlan, Work
+from scythe.parts.plan import PartPlan, Work
+from scythe.parts.worker_run import WorkerRun
 from scythe.registry import ExperimentFunction, ExperimentRegistry
-from scythe.worker_run import WorkerRun
 
 __all__ = ["ScytheWorkerConfig", "ScytheWorkerLabel", "WorkerNameConfig"]
 
@@ -168,7 +168,7 @@ class ScytheWorkerConfig(BaseSettings):
     @property
     def computed_slots(self) -> int:
         """The slots as given, else those of this machine's CPUs (Ray reports its own)."""
-        from scythe.slots import default_slots
+        from scythe.local.slots import default_slots
 
         return self.slots if self.slots is not None else default_slots()[0]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
-from scythe.pool_process import to_the_end
-from scythe.processes import GRACE
+from scythe.processes.ending import GRACE
+from scythe.processes.waiting import to_the_end
 from scythe_ray.control import Sighting
 from scythe_ray.controls import Controls
 from scythe_ray.failures import (

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from scythe.journal import read_journal, time_left
-from scythe.leaf_log import read_log
-from scythe.leaf_state import DUMP_SIGNAL
-from scythe.processes import end_tree, oom_kills
+from scythe.leaf.journal import read_journal, time_left
+from scythe.leaf.log import read_log
+from scythe.leaf.state import DUMP_SIGNAL
+from scythe.processes.ending import end_tree, oom_kills
 from scythe_ray.record import (
     CANCELLED,
     JOURNAL,
@@ -52,7 +52,8 @@ class Sighting:
         trace: Stacks that the process left.
         memory: The node's memory in use, where the kernel ended processes for lack of it.
         left: Processes that could not be ended.
-        journal: What came of the leaves of its batch, see `scythe.journal`; None without a batch.
+        journal: What came of the leaves of its batch, see `scythe.leaf.journal`; None without a
+            batch.
         remaining: Seconds until the leaf of a batch that runs is late; None without a batch.
         log: What the leaf had printed.
     """

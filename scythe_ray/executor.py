@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.executor import Capacity, Host, NoHost, closed_failure
 from scythe.outcomes import LeafCall, LeafFailure, LeafReply
-from scythe.pool_process import to_the_end
+from scythe.processes.waiting import to_the_end
 from scythe_ray.attempt import PlaceLost
 from scythe_ray.cluster import Cluster
 from scythe_ray.failures import lost_failure

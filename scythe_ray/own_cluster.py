@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from scythe.errors import WorkerStartError
-from scythe.guard import Guard
 from scythe.labels import ScytheWorkerLabel
-from scythe.processes import MARK, end_tree, users_of
+from scythe.processes.ending import MARK, end_tree, users_of
+from scythe.processes.guard import Guard
 from scythe_ray.cluster import Cluster
 from scythe_ray.discovery import OWN_PREFIX, gcs_client, node_watch, reread_configuration
 from scythe_ray.driver import connect, leave, reason

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scythe.errors import WorkerStartError
 from scythe.executor import ExecutorRequest
-from scythe.spawning import is_preparing
+from scythe.processes.spawning import is_preparing
 from scythe_ray.offer import Offer
 from scythe_ray.resources import CPU, GPU, RayNode, check_labels, show_amount
 from scythe_ray.settings import ray_settings

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from scythe.leaf_children import adopt_orphans, children_left
-from scythe.leaf_log import LeafLog, keep_small
-from scythe.leaf_state import ProcessState
-from scythe.processes import GRACE, MARK, end_tree
+from scythe.leaf.children import adopt_orphans, children_left
+from scythe.leaf.log import LeafLog, keep_small
+from scythe.leaf.state import ProcessState
+from scythe.processes.ending import GRACE, MARK, end_tree
 from scythe_ray.gpus import ProcessGpus
 from scythe_ray.record import (
     CANCELLED,

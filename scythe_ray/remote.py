@@ -141,8 +141,8 @@ def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedPro
         return UsedProcess()
     if job.uses_gpu and not process.gpus.suit():
         return UsedProcess()
-    from scythe.batch import BatchPlace, run_batch
-    from scythe.leaf import run_leaf
+    from scythe.leaf.batch import BatchPlace, run_batch
+    from scythe.leaf.run import run_leaf
     from scythe.locate import is_found
 
     call = job.call
@@ -218,7 +218,7 @@ def _prepare(driver: bytes) -> tuple[Driver, LeafProcess]:
 
 
 def _setup_failure(error: Exception) -> LeafFailure:
-    from scythe.leaf_failure import format_traceback
+    from scythe.leaf.failure import format_traceback
 
     return LeafFailure(
         kind=FailureKind.ENVIRONMENT,

@@ -140,7 +140,7 @@ def test_signatures(path: str) -> None:
 
 def test_classes_are_of_the_kind_that_scripts_need() -> None:
     from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-    from scythe.files import FileReferenceMixin
+    from scythe.storage.files import FileReferenceMixin
     from scythe.worker import ScytheWorkerLabel
 
     assert issubclass(ExperimentInputSpec, FileReferenceMixin)

@@ -1,6 +1,6 @@
 """One signed request to the local S3 server, without a client library.
 
-Only `scythe.store` uses one, and loading it would take longer than the server's start.
+Only `scythe.storage.store` uses one, and loading it would take longer than the server's start.
 """
 
 from __future__ import annotations

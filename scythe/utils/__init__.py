@@ -1,1 +1,1 @@
-"""The place where scythe-engine kept `filesys`; see `scythe.files` and `scythe.fetch`."""
+"""The place where scythe-engine kept `filesys`; see `scythe.storage`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scythe.fetch import fetch_uri
-from scythe.files import FileReference, FileReferenceMixin, OptionalFileReference, S3Url
+from scythe.storage.fetch import fetch_uri
+from scythe.storage.files import FileReference, FileReferenceMixin, OptionalFileReference, S3Url
 
 __all__ = ["FileReference", "FileReferenceMixin", "OptionalFileReference", "S3Url", "fetch_uri"]

@@ -35,7 +35,7 @@ def load_app(name: str, script: str = "main.py") -> ModuleType:
 @contextmanager
 def pointed_at(stack_env: Mapping[str, str], **more: str) -> Generator[None]:
     """Let this process, and its Hatchet client, use a running stack, for more than one test."""
-    from scythe.engine import client
+    from scythe.engine.client import client
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**stack_env, **more}.items():

@@ -19,7 +19,7 @@ APP = "classes"
 
 @pytest.fixture
 def app(stack: dict[str, str]) -> Generator[Any]:
-    from scythe.engine import client
+    from scythe.engine.client import client
 
     client.cache_clear()
     yield load_app(APP)
@@ -45,7 +45,7 @@ def offers(worker: WorkerProcess, name: str) -> tuple[int, bool]:
 def test_labels_and_slots_follow_nodes_and_no_leaf_is_lost(
     app: Any, bed: RayBed, tmp_path: Path
 ) -> None:
-    from scythe.engine import run_state
+    from scythe.engine.client import run_state
 
     name = "nodes-come-and-go"
     variables = {

@@ -205,8 +205,8 @@ def test_the_tables_of_that_example(stack: dict[str, str], tmp_path: Path) -> No
     import pandas as pd
 
     from scythe.experiments import BaseExperiment, SemVer
-    from scythe.files import split_s3_uri
     from scythe.registry import ExperimentRegistry
+    from scythe.storage.files import split_s3_uri
     from tests.acceptance.running import APPS
 
     app = load_app("building_energy", "experiments/building_energy.py")

@@ -28,7 +28,7 @@ APP = "lifecycle"
 
 @pytest.fixture(autouse=True)
 def _stack_here(stack: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    from scythe.engine import client
+    from scythe.engine.client import client
 
     monkeypatch.syspath_prepend(str(APPS / APP))
     client.cache_clear()
@@ -144,7 +144,7 @@ def test_the_second_signal_stops_at_once(held: Held, tmp_path: Path) -> None:
 
 
 def _cancel(ref: Any) -> None:
-    from scythe.engine import cancel_run
+    from scythe.engine.client import cancel_run
 
     cancel_run(ref.workflow_run_id)
 

@@ -178,7 +178,7 @@ class TestBasicWorker:
         self, worker: WorkerProcess, app: Any, request: pytest.FixtureRequest
     ) -> None:
         """…type-safe label specification when routing experiments to appropriate workers."""
-        from scythe.engine import run_state
+        from scythe.engine.client import run_state
 
         waiting = [app.gpu_simulation, app.heavy_gpu_simulation]
         refs = [experiment.run_no_wait(spec(app)) for experiment in waiting]

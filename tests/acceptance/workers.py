@@ -112,7 +112,7 @@ class WorkerProcess:
 
     def rows(self) -> list[Any]:
         """Return what the engine knows of its Hatchet workers, that of the leaves first."""
-        from scythe.engine import client
+        from scythe.engine.client import client
 
         names = re.findall(r"(\S+) is ready\.", self.text)[:1]
         rows = client().workers.list().rows or []

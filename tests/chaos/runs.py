@@ -91,7 +91,7 @@ class TracedRun:
 
     def wait_over(self, seconds: float) -> None:
         """Wait until the run is over; one that takes longer is cancelled."""
-        from scythe.engine import cancel_run
+        from scythe.engine.client import cancel_run
 
         try:
             status = self.run.wait(timeout=seconds)
@@ -189,7 +189,7 @@ def left_over(node: Node) -> list[str]:
 
 
 def _slots_in_use(node: Node) -> list[str]:
-    from scythe.engine import client
+    from scythe.engine.client import client
 
     left: list[str] = []
     for row in client().workers.list().rows or []:

@@ -18,11 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from scythe.base import ExperimentInputSpec
-from scythe.codec import encode_spec
 from scythe.errors import ExecutorError
 from scythe.executor import Executor, ExecutorRequest, load_executor_factory
 from scythe.experiment import Experiment
-from scythe.layout import RunLayout
 from scythe.locate import code_ref
 from scythe.outcomes import (
     Batch,
@@ -34,9 +32,11 @@ from scythe.outcomes import (
     LeafResult,
     StoreConfig,
 )
-from scythe.packs import read_pack
-from scythe.specs_file import specs_table
-from scythe.store import open_store
+from scythe.specs.codec import encode_spec
+from scythe.specs.file import specs_table
+from scythe.storage.layout import RunLayout
+from scythe.storage.store import open_store
+from scythe.tables.packs import read_pack
 from tests.contract import experiments
 
 EXECUTORS = ["local", "ray"]  # the names under which they are installed

@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import Field
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.files import FileReference
 from scythe.registry import ExperimentRegistry
+from scythe.storage.files import FileReference
 
 LONG = 600  # seconds; no test waits for it
 

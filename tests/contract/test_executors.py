@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from scythe.batch_calls import run_whole_batch
 from scythe.errors import ExecutorUnavailable, LeafFailed
-from scythe.journal import count_leaves
-from scythe.leaf_log import CAP, LEFT_OUT
+from scythe.leaf.journal import count_leaves
+from scythe.leaf.log import CAP, LEFT_OUT
 from scythe.locate import code_ref
 from scythe.outcomes import BatchResult, CodeRef, FailureKind, LeafResources, StoreConfig
-from scythe.store import open_store
-from scythe.tables import from_ipc
+from scythe.parts.batch_calls import run_whole_batch
+from scythe.storage.store import open_store
+from scythe.tables.arrow import from_ipc
 from tests.contract import experiments
 from tests.contract.conftest import (
     RUN,
@@ -178,7 +178,7 @@ PRINTED = [
     "error 3",
     "WARNING model.a: careful 3",
     "INFO model.b: by the way 3",
-    "INFO scythe.leaf: [{run}] of the spec",
+    "INFO scythe.leaf.run: [{run}] of the spec",
     "from C",
     "by a child",
     "no line end",

@@ -12,7 +12,7 @@ import pytest
 from scythe.experiments import BaseExperiment
 from scythe.semver import SemVer
 from scythe.settings import store_config
-from scythe.store import Store, open_store
+from scythe.storage.store import Store, open_store
 from tests.acceptance.running import load_app
 
 APP = str(Path(__file__).parent / "app")
@@ -68,7 +68,7 @@ def second_bucket(store: Store) -> Iterator[Store]:
 @pytest.fixture
 def ended(stack: dict[str, str]) -> Iterator[Callable[[Any], Any]]:
     """Marks what `allocate` gave as a run that no worker takes: it is cancelled after the test."""
-    from scythe.engine import cancel_run
+    from scythe.engine.client import cancel_run
 
     references: list[Any] = []
 

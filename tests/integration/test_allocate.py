@@ -21,7 +21,6 @@ import pytest
 import yaml
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.codec import decode_spec
 from scythe.errors import (
     EngineError,
     ExperimentNotFoundError,
@@ -31,12 +30,13 @@ from scythe.errors import (
     SpecError,
 )
 from scythe.experiments import BaseExperiment, SemVer, VersionedExperiment
-from scythe.files import FileReference, split_s3_uri
 from scythe.registry import ExperimentRegistry
 from scythe.scatter_gather import RecursionMap
 from scythe.settings import ScytheStorageSettings
-from scythe.specs_file import SPEC_COLUMN
-from scythe.store import Store
+from scythe.specs.codec import decode_spec
+from scythe.specs.file import SPEC_COLUMN
+from scythe.storage.files import FileReference, split_s3_uri
+from scythe.storage.store import Store
 
 V1 = SemVer(major=1)
 Ended = Callable[[Any], Any]
@@ -232,7 +232,7 @@ def start_allocating(folder: str, count: int, **variables: str) -> subprocess.Po
 
 
 def test_two_runs_never_share_a_folder(experiment: Any, store: Store, folder: str) -> None:
-    from scythe.engine import cancel_run
+    from scythe.engine.client import cancel_run
 
     processes = [start_allocating(folder, 3) for _ in range(2)]
     lines: list[list[str]] = []
@@ -282,7 +282,7 @@ def test_a_process_that_dies_before_the_start_leaves_no_started_run(
 
 
 def started_runs(experiment_id: str) -> int:
-    from scythe.engine import client
+    from scythe.engine.client import client
 
     found = client().runs.list(additional_metadata={"experiment_id": experiment_id})
     return len(found.rows)

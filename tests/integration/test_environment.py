@@ -12,7 +12,7 @@ import pytest
 from scythe.environment import TOKEN, prepare_environment
 from scythe.errors import EngineError
 from scythe.settings import default_storage_settings, store_config
-from scythe.store import open_store
+from scythe.storage.store import open_store
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,7 @@ def test_with_a_token_of_the_users_own_nothing_is_touched(
 
 
 def test_a_token_that_is_none() -> None:
-    from scythe.engine import client
+    from scythe.engine.client import client
 
     client.cache_clear()
     os.environ[TOKEN] = "not-a-token"
@@ -104,7 +104,7 @@ def test_a_token_that_is_none() -> None:
 def test_the_engine_is_checked_within_seconds(
     stack_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scythe.engine import check_engine, client, engine_address
+    from scythe.engine.client import check_engine, client, engine_address
 
     for name, value in stack_env.items():
         monkeypatch.setenv(name, value)

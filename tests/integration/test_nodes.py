@@ -11,19 +11,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scythe.files import S3Url, split_s3_uri
-from scythe.gather import LeafSlice
-from scythe.layout import RunLayout
 from scythe.messages import LeafRecord
-from scythe.node_models import ScatterGatherInput, ScatterGatherResult
-from scythe.node_output import NodeFailure, NodeOutput, write_base_node, write_inner_node
+from scythe.nodes.models import ScatterGatherInput, ScatterGatherResult
+from scythe.nodes.output import NodeFailure, NodeOutput, write_base_node, write_inner_node
+from scythe.nodes.tree import RecursionMap
 from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats
 from scythe.settings import ScytheStorageSettings
-from scythe.specs_file import index_of, specs_table
-from scythe.store import Store
-from scythe.tables import to_ipc
-from scythe.tree import RecursionMap
-from scythe.user_tables import to_arrow, with_leaf_index
+from scythe.specs.file import index_of, specs_table
+from scythe.storage.files import S3Url, split_s3_uri
+from scythe.storage.layout import RunLayout
+from scythe.storage.store import Store
+from scythe.tables.arrow import to_ipc
+from scythe.tables.gather import LeafSlice
+from scythe.tables.user_tables import to_arrow, with_leaf_index
 
 COUNT = 10
 

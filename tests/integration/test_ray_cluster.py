@@ -22,11 +22,11 @@ import pytest
 
 pytest.importorskip("ray")
 
-from scythe.codec import encode_spec
 from scythe.errors import ExecutorError, ExecutorUnavailable, LeafFailed, WorkerStartError
 from scythe.executor import ExecutorRequest
 from scythe.locate import code_ref
 from scythe.outcomes import FailureKind, LeafCall, LeafResources, StoreConfig
+from scythe.specs.codec import encode_spec
 from scythe_ray import controls as scythe_ray_controls
 from scythe_ray.discovery import answers, gcs_client, raylets_here
 from scythe_ray.executor import RayExecutor
@@ -514,7 +514,7 @@ def in_main(spec: In) -> Out:
     return Out(there=f"{__name__} {beside()}")
 
 def serve() -> None:
-    from scythe.codec import encode_spec
+    from scythe.specs.codec import encode_spec
     from scythe.executor import ExecutorRequest
     from scythe.locate import code_ref
     from scythe.outcomes import LeafCall, StoreConfig

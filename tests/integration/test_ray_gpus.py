@@ -16,11 +16,11 @@ import pytest
 
 pytest.importorskip("ray")
 
-from scythe.codec import encode_spec
 from scythe.errors import LeafFailed
 from scythe.executor import ExecutorRequest
 from scythe.locate import code_ref
 from scythe.outcomes import LeafCall, LeafReply, LeafResources, LeafResult, StoreConfig
+from scythe.specs.codec import encode_spec
 from scythe_ray.executor import RayExecutor
 from scythe_ray.plugin import open_executor
 

@@ -34,7 +34,7 @@ def shipped(spec: In) -> Out:
     return Out(text=f"{greeting} {later.word} {data} {os.environ.get('COLOUR')}")
 
 if __name__ == "__main__":
-    from scythe.codec import encode_spec
+    from scythe.specs.codec import encode_spec
     from scythe.errors import ExecutorError
     from scythe.executor import ExecutorRequest
     from scythe.locate import code_ref

@@ -21,12 +21,12 @@ from scythe.errors import (
     StorageError,
 )
 from scythe.experiments import BaseExperiment, ExperimentRun, SemVer, VersionedExperiment
-from scythe.manifest import to_yaml
-from scythe.pandas_index import with_pandas_index
 from scythe.registry import ExperimentRegistry
 from scythe.settings import ScytheStorageSettings
 from scythe.status import RunStatus
-from scythe.store import Store
+from scythe.storage.manifest import to_yaml
+from scythe.storage.store import Store
+from scythe.tables.pandas_index import with_pandas_index
 
 
 class In(ExperimentInputSpec):

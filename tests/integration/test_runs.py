@@ -18,11 +18,11 @@ import pandas as pd
 import pytest
 
 from scythe.errors import EngineError, LeafFailed, RunTimeoutError
-from scythe.files import split_s3_uri
 from scythe.outcomes import FailureKind
 from scythe.scatter_gather import RecursionMap
 from scythe.settings import ScytheStorageSettings
-from scythe.store import Store
+from scythe.storage.files import split_s3_uri
+from scythe.storage.store import Store
 from tests.acceptance.running import worker
 from tests.integration.conftest import APP
 
@@ -120,7 +120,7 @@ def test_what_leaves_print_is_in_their_logs_in_hatchet(start: Any, app: Any) -> 
 
 def _log_of(workflow_run_id: str, lines: int) -> list[str]:
     """Return the log of a run of one task once it has so many lines."""
-    from scythe.engine import client
+    from scythe.engine.client import client
 
     task = client().runs.get(workflow_run_id).tasks[0].task_external_id
     deadline = time.monotonic() + 20
@@ -294,7 +294,7 @@ def test_no_worker_has_the_label(start: Any, app: Any) -> None:
 
 
 def test_the_status_while_it_runs_and_a_run_that_is_cancelled(start: Any, tmp_path: Path) -> None:
-    from scythe.engine import cancel_run
+    from scythe.engine.client import cancel_run
 
     waiting = [{"mode": "wait", "folder": str(tmp_path), "x": i} for i in range(4)]
     run, ref = start([{"x": 9}, *waiting])
@@ -323,7 +323,7 @@ def test_the_status_while_it_runs_and_a_run_that_is_cancelled(start: Any, tmp_pa
 def leaves_in_progress(experiment_id: str, within: float) -> list[str]:
     from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
 
-    from scythe.engine import client
+    from scythe.engine.client import client
 
     deadline = time.monotonic() + within
     while True:
@@ -351,7 +351,7 @@ EARLY = """
     import sys
     from tests.acceptance.running import load_app
     app = load_app(sys.argv[1])
-    from scythe.engine import cancel_run, run_state
+    from scythe.engine.client import cancel_run, run_state
     from scythe.experiments import BaseExperiment
     from tests.integration.test_runs import wait_for_state
     experiment = BaseExperiment(runnable=app.work, run_name=sys.argv[2])
@@ -365,7 +365,7 @@ EARLY = """
 
 def wait_for_state(workflow_run_id: str) -> str:
     """Wait until the engine tells the state of a new run."""
-    from scythe.engine import run_state
+    from scythe.engine.client import run_state
 
     deadline = time.monotonic() + 15
     while (state := run_state(workflow_run_id)) == "UNKNOWN" and time.monotonic() < deadline:

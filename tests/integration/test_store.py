@@ -13,16 +13,16 @@ import pytest
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import FetchError, StorageError
-from scythe.fetch import cached_path, fetch_uri, set_default_store
-from scythe.files import FileReference, S3Url
-from scythe.layout import RunLayout
-from scythe.leaf import run_leaf
+from scythe.leaf.run import run_leaf
 from scythe.locate import code_ref
 from scythe.outcomes import LeafCall, LeafFailure, LeafResult, StoreConfig
 from scythe.registry import ExperimentRegistry
-from scythe.specs_file import specs_table
-from scythe.store import Store, open_store
-from scythe.tables import from_ipc
+from scythe.specs.file import specs_table
+from scythe.storage.fetch import cached_path, fetch_uri, set_default_store
+from scythe.storage.files import FileReference, S3Url
+from scythe.storage.layout import RunLayout
+from scythe.storage.store import Store, open_store
+from scythe.tables.arrow import from_ipc
 
 NAMES = [
     "plain.txt",

@@ -24,8 +24,8 @@ from scythe.base import (
     ExperimentOutputSpec,
 )
 from scythe.errors import FetchError
-from scythe.files import FileReference, S3Url
 from scythe.settings import ScytheStorageSettings
+from scythe.storage.files import FileReference, S3Url
 
 IDS: dict[str, Any] = {"experiment_id": "wall/v1.0.0/d", "sort_index": 3}
 

@@ -19,10 +19,10 @@ from scythe.errors import (
 )
 from scythe.experiment import Experiment, batch_size_of
 from scythe.experiments import BaseExperiment, ExperimentRun, SemVer, VersionedExperiment
-from scythe.files import FileReference
 from scythe.outcomes import LeafResources
 from scythe.registry import ExperimentRegistry
 from scythe.settings import ScytheStorageSettings
+from scythe.storage.files import FileReference
 
 STORAGE = ScytheStorageSettings(BUCKET="b", BUCKET_PREFIX="p")
 V1 = SemVer(major=1)

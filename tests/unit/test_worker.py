@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from scythe.banner import PartFacts, WorkerFacts, banner
 from scythe.errors import ScytheError, SettingsError, WorkerExit, WorkerStartError
 from scythe.outcomes import CodeRef, StoreConfig
-from scythe.parts import PartPlan, PartReady, Work, plan_parts
+from scythe.parts.banner import PartFacts, WorkerFacts, banner
+from scythe.parts.plan import PartPlan, PartReady, Work, plan_parts
 from scythe.worker import ScytheWorkerConfig, ScytheWorkerLabel, WorkerNameConfig
 
 HOSTS = ("FLY_REGION", "AWS_BATCH_JOB_ARRAY_INDEX", "COPILOT_ENVIRONMENT_NAME")
@@ -45,7 +45,7 @@ def items() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         if not os.environ.get("HATCHET_CLIENT_TOKEN"):
             patch.setenv("HATCHET_CLIENT_TOKEN", f"eyJhbGciOiJFUzI1NiJ9.{body}.c2ln")
-        from scythe.engine import client
+        from scythe.engine.client import client
 
         client.cache_clear()
         from tests.unit import worker_items
@@ -293,7 +293,7 @@ def test_nothing_to_do_is_refused() -> None:
 
 
 def test_hatchet_workflows_travel_by_import(items: Any) -> None:
-    from scythe.workflow_ref import find_workflow, workflow_ref
+    from scythe.parts.workflow_ref import find_workflow, workflow_ref
 
     for item in (items.task, items.durable, items.pipeline):
         ref = pickle.loads(pickle.dumps(workflow_ref(item)))
@@ -303,7 +303,7 @@ def test_hatchet_workflows_travel_by_import(items: Any) -> None:
 
 def test_a_workflow_that_no_module_holds_is_refused(items: Any) -> None:
     from scythe.hatchet import hatchet
-    from scythe.workflow_ref import workflow_ref
+    from scythe.parts.workflow_ref import workflow_ref
 
     with pytest.raises(WorkerStartError, match="hidden cannot be found .* at module level"):
         workflow_ref(hatchet.workflow(name="hidden"))
@@ -313,7 +313,7 @@ def test_a_workflow_that_no_module_holds_is_refused(items: Any) -> None:
 
 def test_a_workflow_that_is_gone_is_named(items: Any) -> None:
     from scythe.locate import CodeNotFoundError
-    from scythe.workflow_ref import find_workflow
+    from scythe.parts.workflow_ref import find_workflow
 
     with pytest.raises(CodeNotFoundError, match="brings no Hatchet workflow lost"):
         find_workflow(CodeRef("lost", "tests.unit.worker_items", "lost"))

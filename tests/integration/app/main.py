@@ -12,10 +12,10 @@ import pandas as pd
 from hatchet_sdk import Context
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.files import FileReference
 from scythe.hatchet import hatchet
 from scythe.labels import ScytheWorkerLabel
 from scythe.registry import ExperimentRegistry
+from scythe.storage.files import FileReference
 from scythe.worker import ScytheWorkerConfig
 
 

@@ -1,0 +1,1 @@
+"""Hatchet: its client, its workers, its tasks, and what it loses."""

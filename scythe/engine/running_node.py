@@ -1,0 +1,128 @@
+"""A scatter node while it runs: what nothing public of the SDK tells, or does.
+
+What is asked here is answered from the tables that the engine itself works with. `run_state` and
+the counts come from copies, which may stay behind for good when an engine was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from scythe.engine.children import Output
+from scythe.engine.client import client
+
+_ANSWER = 20.0  # seconds that the engine may take
+_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="scythe-ask")
+logger = logging.getLogger(__name__)
+
+
+async def start_children(context: Any, items: Sequence[Any]) -> dict[str, asyncio.Task[Output]]:
+    """Start children of a node, or find them again by their keys.
+
+    Args:
+        context: The node's durable context.
+        items: What the SDK starts runs by.
+
+    Returns:
+        For each child, by its run, the durable wait for it: the output, or the exception of one
+        that failed.
+    """
+    started = await context._spawn_children_no_wait(list(items))  # noqa: SLF001 - the public way waits
+    return {
+        child.workflow_run_external_id: asyncio.create_task(_wait_for(context, child))
+        for child in started
+    }
+
+
+async def _wait_for(context: Any, child: Any) -> Output:
+    from hatchet_sdk.exceptions import TaskRunError
+
+    try:
+        return await context._aio_result_for_spawned_child(  # noqa: SLF001
+            node_id=child.node_id, branch_id=child.branch_id, workflow_name=child.workflow_name
+        )
+    except TaskRunError as error:
+        return error
+
+
+async def find_end(workflow_run_id: str) -> Output | None:
+    """Ask the engine how a run ended; see `end_of`. None where it does not answer as well.
+
+    A node whose worker let go of it, and that nobody has taken on, is given to the next worker.
+    """
+    details = await _ask(workflow_run_id)
+    if details is None:
+        return None
+    await _restore_evicted(details)
+    return end_of(details)
+
+
+def end_of(details: Any) -> Output | None:
+    """Read how a run ended from the engine's answer.
+
+    Args:
+        details: The SDK's `WorkflowRunDetail`.
+
+    Returns:
+        The outputs of its tasks, by name; empty where it was cancelled; the exception of one that
+        failed; None while the run is not over, or will be tried again.
+    """
+    from hatchet_sdk.exceptions import TaskRunError
+
+    tasks = details.task_runs
+    if not details.done or not tasks:
+        return None
+    failed = [task.error or "" for task in tasks.values() if task.status.value == "FAILED"]
+    if failed:
+        return TaskRunError.deserialize(failed[0] or "the task failed")
+    if any(task.status.value == "CANCELLED" for task in tasks.values()):
+        return {}
+    return {name: task.output or {} for name, task in tasks.items()}
+
+
+async def is_cancelled(workflow_run_id: str) -> bool:
+    """Return whether somebody cancelled a run."""
+    details = await _ask(workflow_run_id)
+    return details is not None and details.status.value == "CANCELLED"
+
+
+async def hand_on(workflow_run_id: str) -> None:
+    """Give a node that its worker has let go of to the next worker, at once.
+
+    By itself the engine does so when a child ends, and never when none does any more.
+    """
+    details = await _ask(workflow_run_id)
+    if details is not None:
+        await _restore_evicted(details)
+
+
+async def _restore_evicted(details: Any) -> None:
+    for task in details.task_runs.values():
+        if task.is_evicted:
+            await _in_thread(_restore, task.external_id)
+
+
+def _restore(task_run_id: str) -> None:
+    from hatchet_sdk.clients.rest.api.task_api import TaskApi
+
+    with client().runs.client() as api:
+        TaskApi(api).v1_task_restore(task_run_id)
+
+
+async def _ask(workflow_run_id: str) -> Any:
+    return await _in_thread(client().runs.get_details, workflow_run_id)
+
+
+async def _in_thread(function: Any, argument: str) -> Any:
+    """Call what blocks; return None where the engine does not answer, or not in time."""
+    call = asyncio.get_running_loop().run_in_executor(_threads, function, argument)
+    try:
+        async with asyncio.timeout(_ANSWER):
+            return await call
+    except Exception as error:  # noqa: BLE001 - of gRPC, REST and the SDK; it is asked again
+        logger.warning("Hatchet does not answer for %s: %s", argument, error)
+        return None

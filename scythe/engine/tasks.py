@@ -1,0 +1,250 @@
+"""The Hatchet tasks of Scythe: the leaf of an experiment, and the scatter node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from scythe.engine.children import OpenChildren, Output
+from scythe.engine.client import cancel_tree, client
+from scythe.engine.run_log import RunLog
+from scythe.engine.running_node import find_end, hand_on, is_cancelled, start_children
+from scythe.errors import RegistrationError
+from scythe.leaf_classes import limit_of
+from scythe.messages import LeafInput, find_payload
+from scythe.options import LeafDefinition
+
+_SLICE_ITEMS = 900
+_SLICE_BYTES = 3_000_000  # the engine takes messages of 4 MiB, framing included
+_RUN_LOG = RunLog()  # of all tasks of this process
+
+LeafHandler = Callable[[LeafInput, "TaskRun"], Awaitable[dict[str, Any]]]
+NodeHandler = Callable[[Any, "NodeRun"], Awaitable[BaseModel]]
+
+
+class PlainInput(BaseModel):
+    """The input of a task that is not one of Scythe's: any JSON object."""
+
+    model_config = ConfigDict(extra="allow", ser_json_inf_nan="constants")
+
+
+def _to_nowhere(text: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """What a leaf's handler knows of its Hatchet run.
+
+    Attributes:
+        workflow_run_id: Hatchet's id of the run.
+        attempt: 1 for the first try.
+        extend: Gives the task more time in Hatchet.
+        log: Takes what the leaf printed; does not block.
+    """
+
+    workflow_run_id: str
+    attempt: int
+    extend: Callable[[timedelta], Awaitable[None]]
+    log: Callable[[str], object] = _to_nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRun:
+    """What a scatter node's handler knows of its Hatchet run, and how it starts children.
+
+    Attributes:
+        workflow_run_id: Hatchet's id of the run.
+        task_run_id: Hatchet's id of its task.
+        context: The SDK's durable context.
+    """
+
+    workflow_run_id: str
+    task_run_id: str
+    context: Any
+    _waits: dict[str, asyncio.Task[Output]] = field(default_factory=dict, init=False, repr=False)
+
+    async def run_children(
+        self,
+        task_name: str,
+        inputs: Sequence[BaseModel],
+        keys: Sequence[str],
+        metadata: Mapping[str, Any],
+    ) -> list[Output]:
+        """Start children and wait for all of them, in a durable wait.
+
+        A node that is started again after its worker died gets the same children back, by key.
+
+        Args:
+            task_name: The Hatchet task.
+            inputs: One input for each child.
+            keys: One key for each child, unique in this node and the same on every try.
+            metadata: Metadata of all children; they also get `index`.
+
+        Returns:
+            For each child its output (empty when Hatchet cancelled it), or the exception.
+        """
+        stub = client().stubs.workflow(name=task_name, input_validator=type(inputs[0]))
+        items = [
+            stub.create_bulk_run_item(
+                input=item, child_key=key, additional_metadata={**metadata, "index": number}
+            )
+            for number, (item, key) in enumerate(zip(inputs, keys, strict=True))
+        ]
+        waits: dict[str, asyncio.Task[Output]] = {}
+        for part in _slices(items):
+            waits |= await start_children(self.context, part)
+        self._waits.update(waits)
+        outputs = await OpenChildren(waits, find_end).outputs()
+        return [find_payload(end) if isinstance(end, dict) else end for end in outputs]
+
+    def stop_waiting(self) -> None:
+        """End the waits that the engine has not ended, now that the node is over.
+
+        Not earlier: the SDK holds back what it is told of other children behind the end of one
+        that nobody waits for.
+        """
+        for wait in self._waits.values():
+            wait.cancel()
+
+    async def is_cancelled(self) -> bool:
+        """Return whether somebody cancelled the run: its worker's end cancels the node as well."""
+        return await is_cancelled(self.workflow_run_id)
+
+    async def cancel_tree(self, experiment_id: str) -> None:
+        """Cancel what the run has started: Hatchet cancels a parent without its children."""
+        await asyncio.to_thread(cancel_tree, experiment_id)
+
+    async def count_children(self) -> dict[str, int]:
+        """Return how many children are queued, running, completed, failed and cancelled."""
+        metrics = await client().metrics.aio_get_task_metrics(
+            parent_task_external_id=self.task_run_id
+        )
+        return cast("dict[str, int]", metrics.model_dump())
+
+
+def _slices(items: list[Any]) -> list[list[Any]]:
+    """Cut children into messages that the engine takes."""
+    slices: list[list[Any]] = []
+    size = _SLICE_BYTES
+    for item in items:
+        length = len((item.input or "").encode()) + 600
+        if size + length > _SLICE_BYTES or len(slices[-1]) >= _SLICE_ITEMS:
+            slices.append([])
+            size = 0
+        slices[-1].append(item)
+        size += length
+    return slices
+
+
+def leaf_task(experiment: LeafDefinition, handler: LeafHandler) -> Any:
+    """Make the Hatchet task that runs the leaves of an experiment."""
+    from hatchet_sdk import Context
+
+    options = experiment.options
+    config = dict(options.task_config)
+    slots = limit_of(options).slots
+    if slots > 1:
+        config.setdefault("slot_cost", slots)
+
+    async def leaf(payload: LeafInput, ctx: Context) -> dict[str, Any]:
+        run = TaskRun(
+            workflow_run_id=ctx.workflow_run_id,
+            attempt=ctx.retry_count + 1,
+            extend=ctx.aio_refresh_timeout,
+            log=lambda text: _RUN_LOG.send(text, ctx.log),
+        )
+        return await handler(payload, run)
+
+    try:
+        decorate = client().task(
+            name=experiment.name,
+            description=experiment.description,
+            input_validator=LeafInput,
+            desired_worker_labels=_sdk_labels(options.desired_worker_labels),
+            schedule_timeout=experiment.schedule_timeout,
+            # Our own timer ends a leaf; this one must not while a leaf waits for a place to run.
+            execution_timeout=experiment.execution_timeout + experiment.schedule_timeout,
+            retries=options.retries,
+            **config,
+        )
+    except TypeError as error:
+        raise RegistrationError(
+            f"{experiment.name}: Register() passes on {sorted(config)}, which Hatchet does not "
+            f"take ({error}): correct the names of these options."
+        ) from error
+    return decorate(_resolved(leaf, LeafInput, Context, dict[str, Any]))
+
+
+def node_task(
+    name: str,
+    input_type: type[BaseModel],
+    output_type: type[BaseModel],
+    handler: NodeHandler,
+    *,
+    schedule_timeout: timedelta,
+    execution_timeout: timedelta,
+) -> Any:
+    """Make the durable Hatchet task that is a scatter node."""
+    from hatchet_sdk import DurableContext
+    from hatchet_sdk.runnables.eviction import EvictionPolicy
+
+    async def node(payload: Any, ctx: DurableContext) -> Any:
+        run = NodeRun(ctx.workflow_run_id, ctx.task_run_id, ctx)
+        try:
+            return await handler(payload, run)
+        except asyncio.CancelledError:
+            await hand_on(run.workflow_run_id)
+            raise
+        finally:
+            run.stop_waiting()
+
+    return client().durable_task(
+        name=name,
+        input_validator=input_type,
+        schedule_timeout=schedule_timeout,
+        execution_timeout=execution_timeout,
+        retries=2,
+        # A node that waits costs nothing here; evicted, it would replay all its children.
+        eviction_policy=EvictionPolicy(ttl=None, allow_capacity_eviction=False),
+    )(_resolved(node, input_type, DurableContext, output_type))
+
+
+def _resolved(fn: Any, input_type: type, context_type: type, output_type: Any) -> Any:
+    """Give a handler annotations that the SDK can read: classes, not text."""
+    fn.__annotations__ = {"payload": input_type, "ctx": context_type, "return": output_type}
+    return fn
+
+
+def _sdk_labels(desired: Mapping[str, Any] | None) -> list[Any]:
+    from hatchet_sdk.labels import DesiredWorkerLabel
+    from hatchet_sdk.types.labels import WorkerLabelComparator
+
+    return [
+        DesiredWorkerLabel(
+            key=name,
+            value=label.value,
+            required=label.required,
+            weight=label.weight,
+            comparator=None
+            if label.comparator is None
+            else WorkerLabelComparator(int(label.comparator)),
+        )
+        for name, label in (desired or {}).items()
+    ]
+
+
+def leaf_error(message: str, *, final: bool) -> Exception:
+    """Make the exception with which a leaf's task fails, for Hatchet to retry or not."""
+    from hatchet_sdk.exceptions import NonRetryableException
+
+    return NonRetryableException(message) if final else LeafError(message)
+
+
+class LeafError(Exception):
+    """A leaf failed; the message holds all that is known (see `scythe.messages`)."""

@@ -1,0 +1,57 @@
+"""What is told of a leaf that raised."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from scythe.errors import FetchError
+from scythe.leaf.meter import LeafMeter
+from scythe.locate import CodeNotFoundError
+from scythe.outcomes import FailureKind, LeafFailure
+from scythe.texts import printable
+
+_TRACEBACK_CHARS = 20_000
+_MESSAGE_CHARS = 5_000
+_OWN_FOLDER = str(Path(__file__).parents[1])
+
+
+def failure_of(error: BaseException, meter: LeafMeter) -> LeafFailure:
+    """Describe what a leaf raised."""
+    kind, message = FailureKind.APPLICATION, _message_of(error)
+    if isinstance(error, CodeNotFoundError):
+        kind = FailureKind.ENVIRONMENT
+    elif isinstance(error, MemoryError):
+        kind = FailureKind.OUT_OF_MEMORY
+        message = message or f"the leaf's process used {meter.stats().peak_rss / 1e9:.2f} GB"
+    elif isinstance(error, SystemExit):
+        message = f"the experiment called sys.exit({error.code!r})"
+    elif isinstance(error, FetchError):
+        message = f"{message} (an input file of the leaf)"
+    return LeafFailure(
+        kind=kind,
+        type=type(error).__qualname__,
+        message=printable(message[:_MESSAGE_CHARS]),
+        traceback=format_traceback(error),
+        stats=meter.stats(),
+    )
+
+
+def format_traceback(error: BaseException) -> str:
+    """Return the traceback as text from the user's first frame on, its end kept when it is long."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+        frames = frames.tb_next
+    try:
+        lines = traceback.format_exception(type(error), error, frames or error.__traceback__)
+        text = "".join(lines)
+    except Exception:  # noqa: BLE001 - a user's exception may fail to print itself
+        text = "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__
+    return printable(text if len(text) <= _TRACEBACK_CHARS else f"…{text[-_TRACEBACK_CHARS:]}")
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001 - a user's exception may fail to print itself
+        return f"(its message cannot be shown: {type(second).__name__})"

@@ -1,0 +1,191 @@
+"""Run leaves: fetch their files, call the user's function, store what it returns.
+
+The same code runs in whatever process the executor picks, and needs no Hatchet.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import OutputError
+from scythe.experiment import Experiment
+from scythe.leaf.failure import failure_of
+from scythe.leaf.meter import LeafMeter
+from scythe.leaf.output import LeafOutput
+from scythe.locate import find_experiment
+from scythe.outcomes import LeafCall, LeafFailure, LeafResult
+from scythe.settings import storage_settings_of
+from scythe.specs.codec import decode_spec
+from scythe.storage.fetch import set_default_store
+
+_forks = 0  # that lie between the process that imported this and the one that runs it
+
+
+def _note_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_note_fork)  # a leaf is not to wait for a call of the system
+INLINE_BYTES = 32 * 1024  # of tables, and of scalars; what is larger goes to the bucket
+
+
+def run_leaf(call: LeafCall, parent_folder: str | None = None) -> LeafResult | LeafFailure:
+    """Run one try of a leaf to its end. Never raises: what goes wrong is the outcome.
+
+    The working directory and the environment of the process are as before when it returns.
+
+    Args:
+        call: The try.
+        parent_folder: Where the leaf's `tempdir` is made: a folder that somebody else removes, as
+            a process that is killed cannot. By default the system's folder for such files.
+    """
+    meter = LeafMeter()
+    meter.start()
+    try:
+        text = call.spec
+        if call.spec_row is not None:
+            from scythe.specs.file import read_spec_text
+
+            text = read_spec_text(call.store, *call.spec_row)
+        runner = LeafRunner(call, find_experiment(call.code), meter, parent_folder)
+        return runner.run(text, call.leaf_id, call.workflow_run_id)
+    except BaseException as error:  # noqa: BLE001 - sys.exit and the like are outcomes too
+        return failure_of(error, meter)
+    finally:
+        meter.close()
+
+
+class LeafRunner:
+    """Runs leaves of one experiment in this process, one after another.
+
+    Args:
+        call: What they have in common.
+        experiment: The experiment.
+        meter: What measures them.
+        parent_folder: See `run_leaf`.
+        inline_bytes: Size of a leaf's tables, and of its scalars, that travel with its result.
+    """
+
+    def __init__(
+        self,
+        call: LeafCall,
+        experiment: Experiment[Any, Any],
+        meter: LeafMeter,
+        parent_folder: str | None,
+        inline_bytes: int = INLINE_BYTES,
+    ) -> None:
+        self._experiment, self._meter = experiment, meter
+        self._output = LeafOutput(call.experiment_id, call.store, inline_bytes)
+        self._parent_folder, self._forks = parent_folder, _forks
+        self._injects = experiment.options.inject_workflow_run_id
+        self._copies = experiment.options.local_file_location == "copied-to-tempdir"
+        fields = experiment.input_validator_type.file_reference_fields()
+        self._fetches = bool(fields) and experiment.options.auto_fetch_files
+        self._place = _ProcessPlace()
+        set_default_store(call.store)
+        settings = storage_settings_of(call.store.bucket, call.store.prefix)
+        self._known: dict[str, Any] = {"storage_settings": settings.model_copy()}
+        if call.root_workflow_run_id:
+            self._known["root_workflow_run_id"] = call.root_workflow_run_id
+
+    def run(self, text: str, leaf_id: str, workflow_run_id: str | None) -> LeafResult | LeafFailure:
+        """Run one leaf. Never raises.
+
+        Args:
+            text: Its spec.
+            leaf_id: Unique in its run; safe as a file name.
+            workflow_run_id: Hatchet's id of the leaf.
+        """
+        self._meter.start()
+        folder: Path | None = None
+        try:
+            if self._experiment.takes_tempdir:
+                folder = Path(tempfile.mkdtemp(prefix="scythe-tempdir-", dir=self._parent_folder))
+            spec = self._spec(text, workflow_run_id)
+            return self._output.result(
+                leaf_id, spec, self._call_function(spec, folder), self._meter
+            )
+        except BaseException as error:  # noqa: BLE001 - sys.exit and the like are outcomes too
+            return failure_of(error, self._meter)
+        finally:
+            self._place.restore()
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _spec(self, text: str, workflow_run_id: str | None) -> ExperimentInputSpec:
+        spec: ExperimentInputSpec = decode_spec(self._experiment.input_validator_type, text)
+        update = self._known
+        if self._injects and workflow_run_id:
+            update = {**update, "workflow_run_id": workflow_run_id}
+        # As `model_copy` does, without the copy: nobody else has this spec.
+        vars(spec).update(update)
+        spec.model_fields_set.update(update)
+        return spec
+
+    def _call_function(
+        self, spec: ExperimentInputSpec, folder: Path | None
+    ) -> ExperimentOutputSpec:
+        experiment = self._experiment
+        given = self._with_files(spec, folder) if self._fetches else spec
+        try:
+            if folder is None:
+                output = experiment.call(given)
+            else:
+                output = experiment.call(given, tempdir=folder)
+        except BaseException:
+            self._keep_forks_out(failed=True)
+            raise
+        self._keep_forks_out(failed=False)
+        if not isinstance(output, ExperimentOutputSpec):
+            raise OutputError(
+                f"{experiment.fn.__qualname__} returned {type(output).__name__}, not "
+                f"{experiment.output_validator_type.__name__}: return an instance of that class."
+            )
+        return output
+
+    def _keep_forks_out(self, *, failed: bool) -> None:
+        """End a fork of the user's that comes back: it must not send a second result."""
+        if self._forks != _forks:
+            if failed:
+                traceback.print_exc()
+            os._exit(int(failed))
+
+    def _with_files(self, spec: ExperimentInputSpec, folder: Path | None) -> ExperimentInputSpec:
+        """Return the spec with local paths in place of the URIs of its files."""
+        files = {name: spec.fetch_uri(uri) for name, uri in spec.remote_artifact_file_paths.items()}
+        if self._copies and folder is not None:
+            local = {**spec.local_artifact_file_paths, **files}
+            files = {name: folder / f"{name}{path.suffix}" for name, path in local.items()}
+            for name, path in local.items():
+                shutil.copyfile(path, files[name])
+        return spec.with_local_files(files)
+
+
+class _ProcessPlace:
+    """The working directory and the environment of this process, for the next leaf."""
+
+    def __init__(self) -> None:
+        self._folder = os.getcwd()  # noqa: PTH109 - as text, for each leaf
+        # The table behind `os.environ`, as bytes: to decode it takes longer than a short leaf.
+        self._table: dict[Any, Any] = vars(os.environ)["_data"]
+        self._before = dict(self._table)
+
+    def restore(self) -> None:
+        """Make them as they were."""
+        if self._table != self._before or vars(os.environ)["_data"] is not self._table:
+            os.environ.clear()
+            os.environ.update({os.fsdecode(k): os.fsdecode(v) for k, v in self._before.items()})
+            self._table = vars(os.environ)["_data"]
+        try:
+            moved = os.getcwd() != self._folder  # noqa: PTH109
+        except OSError:  # the leaf removed it
+            moved = True
+        if moved:
+            os.chdir(self._folder)

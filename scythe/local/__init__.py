@@ -1,0 +1,1 @@
+"""The executor `local`: a pool of processes on this machine."""

@@ -1,0 +1,172 @@
+"""What runs in a process of the local pool: take a call, run the leaf, send what came of it.
+
+Only the main thread exists, and it runs the leaves: user code may fork, and a signal reaches it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import pickle
+import signal
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from scythe.leaf.batch import BatchPlace, run_batch
+from scythe.leaf.children import adopt_orphans, children_left
+from scythe.leaf.failure import format_traceback
+from scythe.leaf.log import LeafLog
+from scythe.leaf.run import run_leaf
+from scythe.leaf.state import DUMP_SIGNAL, ProcessState, give_forks_usual_signals
+from scythe.local.pool_messages import (
+    HEADER,
+    JOURNAL,
+    Finished,
+    NotStarted,
+    Ready,
+    Setup,
+    Started,
+    frame_of,
+)
+from scythe.locate import CodeNotFoundError, find_experiment
+from scythe.outcomes import FailureKind, LeafCall, LeafFailure
+from scythe.processes.ending import end_tree
+from scythe.processes.spawning import prepare
+
+
+class LeafInterrupted(BaseException):
+    """Raised in a leaf that must end now, so that its `finally` blocks run."""
+
+
+class _Interrupt:
+    """The handler of SIGTERM: interrupts the leaf once, ends the process at the second time."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, *_: Any) -> None:
+        self.asked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise LeafInterrupted
+
+    def die(self) -> None:
+        """End this process as the signal would have."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(1)  # SIGTERM is blocked
+
+
+def main(descriptor: int) -> None:
+    """Serve leaves over a socket until the worker closes it; never returns."""
+    connection = socket.socket(fileno=descriptor)
+    stream = connection.makefile("rb")
+    interrupt = _Interrupt()
+    try:
+        frame = _receive(stream)
+        if frame is not None:
+            _serve(pickle.loads(frame), connection, stream, interrupt)  # noqa: S301 - from the worker
+    except LeafInterrupted:
+        interrupt.die()
+    except OSError:
+        pass  # the worker is gone
+    os._exit(0)
+
+
+def _serve(
+    setup: Setup, connection: socket.socket, stream: IO[bytes], interrupt: _Interrupt
+) -> None:
+    crash = Path(setup.crash_file).open("ab", buffering=0)  # noqa: SIM115 - open as long as the process
+    faulthandler.enable(crash)
+    # Ctrl-C is for the worker. No SIG_IGN: programs that a leaf starts would inherit it.
+    signal.signal(signal.SIGINT, _pass_over)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, DUMP_SIGNAL))
+    adopt_orphans()
+    failure = _prepare(setup)
+    if failure is not None:
+        _send(connection, NotStarted(failure))
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    give_forks_usual_signals({signal.SIGTERM: interrupt, signal.SIGINT: _pass_over})
+    state, log = ProcessState(crash), LeafLog(Path(setup.log_file))
+    _send(connection, Ready())
+    while (frame := _receive(stream)) is not None:
+        call: LeafCall = pickle.loads(frame)  # noqa: S301 - from the worker
+        _send(connection, _run(call, connection, setup.folder, interrupt, state, log))
+        state.restore()
+
+
+def _run(
+    call: LeafCall,
+    connection: socket.socket,
+    folder: str,
+    interrupt: _Interrupt,
+    state: ProcessState,
+    log: LeafLog,
+) -> Finished:
+    with log:
+        with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
+            find_experiment(call.code)
+        if sys.modules.get("__mp_main__") is not None:
+            # What multiprocessing, used by the leaf, takes for the main script.
+            sys.modules["__main__"] = sys.modules["__mp_main__"]
+        if interrupt.asked:
+            interrupt.die()
+        _send(connection, Started())
+        if call.batch is None:
+            outcome = run_leaf(call, folder)
+        else:
+            between = partial(_between_leaves, interrupt, state)
+            journal = Path(folder) / JOURNAL
+            outcome = run_batch(call, call.batch, BatchPlace(journal, folder, log, between))
+    if interrupt.asked:
+        interrupt.die()
+    left = [f"{child.name()} ({child.pid})" for child in children_left()]
+    return Finished(log.added_to(outcome), left)
+
+
+def _between_leaves(interrupt: _Interrupt, state: ProcessState, seconds: float) -> None:
+    """Make the process ready for the next leaf of a batch, after one that ran so long."""
+    if interrupt.asked:
+        interrupt.die()
+    if not state.is_due(seconds):
+        return
+    left = [child.pid for child in children_left()]
+    if left:
+        end_tree(left)
+    state.restore_soon()
+
+
+def _prepare(setup: Setup) -> LeafFailure | None:
+    """Import the main script as multiprocessing does, under the name `__mp_main__`."""
+    try:
+        prepare(setup.preparation)
+    except BaseException as error:  # noqa: BLE001 - sys.exit in a script too
+        return LeafFailure(
+            kind=FailureKind.ENVIRONMENT,
+            type=type(error).__qualname__,
+            message=(
+                f"The worker's script cannot be imported in the process that runs its leaves "
+                f"({error}): a script must start its worker below `if __name__ == '__main__':`."
+            ),
+            traceback=format_traceback(error),
+        )
+    return None
+
+
+def _pass_over(*_: Any) -> None:
+    pass
+
+
+def _receive(stream: IO[bytes]) -> bytes | None:
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    return stream.read(HEADER.unpack(header)[0])
+
+
+def _send(connection: socket.socket, message: Any) -> None:
+    connection.sendall(frame_of(message))

@@ -1,0 +1,43 @@
+"""What can happen to a process of the local pool, as the worker sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scythe.outcomes import LeafFailure
+
+
+class ProcessLost(Exception):  # noqa: N818 - an event, not an error
+    """The process ended, or can no longer be talked to."""
+
+
+class LeafTimeout(Exception):  # noqa: N818 - an event, not an error
+    """The leaf ran longer than it may."""
+
+
+class StartFailed(Exception):  # noqa: N818 - an event, not an error
+    """The process cannot import the worker's script, or the leaf's code took too long to import."""
+
+    def __init__(self, failure: LeafFailure | None = None) -> None:
+        self.failure = failure
+        super().__init__(failure)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process ended.
+
+    Attributes:
+        status: Its exit code, negative for the signal that ended it; None when it is not known.
+        stacks: Where its threads were, as `faulthandler` wrote it.
+        peak_rss: Its peak resident memory in bytes.
+        journal: What came of the leaves of its batch, see `scythe.leaf.journal`; None without a
+            batch.
+        log: What the leaf that it ran had printed.
+    """
+
+    status: int | None
+    stacks: str
+    peak_rss: int
+    journal: bytes | None = None
+    log: str = ""

@@ -1,0 +1,308 @@
+"""One process of the local pool, as the worker sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor as Threads
+from pathlib import Path
+from typing import Any, TypeVar
+
+from scythe.leaf.journal import read_journal, time_left
+from scythe.leaf.log import read_log, show_log
+from scythe.leaf.state import DUMP_SIGNAL
+from scythe.local.pool_events import Ending, LeafTimeout, ProcessLost, StartFailed
+from scythe.local.pool_messages import (
+    JOURNAL,
+    Finished,
+    Inbox,
+    NotStarted,
+    Ready,
+    Setup,
+    Started,
+    frame_of,
+)
+from scythe.outcomes import LeafCall, LeafFailure
+from scythe.processes.ending import GRACE, MARK, end_tree, open_pidfd
+from scythe.processes.spawning import python_command
+from scythe.processes.waiting import to_the_end
+
+START_TIMEOUT = 300.0  # seconds for importing the user's code, which may lie on a slow file system
+_EXIT_WAIT = 2.0  # between closing its end of the channel and being gone; longer is no exit
+_SHORTEST_LOOK = 0.5
+_READ = 1 << 18
+
+T = TypeVar("T")
+logger = logging.getLogger("scythe.local")
+
+
+class PoolProcess:
+    """A process that runs one leaf after another. It is started at once, before a loop exists.
+
+    Args:
+        folder: A folder of its own; it is removed with the process.
+        mark: What finds it, and what its leaves start, in the environment of processes.
+        preparation: What makes it like this process, see `scythe.processes.spawning.preparation`.
+        threads: Where blocking work is done.
+    """
+
+    def __init__(
+        self, folder: Path, mark: str, preparation: dict[str, Any], threads: Threads
+    ) -> None:
+        self.leaves = 0
+        self.leaf_started = 0.0
+        self.gone = False
+        self.is_ready = False
+        self._mark, self._folder, self._threads = mark, folder, threads
+        self._up = asyncio.Event()
+        self._start_failure: LeafFailure | None = None
+        self._messages: asyncio.Queue[Any] = asyncio.Queue()
+        self._inbox = Inbox()
+        self._pidfd: int | None = None
+        self._reaped: tuple[int, Any] | None = None
+        self._ending: asyncio.Task[Ending] | None = None
+        folder.mkdir(mode=0o700)
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._popen = subprocess.Popen(
+                python_command(
+                    f"from scythe.local.leaf_process import main; main({theirs.fileno()})"
+                ),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, MARK: mark},
+                process_group=0,  # Ctrl-C in a terminal is for the worker
+            )
+        self.pid = self._popen.pid
+        setup = Setup(preparation, str(folder), str(self._crash_file), str(self._log_file))
+        with contextlib.suppress(OSError):  # it died already, which is noticed below
+            self._socket.sendall(frame_of(setup))
+        self._socket.setblocking(False)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is being ended, or has been."""
+        return self._ending is not None
+
+    def attach(self, on_gone: Callable[[PoolProcess], None]) -> None:
+        """Listen to the process from now on, in the running loop; `on_gone` is called once."""
+        self._loop = asyncio.get_running_loop()
+        self._on_gone = on_gone
+        self._exited: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(self._socket, self._read)
+        self._pidfd = open_pidfd(self.pid)
+        if self._pidfd is None:
+            threading.Thread(target=self._wait_in_thread, daemon=True).start()
+        else:
+            self._loop.add_reader(self._pidfd, self._on_exit)
+
+    async def ready(self) -> None:
+        """Wait until it can take a leaf.
+
+        Raises:
+            StartFailed: It cannot import the worker's script.
+            ProcessLost: It ended before it could say so.
+        """
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._up.wait()
+        except TimeoutError:
+            raise StartFailed from None
+        if self._start_failure is not None:
+            raise StartFailed(self._start_failure)
+        if not self.is_ready:
+            raise ProcessLost
+
+    async def run(self, call: LeafCall) -> Finished:
+        """Run a leaf. The process must be ended when this raises, whatever it is.
+
+        Raises:
+            StartFailed: Importing the leaf's code took too long.
+            LeafTimeout: The leaf took too long.
+            ProcessLost: The process ended.
+        """
+        self.leaves += 1
+        self.leaf_started = time.time()
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._loop.sock_sendall(self._socket, frame_of(call))
+                await self._expect(Started)
+                self.leaf_started = time.time()
+        except TimeoutError:
+            raise StartFailed from None
+        except OSError:
+            raise ProcessLost from None
+        limit = call.timeout
+        while (finished := await self._finished_within(limit)) is None:
+            left = self._time_left() if call.batch else 0.0
+            if left <= 0:
+                raise LeafTimeout
+            # Steps between leaves may take longer than one: look again when the next could be late.
+            limit = min(left, max(call.timeout, _SHORTEST_LOOK))
+        return finished
+
+    def _time_left(self) -> float:
+        """Return the seconds until the batch is late with what it is at."""
+        left = time_left(self._journal_file)
+        return self.leaf_started + START_TIMEOUT - time.time() if left is None else left
+
+    async def _finished_within(self, seconds: float) -> Finished | None:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._expect(Finished)
+        except TimeoutError:
+            late = None if self._messages.empty() else self._messages.get_nowait()
+            return late if isinstance(late, Finished) else None  # it came at the same moment
+
+    async def end(self, *, dump: bool = False, swept: bool = False) -> Ending:
+        """End the process and all that it started; it is dead when this returns or is cancelled.
+
+        Args:
+            dump: Whether it is to write down where its threads are.
+            swept: Whether it was ended already, with all that it started.
+        """
+        if self._ending is None:
+            self._ending = self._loop.create_task(self._end(dump, swept))
+        return await to_the_end(self._ending)
+
+    async def _end(self, dump: bool, swept: bool) -> Ending:
+        if self.gone and not swept:
+            # It is on its way out by itself: a signal now would hide why.
+            await self._exit_within(_EXIT_WAIT)
+        elif dump and self.is_ready:
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, DUMP_SIGNAL)
+        if not swept:
+            await self._loop.run_in_executor(self._threads, self._sweep)
+        await self._exit_within(_EXIT_WAIT)
+        self._close()
+        return await self._loop.run_in_executor(self._threads, self._ended)
+
+    def _sweep(self) -> None:
+        lost = self.gone or sys.platform != "linux"  # its orphans cannot be found through it
+        roots = [] if self._reaped else [self.pid]
+        alive = end_tree(roots, GRACE, mark=self._mark if lost else None)
+        if alive:
+            logger.error("Processes %s could not be ended, even by SIGKILL.", alive)
+
+    def _ended(self) -> Ending:
+        """Read what is left of the process and remove it."""
+        if self._reaped is None:
+            with contextlib.suppress(ChildProcessError):
+                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+                self._reaped = (status, usage) if pid else None
+        code = None
+        peak = 0
+        if self._reaped is not None:
+            code = os.waitstatus_to_exitcode(self._reaped[0])
+            peak = self._reaped[1].ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            self._popen.returncode = code
+        stacks = ""
+        with contextlib.suppress(OSError):
+            stacks = self._crash_file.read_text(errors="replace")
+            self._crash_file.unlink()
+        journal = read_journal(self._journal_file)
+        log = read_log(self._log_file)
+        self._log_file.unlink(missing_ok=True)
+        show_log(log)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return Ending(code, stacks, peak, journal, log)
+
+    def _close(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        if self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+        self._set_gone()
+
+    async def _exit_within(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(self._exited)
+
+    @property
+    def _crash_file(self) -> Path:
+        return self._folder.with_suffix(".crash")
+
+    @property
+    def _journal_file(self) -> Path:
+        return self._folder / JOURNAL
+
+    @property
+    def _log_file(self) -> Path:
+        return self._folder.with_suffix(".log")
+
+    async def _expect(self, kind: type[T]) -> T:
+        message = await self._next()
+        if not isinstance(message, kind):
+            raise ProcessLost  # user code wrote to the channel
+        return message
+
+    async def _next(self) -> Any:
+        if self.gone and self._messages.empty():
+            raise ProcessLost
+        message = await self._messages.get()
+        if message is None:
+            raise ProcessLost
+        return message
+
+    def _read(self) -> bool:
+        """Take in what is there and return whether there may be more."""
+        try:
+            data = self._socket.recv(_READ)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._socket)
+            self._set_gone()
+            return False
+        try:
+            for message in self._inbox.feed(data):
+                self._take_in(message)
+        except Exception:
+            logger.exception("Process %s sent something else than an outcome.", self.pid)
+            self._set_gone()
+        return True
+
+    def _take_in(self, message: Any) -> None:
+        if isinstance(message, Ready | NotStarted):
+            self.is_ready = isinstance(message, Ready)
+            self._start_failure = None if isinstance(message, Ready) else message.failure
+            self._up.set()
+        else:
+            self._messages.put_nowait(message)
+
+    def _on_exit(self, reaped: tuple[int, Any] | None = None) -> None:
+        self._reaped = reaped
+        if self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)
+        while not self.gone and self._read():
+            pass  # what it sent before it ended
+        if not self._exited.done():
+            self._exited.set_result(None)
+        self._set_gone()
+
+    def _set_gone(self) -> None:
+        if not self.gone:
+            self.gone = True
+            self._up.set()
+            self._messages.put_nowait(None)
+            self._on_gone(self)
+
+    def _wait_in_thread(self) -> None:
+        _, status, usage = os.wait4(self.pid, 0)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._on_exit, (status, usage))

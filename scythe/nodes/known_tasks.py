@@ -1,0 +1,48 @@
+"""Make the engine know the tasks of a run before the run is started.
+
+Hatchet drops a run of a task that no worker has registered yet, without a word. Registered from
+here, it waits in the queue for a worker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scythe.engine.client import register_missing
+from scythe.engine.tasks import NodeHandler, leaf_task, node_task
+from scythe.nodes.models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
+from scythe.options import LeafDefinition
+from scythe.settings import TimeoutSettings
+
+
+def scatter_task(handler: NodeHandler) -> Any:
+    """Make the Hatchet task of the scatter nodes."""
+    timeouts = TimeoutSettings()
+    return node_task(
+        NODE_TASK,
+        ScatterGatherInput,
+        ScatterGatherResult,
+        handler,
+        schedule_timeout=timeouts.SCATTER_GATHER_SCHEDULE,
+        execution_timeout=timeouts.SCATTER_GATHER_EXECUTION,
+    )
+
+
+def make_nodes_known() -> None:
+    """Register the task of the scatter nodes, if no worker has done so."""
+    register_missing(NODE_TASK, lambda: scatter_task(_served_elsewhere))
+
+
+def make_experiment_known(experiment: LeafDefinition) -> None:
+    """Register an experiment, if no worker has done so."""
+    register_missing(experiment.name, lambda: leaf_task(experiment, _served_elsewhere))
+
+
+def make_task_known(task: Any) -> None:
+    """Register a Hatchet task or workflow of the user's, if no worker has done so."""
+    register_missing(str(task.name), lambda: task)
+
+
+async def _served_elsewhere(*_: Any) -> Any:
+    msg = "a task that was only registered here is not run here"
+    raise RuntimeError(msg)

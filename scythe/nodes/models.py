@@ -1,0 +1,83 @@
+"""Input and result of a scatter node."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from scythe.base import BaseSpec
+from scythe.nodes.tree import NodeTasks, RecursionMap, Rows
+from scythe.settings import ScytheStorageSettings, default_storage_settings
+from scythe.storage.files import S3Url, split_s3_uri
+
+NODE_TASK = "scythe_scatter_gather"
+
+
+class ScatterGatherInput(BaseSpec):
+    """The input of one node of the tree."""
+
+    task_name: str = Field(..., description="The name of the Hatchet task to run.")
+    specs_uri: S3Url = Field(..., description="The path to the specs to run.")
+    storage_settings: ScytheStorageSettings = Field(
+        default_factory=default_storage_settings,
+        description="The storage settings to use.",
+    )
+    recursion_map: RecursionMap = Field(..., description="The recursion map to use.")
+    save_errors: bool = Field(
+        default=True, description="Kept for scythe-engine: errors are always saved."
+    )
+    root_workflow_run_id: str | None = Field(
+        default=None, description="Hatchet's id of the root node; None at the root."
+    )
+    batch_size: int = Field(
+        default=1,
+        ge=0,
+        description="The number of leaves that one Hatchet task runs; 0 to measure it.",
+    )
+    n_specs: int | None = Field(
+        default=None, description="The number of specs of the run; None to look into the file."
+    )
+    window: tuple[int, int] | None = Field(
+        default=None, description="The rows that this node and its siblings divide; None for all."
+    )
+    window_depth: int = Field(default=0, description="The depth at which the window was set.")
+    leaf_format: Literal["scythe", "plain"] = Field(
+        default="scythe",
+        description="`plain` for a Hatchet task of the user's, which takes the spec itself.",
+    )
+
+    @property
+    def specs_key(self) -> str:
+        """The key of the specs in the bucket."""
+        return split_s3_uri(str(self.specs_uri))[1]
+
+    def tasks(self, n_specs: int) -> NodeTasks:
+        """Return the Hatchet tasks of this node and those below it, for a run of `n_specs`."""
+        rows = Rows(*(self.window or (0, n_specs)))
+        size = max(1, self.batch_size)
+        count = -(-len(rows) // size)
+        return NodeTasks(self.recursion_map.share(count, self.window_depth), rows, size)
+
+
+class ScatterGatherResult(BaseModel):
+    """The result of one node of the tree.
+
+    Attributes:
+        uris: The tables of the node by name; at the root, the final tables.
+        n_leaves: Number of leaves below the node.
+        n_failed: Number of leaves among them that failed their last try.
+        seconds: The time that all these leaves took.
+    """
+
+    uris: dict[str, S3Url]
+    n_leaves: int = 0
+    n_failed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def summary(self) -> str:
+        """How many leaves there were and how many failed, in words."""
+        return (
+            f"{self.n_leaves} leaves, {self.n_leaves - self.n_failed} done, {self.n_failed} failed"
+        )

@@ -1,0 +1,229 @@
+"""What a scatter node writes: tables for its parent, or the final tables of the run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scythe.messages import LeafRecord
+from scythe.nodes.models import ScatterGatherInput, ScatterGatherResult
+from scythe.nodes.tree import Rows
+from scythe.outcomes import BatchResult, FailureKind, LeafFailure, StoreConfig
+from scythe.specs.file import count_specs, index_of, read_rows
+from scythe.storage.files import S3Url, split_s3_uri
+from scythe.storage.layout import RunLayout
+from scythe.storage.store import Store
+from scythe.tables.gather import ERRORS, LeafSlice, node_tables
+from scythe.tables.merge import join_packs, merge_files, write_merged
+from scythe.tables.packs import write_pack
+
+_DOWNLOADS = 8  # at one time
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOutput:
+    """Where a node writes.
+
+    Attributes:
+        store: The bucket.
+        config: The bucket, as other processes open it.
+        layout: The keys of the run.
+        payload: The node's input.
+        root_workflow_run_id: Hatchet's id of the run.
+    """
+
+    store: Store
+    config: StoreConfig
+    layout: RunLayout
+    payload: ScatterGatherInput
+    root_workflow_run_id: str
+
+    @property
+    def is_root(self) -> bool:
+        """Whether the tables are the final ones."""
+        return self.payload.recursion_map.is_root
+
+    def upload(self, name: str, file: Path) -> S3Url:
+        """Upload a table under its key, which is the same on every try of the node."""
+        node = self.payload.recursion_map.node
+        final = self.layout.final_table(name)
+        key = final if self.is_root else self.layout.node_table(node, name)
+        return S3Url(self.store.put_file(key, file))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFailure:
+    """A node below this one that gave no result.
+
+    Attributes:
+        payload: Its input.
+        reason: Why, as Hatchet says it.
+    """
+
+    payload: ScatterGatherInput
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LostBatch:
+    """A batch that gave no result: all its leaves have failed.
+
+    Attributes:
+        rows: Its rows in the specs.
+        record: Why.
+        queued: When it was handed to Hatchet, in seconds since 1970.
+    """
+
+    rows: Rows
+    record: LeafRecord
+    queued: float
+
+    @property
+    def n_leaves(self) -> int:
+        """The number of its leaves."""
+        return len(self.rows)
+
+    @property
+    def n_failed(self) -> int:
+        """The number of leaves that failed: all."""
+        return len(self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """The time that its leaves took, as far as is known."""
+        return 0.0
+
+
+def write_base_node(output: NodeOutput, leaves: LeafSlice) -> ScatterGatherResult:
+    """Write the tables of a node that ran leaves."""
+    tables = node_tables(leaves, output.store)
+    uris: dict[str, S3Url] = {}
+    with tempfile.TemporaryDirectory(prefix="scythe-node-") as folder:
+        for name, table in tables.items():
+            file = Path(folder) / "table.pq"
+            write_merged([table], file, final=output.is_root)
+            uris[name] = output.upload(name, file)
+    return ScatterGatherResult(
+        uris=uris,
+        n_leaves=len(leaves.records),
+        n_failed=tables[ERRORS].num_rows,
+        seconds=sum(record.outcome.stats.seconds for record in leaves.records),
+    )
+
+
+def write_batch_node(
+    output: NodeOutput, batches: Sequence[BatchResult | LostBatch]
+) -> ScatterGatherResult:
+    """Write the tables of a node that ran batches: theirs, one after another."""
+    with tempfile.TemporaryDirectory(prefix="scythe-node-") as name:
+        folder = Path(name)
+        tables = join_packs(_fetch_packs(output, batches, folder), folder, final=output.is_root)
+        uris = {table: output.upload(table, file) for table, file in tables.items()}
+    return ScatterGatherResult(
+        uris=uris,
+        n_leaves=sum(batch.n_leaves for batch in batches),
+        n_failed=sum(batch.n_failed for batch in batches),
+        seconds=sum(batch.seconds for batch in batches),
+    )
+
+
+def _fetch_packs(
+    output: NodeOutput, batches: Sequence[BatchResult | LostBatch], folder: Path
+) -> list[Path]:
+    """Bring the packs of batches into a folder, in their order."""
+    files: list[Path] = []
+    wanted: list[tuple[str, Path]] = []
+    for batch in batches:
+        lost = isinstance(batch, LostBatch)
+        for pack in (_lost_pack(output, batch),) if lost else batch.packs:
+            files.append(folder / f"{len(files)}.arrow")
+            if isinstance(pack, bytes):
+                files[-1].write_bytes(pack)
+            else:
+                wanted.append((pack, files[-1]))
+    with ThreadPoolExecutor(_DOWNLOADS, "scythe-packs") as threads:
+        list(threads.map(lambda item: output.store.download_small(*item), wanted))
+    return files
+
+
+def _lost_pack(output: NodeOutput, batch: LostBatch) -> bytes:
+    rows = range(batch.rows.start, batch.rows.stop)
+    return write_pack(_failed_tables(output, rows, batch.record, batch.queued))
+
+
+def write_inner_node(
+    output: NodeOutput, children: Sequence[ScatterGatherResult | NodeFailure]
+) -> ScatterGatherResult:
+    """Merge the tables of the nodes below into those of this node.
+
+    The leaves of a node that gave no result count as failed, each with a row in `errors`.
+    """
+    with tempfile.TemporaryDirectory(prefix="scythe-node-") as name:
+        folder = Path(name)
+        sources, counts = _collect(output, children, folder)
+        seconds = sum(one.seconds for one in children if isinstance(one, ScatterGatherResult))
+        uris: dict[str, S3Url] = {}
+        for table, files in sources.items():
+            merged = folder / "merged.pq"
+            merge_files(files, merged, final=output.is_root)
+            uris[table] = output.upload(table, merged)
+    return ScatterGatherResult(uris=uris, n_leaves=counts[0], n_failed=counts[1], seconds=seconds)
+
+
+def _collect(
+    output: NodeOutput, children: Sequence[ScatterGatherResult | NodeFailure], folder: Path
+) -> tuple[dict[str, list[Path]], tuple[int, int]]:
+    sources: dict[str, list[Path]] = {}
+    total = failed = 0
+    for number, child in enumerate(children):
+        if isinstance(child, NodeFailure):
+            for part, tables in enumerate(_lost_tables(output, child)):
+                lost = tables[ERRORS].num_rows
+                total, failed = total + lost, failed + lost
+                for name, table in tables.items():
+                    file = folder / f"{number}-{part}-{name}.pq"
+                    write_merged([table], file, final=False)
+                    sources.setdefault(name, []).append(file)
+            continue
+        total, failed = total + child.n_leaves, failed + child.n_failed
+        for name, uri in child.uris.items():
+            file = folder / f"{number}-{name}.pq"
+            output.store.download(split_s3_uri(str(uri))[1], file)
+            sources.setdefault(name, []).append(file)
+    return sources, (total, failed)
+
+
+def _lost_tables(output: NodeOutput, child: NodeFailure) -> Iterator[dict[str, pa.Table]]:
+    """Make the tables of a node that gave no result: all its leaves have failed."""
+    payload = child.payload
+    tasks = payload.tasks(payload.n_specs or count_specs(output.config, payload.specs_key))
+    failure = LeafFailure(
+        kind=FailureKind.RESULT_LOST,
+        type="NodeFailed",
+        message=f"the scatter node {payload.recursion_map.node} of this leaf failed, so that its "
+        f"result is not known: {child.reason}"[:2000],
+    )
+    record = LeafRecord(failure, 0, None)
+    if tasks.size == 1:
+        yield _failed_tables(output, tasks.single_rows(), record, 0.0)
+        return
+    for number in tasks.numbers:
+        rows = tasks.rows_of(number)
+        yield _failed_tables(output, range(rows.start, rows.stop), record, 0.0)
+
+
+def _failed_tables(
+    output: NodeOutput, rows: range, record: LeafRecord, queued: float
+) -> dict[str, pa.Table]:
+    """Make the tables of leaves that all failed in the same way."""
+    index = index_of(read_rows(output.config, output.payload.specs_key, rows))
+    records = [record] * len(rows)
+    leaves = LeafSlice(rows, index, records, queued, output.root_workflow_run_id)
+    return node_tables(leaves, output.store)

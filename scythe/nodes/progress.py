@@ -1,0 +1,127 @@
+"""Keep the counts of a scatter node in the bucket while it waits for its children."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from scythe.engine.tasks import NodeRun
+from scythe.nodes.models import ScatterGatherInput, ScatterGatherResult
+from scythe.nodes.tree import AUTO, NodeTasks
+from scythe.status import NodeCounts, RunState, RunStatus
+from scythe.storage.layout import RunLayout
+from scythe.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+_PAUSE = 1.0  # seconds between two counts
+_PAUSE_PER_CHILD = 0.02  # a node with many nodes below it looks at them less often
+
+
+class NodeProgress:
+    """Counts the children of a node, about once a second, and stores the counts.
+
+    The root writes `status.json`; every other node writes a small file that its parent reads.
+    """
+
+    def __init__(
+        self,
+        layout: RunLayout,
+        store: Store,
+        run: NodeRun,
+        payload: ScatterGatherInput,
+        tasks: NodeTasks,
+    ) -> None:
+        self._layout, self._store, self._run, self._payload = layout, store, run, payload
+        tree = payload.recursion_map
+        self._total = tasks.n_leaves
+        measured = payload.batch_size == AUTO
+        self._is_base = not measured and tree.is_base_case(len(tasks))
+        count = 2 if measured else min(tree.factor, len(tasks))
+        offsets = range(0 if self._is_base else count)
+        self._children = [tree.child(offset).node for offset in offsets]
+        self._started = time.time()
+        self._counts = NodeCounts()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._write, "running")
+        self._task = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self._stop()
+        if isinstance(error, Exception):
+            await asyncio.to_thread(self._write, "failed", f"{type(error).__name__}: {error}")
+
+    async def finish(self, result: ScatterGatherResult) -> None:
+        """Store the last counts, after the node's tables are there."""
+        await self._stop()
+        done = result.n_leaves - result.n_failed
+        self._counts = NodeCounts(done=done, failed=result.n_failed)
+        await asyncio.to_thread(self._write, "done")
+
+    async def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(max(_PAUSE, _PAUSE_PER_CHILD * len(self._children)))
+            try:
+                counts = await self._count()
+                if counts != self._counts:
+                    self._counts = counts
+                    await asyncio.to_thread(self._write, "running")
+            except Exception as error:  # noqa: BLE001 - counts are a courtesy, the run goes on
+                logger.warning("cannot store the counts of the run: %s", error)
+
+    async def _count(self) -> NodeCounts:
+        if not self._is_base:
+            return await asyncio.to_thread(self._sum_children)
+        counts = await self._run.count_children()
+        size, total = max(1, self._payload.batch_size), self._total  # a child is a batch of leaves
+        return NodeCounts(
+            done=min(total, counts["completed"] * size),
+            failed=min(total, (counts["failed"] + counts["cancelled"]) * size),
+            running=counts["running"],
+        )
+
+    def _sum_children(self) -> NodeCounts:
+        total = NodeCounts()
+        for node in self._children:
+            data = self._store.find_bytes(self._layout.node_status(node))
+            if data is not None:
+                total = total.plus(NodeCounts.model_validate_json(data))
+        return total
+
+    def _write(self, state: RunState, message: str = "") -> None:
+        tree = self._payload.recursion_map
+        if not tree.is_root:
+            key, document = self._layout.node_status(tree.node), self._counts.model_dump_json()
+        else:
+            key = self._layout.status
+            document = RunStatus(
+                experiment_id=self._payload.experiment_id,
+                workflow_run_id=self._run.workflow_run_id,
+                state=state,
+                total=self._total,
+                done=self._counts.done,
+                failed=self._counts.failed,
+                running=self._counts.running,
+                started=self._started,
+                message=message,
+            ).model_dump_json(indent=1)
+        self._store.put_bytes(key, document.encode())

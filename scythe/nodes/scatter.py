@@ -1,0 +1,256 @@
+"""One scatter node: split the specs further, or run leaves; then gather."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from scythe.engine.tasks import NodeRun, PlainInput
+from scythe.errors import ScytheError
+from scythe.messages import (
+    CANCELLED,
+    SENTINEL,
+    LeafInput,
+    LeafRecord,
+    decode_batch,
+    decode_failure,
+    decode_result,
+)
+from scythe.nodes.models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
+from scythe.nodes.output import (
+    LostBatch,
+    NodeFailure,
+    NodeOutput,
+    write_base_node,
+    write_batch_node,
+    write_inner_node,
+)
+from scythe.nodes.plain_tasks import plain_record, plain_spec
+from scythe.nodes.progress import NodeProgress
+from scythe.nodes.tree import AUTO, PROBES, Rows, plan_batches, plan_tree
+from scythe.outcomes import BatchResult, FailureKind, LeafFailure
+from scythe.settings import store_config
+from scythe.specs.file import count_specs, index_of, read_rows, sort_indices, spec_texts
+from scythe.storage.layout import RunLayout
+from scythe.storage.store import Store, open_store
+from scythe.tables.gather import LeafSlice
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+logger = logging.getLogger(__name__)
+
+# A spec that is larger than this is read from the stored specs by the leaf itself.
+_SPEC_BYTES = 200_000
+_threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="scythe-node")
+
+
+async def run_node(payload: ScatterGatherInput, run: NodeRun) -> ScatterGatherResult:
+    """Run one node of the tree to its end.
+
+    Safe to run again after its worker died: the children are found again by their keys, and what
+    it writes has the same names.
+    """
+    node = _Node(payload, run)
+    await node.in_thread(node.load)
+    progress = NodeProgress(node.layout, node.store, run, payload, node.tasks)
+    try:
+        async with progress:
+            result = await node.run()
+            await progress.finish(result)
+            return result
+    except asyncio.CancelledError:
+        if payload.recursion_map.is_root and await run.is_cancelled():
+            await run.cancel_tree(payload.experiment_id)
+        raise
+
+
+class _Node:
+    """What a node works with."""
+
+    def __init__(self, payload: ScatterGatherInput, run: NodeRun) -> None:
+        self.payload, self.hatchet = payload, run
+        self.config = store_config(payload.storage_settings)
+        self.store: Store = open_store(self.config)
+        self.layout = RunLayout(self.config.prefix, payload.experiment_id)
+        self.root_id = payload.root_workflow_run_id or run.workflow_run_id
+        self.n_specs = payload.n_specs or 0
+        self.tasks = payload.tasks(self.n_specs)
+        self.output = NodeOutput(self.store, self.config, self.layout, payload, self.root_id)
+
+    async def in_thread(self, function: Any, *args: Any) -> Any:
+        """Call a function that blocks, beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
+
+    def load(self) -> None:
+        """Find out which leaves the node has."""
+        if self.payload.n_specs is None:
+            self.n_specs = count_specs(self.config, self.payload.specs_key)
+            self.tasks = self.payload.tasks(self.n_specs)
+
+    async def run(self) -> ScatterGatherResult:
+        """Run all leaves of the node, here or in nodes below it, and write its tables."""
+        if self.payload.batch_size == AUTO:
+            return await self._run_measured()
+        if not self.payload.recursion_map.is_base_case(len(self.tasks)):
+            return await self._run_nodes()
+        return await (self._run_batches() if self.payload.batch_size > 1 else self._run_leaves())
+
+    async def _run_leaves(self) -> ScatterGatherResult:
+        """Run each spec of this node as a task of its own."""
+        queued, rows = time.time(), self.tasks.single_rows()
+        specs = await self.in_thread(read_rows, self.config, self.payload.specs_key, rows)
+        inputs = await self.in_thread(self._leaf_inputs, specs, rows)
+        keys = [f"leaf-{row}" for row in rows]
+        results = await self._run_children(self.payload.task_name, inputs, keys)
+        records = [self._record(result) for result in results]
+        leaves = LeafSlice(rows, index_of(specs), records, queued, self.root_id)
+        return await self.in_thread(write_base_node, self.output, leaves)
+
+    async def _run_batches(self) -> ScatterGatherResult:
+        """Run the specs of this node in tasks of several."""
+        queued = time.time()
+        rows = [self.tasks.rows_of(number) for number in self.tasks.numbers]
+        inputs = [
+            LeafInput(
+                rows=(part.start, part.stop),
+                queued=queued,
+                experiment_id=self.payload.experiment_id,
+                root_workflow_run_id=self.root_id,
+                storage_settings=self.payload.storage_settings,
+            )
+            for part in rows
+        ]
+        keys = [f"batch-{part.start}" for part in rows]
+        results = await self._run_children(self.payload.task_name, inputs, keys)
+        batches = [
+            self._batch(part, result, queued) for part, result in zip(rows, results, strict=True)
+        ]
+        return await self.in_thread(write_batch_node, self.output, batches)
+
+    async def _run_nodes(self) -> ScatterGatherResult:
+        """Divide the tasks of this node among nodes below it, and merge their tables."""
+        tree = self.payload.recursion_map
+        maps = [tree.child(offset) for offset in range(min(tree.factor, len(self.tasks)))]
+        children = await self._run_child_nodes([{"recursion_map": child} for child in maps])
+        return await self.in_thread(write_inner_node, self.output, children)
+
+    async def _run_measured(self) -> ScatterGatherResult:
+        """Run some leaves alone, and the others in batches of a size that fits their time."""
+        tree = self.payload.recursion_map.model_copy(update={"factor": 2})
+        window = self.tasks.rows
+        middle = min(window.start + PROBES, window.stop)
+        first: dict[str, Any] = {
+            "window": (window.start, middle),
+            "recursion_map": tree.child(0).model_copy(update={"max_depth": tree.depth + 1}),
+        }
+        rest: dict[str, Any] = {"window": (middle, window.stop)}
+        common = {"window_depth": tree.depth + 1, "n_specs": self.n_specs}
+        children = await self._run_child_nodes([{**first, **common, "batch_size": 1}])
+        count = window.stop - middle
+        if count:
+            known = [one for one in children if isinstance(one, ScatterGatherResult)]
+            seconds = sum(one.seconds for one in known) / max(1, sum(one.n_leaves for one in known))
+            size = plan_batches(count, seconds) if known else 1
+            plan = plan_tree(count, size)
+            rest["recursion_map"] = tree.child(1).model_copy(
+                update={"factor": plan.factor, "max_depth": tree.depth + 1 + plan.max_depth}
+            )
+            logger.info("%.4g s a leaf: the other %d run in batches of %d", seconds, count, size)
+            children += await self._run_child_nodes([{**rest, **common, "batch_size": size}])
+        return await self.in_thread(write_inner_node, self.output, children)
+
+    async def _run_child_nodes(
+        self, updates: Sequence[dict[str, Any]]
+    ) -> list[ScatterGatherResult | NodeFailure]:
+        common = {"root_workflow_run_id": self.root_id, "n_specs": self.n_specs}
+        inputs = [self.payload.model_copy(update={**common, **update}) for update in updates]
+        keys = [f"node-{child.recursion_map.node}" for child in inputs]
+        metadata = {"level": self.payload.recursion_map.depth + 1}
+        outputs = await self._run_children(NODE_TASK, inputs, keys, metadata)
+        return [_node_result(child, output) for child, output in zip(inputs, outputs, strict=True)]
+
+    async def _run_children(
+        self,
+        task: str,
+        inputs: Sequence[BaseModel],
+        keys: Sequence[str],
+        metadata: dict[str, Any] | None = None,
+    ) -> list[dict[str, Any] | BaseException]:
+        if not inputs:
+            return []
+        common = {
+            "experiment_id": self.payload.experiment_id,
+            "experiment_name": self.payload.task_name,
+        }
+        return await self.hatchet.run_children(task, inputs, keys, {**common, **(metadata or {})})
+
+    def _leaf_inputs(self, specs: pa.Table, rows: range) -> list[BaseModel]:
+        texts = list(spec_texts(specs))
+        if self.payload.leaf_format == "plain":
+            return [
+                PlainInput.model_validate(
+                    plain_spec(text, self.root_id, self.payload.storage_settings)
+                )
+                for text in texts
+            ]
+        return [
+            LeafInput(
+                spec=text if len(text) <= _SPEC_BYTES else "",
+                spec_row=None if len(text) <= _SPEC_BYTES else row,
+                experiment_id=self.payload.experiment_id,
+                sort_index=number,
+                root_workflow_run_id=self.root_id,
+                storage_settings=self.payload.storage_settings,
+            )
+            for text, row, number in zip(texts, rows, sort_indices(specs), strict=True)
+        ]
+
+    def _batch(
+        self, rows: Rows, result: dict[str, Any] | BaseException, queued: float
+    ) -> BatchResult | LostBatch:
+        if isinstance(result, dict) and result.get(SENTINEL) == "batch":
+            return decode_batch(result)
+        return LostBatch(rows, self._record(result), queued)
+
+    def _record(self, result: dict[str, Any] | BaseException) -> LeafRecord:
+        if isinstance(result, BaseException):
+            return decode_failure(_error_text(result))
+        if result.get(SENTINEL) == "done":
+            return decode_result(result)
+        if self.payload.leaf_format == "plain" and result:
+            return _plain_record(result)
+        return LeafRecord(CANCELLED, 0, None)
+
+
+def _plain_record(output: dict[str, Any]) -> LeafRecord:
+    """Read the output of a task of the user's; one that cannot be read is that leaf's failure."""
+    try:
+        return plain_record(output)
+    except (ScytheError, ValueError, TypeError) as error:
+        message = f"the task's output is not that of an experiment: {error}"
+        failure = LeafFailure(FailureKind.APPLICATION, type(error).__name__, message[:2000])
+        return LeafRecord(failure, 1, None)
+
+
+def _error_text(error: BaseException) -> str:
+    inner: Sequence[Any] = getattr(error, "exceptions", ()) or (error,)
+    return "\n".join(str(item) for item in inner)
+
+
+def _node_result(
+    child: ScatterGatherInput, output: dict[str, Any] | BaseException
+) -> ScatterGatherResult | NodeFailure:
+    with suppress(ValueError):
+        if isinstance(output, dict) and "uris" in output:
+            return ScatterGatherResult.model_validate(output)
+    reason = _error_text(output) if isinstance(output, BaseException) else "Hatchet cancelled it"
+    logger.error("node %s failed: %s", child.recursion_map.node, reason)
+    return NodeFailure(child, reason)

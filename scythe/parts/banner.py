@@ -1,0 +1,128 @@
+"""What a worker says of itself once it is ready."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scythe.outcomes import StoreConfig
+from scythe.parts.plan import PartPlan, PartReady
+
+
+@dataclass(frozen=True, slots=True)
+class PartFacts:
+    """A part that is ready.
+
+    Attributes:
+        plan: What it serves.
+        ready: What it offers.
+        pid: Its process; 0 where it was not started, as no leaf would come.
+    """
+
+    plan: PartPlan
+    ready: PartReady
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """A worker that is ready.
+
+    Attributes:
+        parts: Its parts, the one that carries its name first.
+        engine: Address and version of the engine.
+        store: The bucket, or None for a worker that does not use it.
+        needs: By experiment, the labels that a worker must have to take its leaves.
+        weights: By experiment, the slots that one of its leaves holds.
+    """
+
+    parts: Sequence[PartFacts]
+    engine: str
+    store: StoreConfig | None = None
+    needs: Mapping[str, Mapping[str, str]] | None = None
+    weights: Mapping[str, int] | None = None
+
+
+def banner(facts: WorkerFacts) -> str:
+    """Return the lines that say what a worker serves, and where."""
+    main = facts.parts[0]
+    lines = {
+        "serves": _serves(facts),
+        "executor": _executor(main),
+        "slots": _slots(facts),
+        "labels": _pairs(main.ready.labels),
+        "engine": facts.engine,
+        "bucket": _bucket(facts.store),
+        "processes": ", ".join(
+            [
+                f"worker {os.getpid()}",
+                *(f"{part.plan.title} {part.pid}" for part in facts.parts if part.pid),
+            ]
+        ),
+        "to stop": f"Ctrl-C; running leaves get {main.plan.shutdown_timeout:g} s",
+    }
+    body = "".join(f"\n  {name:<10} {text}" for name, text in lines.items() if text)
+    waiting = "".join(f"\n  {line}" for line in _not_taken(facts))
+    return f"{main.plan.name} is ready.{body}{waiting}"
+
+
+def _serves(facts: WorkerFacts) -> str:
+    names = {
+        "leaves of": [ref.experiment for part in facts.parts for ref in part.plan.experiments],
+        "tasks": [ref.experiment for part in facts.parts for ref in part.plan.workflows],
+    }
+    fan = ["scatter and gather"] if any(part.plan.role == "fan" for part in facts.parts) else []
+    return "; ".join(fan + [f"{what} {', '.join(many)}" for what, many in names.items() if many])
+
+
+def _executor(part: PartFacts) -> str:
+    if part.plan.role != "leaf":
+        return ""
+    return f"{part.plan.executor}, {part.ready.place}" if part.ready.place else part.plan.executor
+
+
+def _slots(facts: WorkerFacts) -> str:
+    kinds: list[str] = []
+    for part in facts.parts:
+        if not part.pid:
+            continue  # nothing here for it
+        if part.plan.role == "fan":
+            kinds.append(f"{part.plan.durable_slots} for scatter and gather")
+        else:
+            source = f" ({part.ready.source})" if part.ready.source else ""
+            kinds.append(f"{part.ready.slots}{source}")
+    return ", ".join(kinds)
+
+
+def _bucket(store: StoreConfig | None) -> str:
+    if store is None:
+        return ""
+    where = f" at {store.endpoint_url}" if store.endpoint_url else ""
+    return f"s3://{store.bucket}/{store.prefix}{where}"
+
+
+def _not_taken(facts: WorkerFacts) -> list[str]:
+    """Say of which experiments the leaves will wait for another worker."""
+    lines: list[str] = []
+    for part in facts.parts:
+        for ref in part.plan.experiments:
+            needed = (facts.needs or {}).get(ref.experiment, {})
+            missing = {k: v for k, v in needed.items() if part.ready.labels.get(k) != v}
+            if missing:
+                lines.append(
+                    f"{ref.experiment} needs {_pairs(missing)}, which this worker does not have: "
+                    "its leaves wait for another one."
+                )
+                continue
+            weight = (facts.weights or {}).get(ref.experiment, 1)
+            if weight > part.ready.slots:
+                lines.append(
+                    f"A leaf of {ref.experiment} holds {weight} slots, of which this worker has "
+                    f"{part.ready.slots}: its leaves wait for another one."
+                )
+    return lines
+
+
+def _pairs(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in labels.items())

@@ -1,0 +1,62 @@
+"""See a batch to its end, in as many processes as it takes: a leaf that ends one costs itself."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from scythe.errors import ExecutorError
+from scythe.executor import Executor
+from scythe.leaf.batch import leaf_run_id
+from scythe.leaf.journal import count_leaves, with_failure
+from scythe.outcomes import Batch, FailureKind, LeafCall, LeafFailure, LeafReply
+
+_LEAST_CRASHES = 2  # a process that was killed from outside looks like one that crashed
+_MOST_STORE_CRASHES = 3  # of processes that had all leaves behind them
+logger = logging.getLogger("scythe.leaf")
+
+
+async def run_whole_batch(executor: Executor, call: LeafCall, batch: Batch) -> LeafReply:
+    """Run a batch to its end.
+
+    A leaf whose process ended is tried again alone, or is over; the leaves before it are kept, and
+    those after it run in another process.
+
+    Raises:
+        ExecutorError: The place failed, or no leaf of the batch can run.
+    """
+    crashes = 0
+    while True:
+        try:
+            return await executor.run(replace(call, batch=batch))
+        except ExecutorError as error:
+            failure, journal = error.failure, error.journal
+            if journal is None or failure.kind.is_final:
+                raise
+            over = count_leaves(journal)
+            if over < batch.n_leaves:
+                batch = _go_on(call, batch, journal, failure)
+                logger.warning(
+                    "Leaf %s of %s: %s. The leaves before it are kept, the batch goes on.",
+                    batch.rows[0] + over,
+                    call.leaf_id,
+                    failure.summary,
+                )
+                continue
+            crashes += 1
+            if crashes >= _MOST_STORE_CRASHES:
+                raise
+            batch = replace(batch, journal=journal)
+
+
+def _go_on(call: LeafCall, batch: Batch, journal: bytes, failure: LeafFailure) -> Batch:
+    """Return what is left of a batch after the leaf that was running ended its process."""
+    over = count_leaves(journal)
+    attempt = batch.attempt if over == count_leaves(batch.journal) else 1
+    most = batch.tries
+    if failure.kind is FailureKind.WORKER_CRASH:
+        most = max(most, _LEAST_CRASHES)
+    if attempt < most:
+        return replace(batch, journal=journal, attempt=attempt + 1)
+    run_id = leaf_run_id(call, batch.rows[0] + over)
+    return replace(batch, journal=with_failure(journal, failure, attempt, run_id), attempt=1)

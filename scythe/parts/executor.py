@@ -1,0 +1,53 @@
+"""The executor of a part, as one of several that run leaves in the same place."""
+
+from __future__ import annotations
+
+import asyncio
+
+from scythe.executor import Capacity, Executor
+from scythe.outcomes import LeafCall, LeafReply
+from scythe.parts.board import Board
+from scythe.parts.plan import PartPlan
+from scythe.parts.turns import Turns
+
+_LONGER = 2.0  # seconds beyond the time of running leaves, for the supervisor to end a part
+
+
+class PartExecutor:
+    """Gives leaves their turn, and closes when no other part needs the place.
+
+    Args:
+        executor: The executor.
+        plan: The part's.
+        board: What the worker's parts let each other know.
+    """
+
+    def __init__(self, executor: Executor, plan: PartPlan, board: Board) -> None:
+        self._executor, self._plan, self._board = executor, plan, board
+        self._turns = Turns(board, plan.number, plan.ahead)
+        board.set_in_use(plan.number, True)
+
+    @property
+    def capacity(self) -> Capacity:
+        """What the executor offers."""
+        return self._executor.capacity
+
+    async def astart(self) -> None:
+        """Begin to watch the place."""
+        await self._executor.astart()
+
+    async def run(self, call: LeafCall) -> LeafReply:
+        """Run one try of one leaf, see `scythe.executor.Executor`."""
+        cpus, total = call.resources.cpus, self.capacity.cpus
+        async with self._turns.taken(cpus, total, call.schedule_timeout):
+            return await self._executor.run(call)
+
+    async def aclose(self) -> None:
+        """End all that the executor started, its place too once no other part has leaves there."""
+        if self.capacity.is_own:
+            longest = self._plan.shutdown_timeout + _LONGER
+            await asyncio.to_thread(self._board.wait_alone, self._plan.number, longest)
+        try:
+            await self._executor.aclose()
+        finally:
+            self._board.set_in_use(self._plan.number, False)

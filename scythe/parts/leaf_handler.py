@@ -1,0 +1,88 @@
+"""Hand the leaves of an experiment from Hatchet to the executor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from scythe.engine.tasks import TaskRun, leaf_error
+from scythe.errors import ExecutorError
+from scythe.executor import Executor
+from scythe.experiment import Experiment
+from scythe.labels import required_labels
+from scythe.locate import code_ref
+from scythe.messages import LeafInput, encode_batch, encode_failure, encode_result
+from scythe.outcomes import Batch, BatchResult, CodeRef, LeafCall, LeafReply, StoreConfig
+from scythe.parts.batch_calls import run_whole_batch
+from scythe.settings import ScytheStorageSettings, store_config
+from scythe.storage.layout import RunLayout
+
+
+class LeafHandler:
+    """Hands the leaves of one experiment to the executor.
+
+    Args:
+        experiment: The experiment.
+        executor: Where its leaves run.
+        code: How the process that runs a leaf finds the experiment.
+    """
+
+    def __init__(
+        self, experiment: Experiment[Any, Any], executor: Executor, code: CodeRef | None = None
+    ) -> None:
+        self._experiment, self._executor = experiment, executor
+        self._code = code or code_ref(experiment)
+        self._labels = required_labels(experiment.options.desired_worker_labels)
+        self._timeout = experiment.execution_timeout
+        self._schedule_timeout = experiment.schedule_timeout.total_seconds()
+        self._stores: dict[tuple[str, str] | None, StoreConfig] = {}
+
+    async def __call__(self, payload: LeafInput, run: TaskRun) -> dict[str, Any]:
+        """Run one try of one leaf, or a batch; the outcome goes back through Hatchet."""
+        try:
+            result = await self._run(self._call(payload, run), run)
+        except ExecutorError as error:
+            run.log(error.failure.log)
+            message = encode_failure(error.failure, run.attempt, run.workflow_run_id)
+            raise leaf_error(message, final=error.failure.kind.is_final) from None
+        run.log(result.log)
+        if isinstance(result, BatchResult):
+            return encode_batch(result)
+        return encode_result(result, run.attempt, run.workflow_run_id)
+
+    async def _run(self, call: LeafCall, run: TaskRun) -> LeafReply:
+        if call.batch is None:
+            return await self._executor.run(call)
+        await run.extend(self._timeout * call.batch.n_leaves * call.batch.tries)
+        return await run_whole_batch(self._executor, call, call.batch)
+
+    def _store(self, storage: ScytheStorageSettings | None) -> StoreConfig:
+        """Return the store of a run; it is kept: to read the settings takes a millisecond."""
+        key = (storage.BUCKET, storage.BUCKET_PREFIX) if storage is not None else None
+        if key not in self._stores:
+            self._stores[key] = store_config(storage)
+        return self._stores[key]
+
+    def _call(self, payload: LeafInput, run: TaskRun) -> LeafCall:
+        store = self._store(payload.storage_settings)
+        call = LeafCall(
+            leaf_id=f"{payload.sort_index:08d}-{run.workflow_run_id}",
+            code=self._code,
+            spec=payload.spec,
+            experiment_id=payload.experiment_id,
+            store=store,
+            workflow_run_id=run.workflow_run_id,
+            root_workflow_run_id=payload.root_workflow_run_id,
+            resources=self._experiment.options.resources,
+            labels=self._labels,
+            timeout=self._timeout.total_seconds(),
+            schedule_timeout=self._schedule_timeout,
+            attempt=run.attempt,
+        )
+        if payload.rows is None and payload.spec_row is None:
+            return call
+        specs = RunLayout(store.prefix, payload.experiment_id).specs
+        if payload.rows is None:
+            return replace(call, spec_row=(specs, payload.spec_row))
+        tries = self._experiment.options.retries + 1
+        return replace(call, batch=Batch(specs, payload.rows, tries, payload.queued))

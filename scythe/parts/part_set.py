@@ -1,0 +1,244 @@
+"""The parts of a worker while it serves: they are started, started again, and replaced."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+
+from scythe.errors import WorkerStartError
+from scythe.parts.board import Board
+from scythe.parts.handle import PartEntry, PartHandle
+from scythe.parts.plan import PartFailed, PartPlan, PartReady
+
+logger = logging.getLogger("scythe.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """When a part that died is started again (times in seconds).
+
+    Attributes:
+        first: Wait after the first death; it doubles with each further one.
+        longest: The longest wait.
+        healthy: How long a part must be up for its deaths to be forgotten.
+        most: At so many deaths in short succession it is given up.
+        start: How long a part may take to be ready.
+    """
+
+    first: float = 1.0
+    longest: float = 30.0
+    healthy: float = 60.0
+    most: int = 5
+    start: float = 300.0
+
+    def delay(self, deaths: int) -> float:
+        """Return how long to wait after so many deaths."""
+        return min(self.longest, self.first * 2.0 ** (deaths - 1)) if deaths else 0.0
+
+
+class PartSet:
+    """The parts of a worker.
+
+    Parts that are guests are started once the first leaf part has said where leaves run, and only
+    where there is something for them. A part whose place has more or less room than the engine was
+    told gets a successor, and serves until that is ready.
+
+    Args:
+        plans: The parts.
+        on_ready: Called once, when all parts are ready for the first time.
+        policy: When a part that died is started again.
+        entry: What runs in the process of a part.
+
+    Attributes:
+        announced: Whether all parts were ready once.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[PartPlan],
+        on_ready: Callable[[Sequence[PartHandle]], None],
+        policy: RestartPolicy,
+        entry: PartEntry,
+    ) -> None:
+        self.announced = False
+        self._entry, self._policy, self._on_ready = entry, policy, on_ready
+        self._board = Board(len(plans))
+        self._parts = [PartHandle(plan, entry, self._board) for plan in plans]
+        self._successors: dict[PartHandle, PartHandle] = {}
+        self._leaving: list[PartHandle] = []
+        self._since: dict[PartHandle, float] = {}  # started, or ready, or dead
+
+    @property
+    def everyone(self) -> list[PartHandle]:
+        """All parts, those included that come or go."""
+        return [*self._parts, *self._successors.values(), *self._leaving]
+
+    @property
+    def waitables(self) -> list[Connection | int]:
+        """What `multiprocessing.connection.wait` takes to wait for what happens to a part."""
+        return [one for part in self.everyone for one in part.waitables]
+
+    def next_event(self) -> float:
+        """Return when the next part is due to be started."""
+        down = [part for part in self._parts if not part.is_up and self._is_wanted(part)]
+        return min(map(self._due, down), default=float("inf"))
+
+    def tend(self) -> None:
+        """Deal with all that happened.
+
+        Raises:
+            WorkerStartError: A part cannot be started, or is given up.
+        """
+        for part in list(self._parts):
+            self._tend(part)
+        for part in list(self._successors):
+            self._tend_successor(part)
+        for part in list(self._leaving):
+            part.read()
+            if part.has_ended():
+                logger.info("%s has stopped (%s).", part, part.bury())
+                self._leaving.remove(part)
+        self._announce()
+
+    @property
+    def _host(self) -> PartHandle | None:
+        """The part that says where leaves run."""
+        hosts = (part for part in self._parts if part.plan.role == "leaf" and not part.plan.guest)
+        return next(hosts, None)
+
+    def _is_wanted(self, part: PartHandle) -> bool:
+        if not part.plan.guest:
+            return True
+        place = self._host.ready if self._host is not None else None
+        return place is not None and place.labels.items() >= part.plan.needs.items()
+
+    def _due(self, part: PartHandle) -> float:
+        return self._since.get(part, float("-inf")) + self._policy.delay(part.tries)
+
+    def _start(self, part: PartHandle) -> None:
+        host = self._host
+        if part.plan.guest and host is not None and host.ready is not None:
+            part.plan = replace(part.plan, shared=dict(host.ready.shared))
+        self._since[part] = time.monotonic()
+        part.start()
+        logger.debug("%s starts.", part)
+
+    def _tend(self, part: PartHandle) -> None:
+        now = time.monotonic()
+        if part.is_up and self._is_elsewhere(part):
+            logger.warning("%s is started again: its leaves have another place.", part)
+            part.bury()
+        if not part.is_up:
+            if self._is_wanted(part) and now >= self._due(part):
+                self._start(part)
+            return
+        self._hear(part)
+        if part.failure is not None and part.failure.for_good:
+            raise WorkerStartError(part.failure.message)
+        if self._is_late(part) or part.has_ended():
+            self._deal_with_death(part)
+        elif part.ready and part.tries and now > self._since[part] + self._policy.healthy:
+            part.tries = part.deaths = 0
+
+    def _is_elsewhere(self, part: PartHandle) -> bool:
+        """Return whether a guest uses a place that is not the first leaf part's any more."""
+        place = self._host.ready if self._host is not None else None
+        return part.plan.guest and place is not None and part.plan.shared != place.shared
+
+    def _is_late(self, part: PartHandle) -> bool:
+        late = part.ready is None and time.monotonic() > self._since[part] + self._policy.start
+        if late:
+            part.failure = PartFailed(
+                f"The {part.plan.title} part was not ready after {self._policy.start:.0f} s: look "
+                "in the log above for what it waits for."
+            )
+        return late
+
+    def _hear(self, part: PartHandle) -> None:
+        """Take in what a part says."""
+        was_ready = part.ready is not None
+        for message in part.read():
+            if not isinstance(message, PartReady):
+                continue
+            if not was_ready:
+                was_ready, self._since[part] = True, time.monotonic()
+                if self.announced:
+                    logger.info("%s is ready%s.", part, " again" if part.starts > 1 else "")
+            elif message.slots != part.slots:
+                self._start_successor(part, message)
+
+    def _start_successor(self, part: PartHandle, offer: PartReady) -> None:
+        names = [one.plan.name for one in self._leaving]
+        if part in self._successors or part.plan.name in names:
+            return  # it says so again
+        plan = replace(part.plan, number=self._board.other(part.plan.number))
+        successor = PartHandle(plan, self._entry, self._board)
+        self._successors[part] = successor
+        logger.info(
+            "%s has slots for %d, but there are %d now (%s): another process takes its place.",
+            part,
+            part.slots,
+            offer.slots,
+            offer.source,
+        )
+        self._start(successor)
+
+    def _tend_successor(self, part: PartHandle) -> None:
+        successor = self._successors[part]
+        self._hear(successor)
+        if successor.ready is not None and part.is_up:
+            self._replace(part)
+            self._leaving.append(part)
+            part.ask_to_stop()
+        elif self._is_late(successor) or successor.has_ended():
+            failure = successor.failure
+            logger.warning(
+                "%s could not take its place (%s): %s stays.",
+                successor,
+                failure.message if failure else successor.bury(),
+                part,
+            )
+            successor.bury()
+            del self._successors[part]
+
+    def _replace(self, part: PartHandle) -> None:
+        self._parts[self._parts.index(part)] = self._successors.pop(part)
+
+    def _deal_with_death(self, part: PartHandle) -> None:
+        part.read()
+        who, was_ready = str(part), part.ready is not None
+        how = part.bury()
+        failure = part.failure
+        if not self.announced and not was_ready:
+            raise WorkerStartError(
+                failure.message
+                if failure
+                else f"{who} ended while it started ({how}): see the log above for why."
+            )
+        part.tries += 1
+        part.deaths += failure is None or not failure.away
+        why = f"{how}: {failure.message}" if failure else how
+        if part in self._successors:
+            logger.error("%s died (%s).", who, why)
+            self._replace(part)
+            return
+        if part.deaths >= self._policy.most:
+            raise WorkerStartError(
+                f"{who} died {part.deaths} times in short succession, the last time with {why}. "
+                "It is not started again: look in the log above for the cause, then start the "
+                "worker again."
+            )
+        self._since[part] = time.monotonic()
+        delay = self._policy.delay(part.tries)
+        logger.error("%s died (%s). It is started again in %g s.", who, why, delay)
+
+    def _announce(self) -> None:
+        host = self._host
+        if self.announced or (host is not None and host.ready is None):
+            return
+        if all(part.ready or not self._is_wanted(part) for part in self._parts):
+            self.announced = True
+            self._on_ready(self._parts)

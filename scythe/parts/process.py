@@ -1,0 +1,320 @@
+"""What runs in the process of a part: build its Hatchet worker, serve, stop when told to.
+
+The main thread belongs to the SDK's event loop. A second thread watches the supervisor, the SDK's
+own process and the running leaves, and reports to the supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import types
+from multiprocessing.connection import Connection, wait
+from typing import Any, NoReturn
+
+from scythe.engine.leaf_counts import CountingExecutor
+from scythe.engine.lost_tasks import wait_for_lost
+from scythe.engine.sdk_logs import RENEWED, SdkErrors
+from scythe.errors import EngineError, PlaceAwayError, ScytheError
+from scythe.executor import ExecutorRequest, load_executor_factory
+from scythe.parts.board import Board
+from scythe.parts.executor import PartExecutor
+from scythe.parts.host import PartHost, flush
+from scythe.parts.place_watch import PlaceWatch, offer_of
+from scythe.parts.plan import WIND_DOWN, PartFailed, PartMessage, PartPlan, PartReady, PartStopping
+from scythe.processes import logs as worker_logs
+from scythe.processes.ending import GRACE, MARK, end_tree
+from scythe.processes.hidden_main import HiddenMain
+
+_POLL = 0.05
+_REPORT = 0.2
+_EVICT_AGAIN = 2.0
+_EXIT = 3.0
+
+logger = logging.getLogger("scythe.worker")
+
+
+def run_part(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Serve a part until SIGTERM. The process ends with this call.
+
+    Args:
+        plan: What to serve.
+        mark: What finds this process and all that it starts, see `scythe.processes.ending.MARK`.
+        pipe: Takes `PartMessage`s to the supervisor.
+        board: What the worker's parts let each other know.
+    """
+    leave_terminal()
+    os.environ.update({**plan.environment, MARK: mark})
+    worker_logs.configure(plan.title)
+    Part(plan, mark, pipe, board).run()
+
+
+def leave_terminal() -> None:
+    """Leave Ctrl-C, and all else that comes from a terminal, to the supervisor."""
+    with contextlib.suppress(OSError):
+        os.setsid()
+    # A handler and not SIG_IGN, which the programs that leaves start would inherit.
+    signal.signal(signal.SIGINT, _pass_over)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def _pass_over(number: int, frame: types.FrameType | None) -> None:
+    pass
+
+
+class Part:
+    """The process of a part.
+
+    Args:
+        plan: What it serves.
+        mark: What all its processes carry in their environment.
+        pipe: Takes messages to the supervisor.
+        board: What the worker's parts let each other know.
+    """
+
+    def __init__(self, plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+        self._plan, self._mark, self._pipe, self._board = plan, mark, pipe, board
+        self._executor: CountingExecutor | None = None
+        self._place: PlaceWatch | None = None
+        self._worker: Any = None
+        self._worker_id = ""
+        self._registered = False
+        self._stopping = False
+        self._evict_at, self._renewed = 0.0, 0
+        self._ready = PartReady(slots=0)
+        self._main, self._sdk_errors = HiddenMain(), SdkErrors()
+        self._host = PartHost(self._send)
+
+    def run(self) -> None:
+        """Serve until SIGTERM, then end the process."""
+        threading.Thread(target=self._watch, name="scythe-part", daemon=True).start()
+        try:
+            worker = self._make_worker()
+            self._set_signals()
+            self._main.hide()
+            self._sdk_errors.install()
+            self._worker = worker
+            worker.start()
+        except SystemExit:
+            pass  # the SDK's way to return
+        except ScytheError as error:
+            # A guest's place comes back with the part that it is shared with.
+            is_away = isinstance(error, EngineError | PlaceAwayError)
+            self._fail(str(error), away=is_away or bool(self._plan.shared))
+        except BaseException as error:
+            logger.exception("This part cannot go on.")
+            self._fail(self._sdk_errors.last or f"{type(error).__name__}: {error}")
+        if not self._registered:
+            self._fail(self._sdk_errors.last or "Hatchet did not take the worker.")
+        self._leave()
+
+    def _make_worker(self) -> Any:
+        from scythe.engine.client import check_engine, make_worker, shift_health_port
+        from scythe.locate import find_experiment
+        from scythe.parts.serve import fan_worker, leaf_worker
+        from scythe.parts.workflow_ref import find_workflow
+
+        plan = self._plan
+        check_engine()
+        shift_health_port(plan.number)
+        experiments = [find_experiment(ref) for ref in plan.experiments]
+        workflows = [find_workflow(ref) for ref in plan.workflows]
+        if plan.role == "leaf":
+            executor = self._open_executor()
+            return leaf_worker(
+                plan.name,
+                executor,
+                experiments,
+                workflows,
+                dict(self._ready.labels),
+                slots=self._ready.slots,
+                durable_slots=plan.durable_slots,
+                codes={ref.experiment: ref for ref in plan.experiments},
+            )
+        slots = plan.slots or plan.default_slots
+        self._ready = PartReady(slots, labels=dict(plan.labels))
+        make = fan_worker if plan.role == "fan" else make_worker
+        return make(
+            plan.name,
+            workflows,
+            slots=slots,
+            durable_slots=plan.durable_slots,
+            labels=dict(plan.labels),
+        )
+
+    def _open_executor(self) -> CountingExecutor:
+        plan = self._plan
+        request = ExecutorRequest(
+            plan.slots,
+            dict(plan.labels),
+            plan.shutdown_timeout,
+            plan.classes,
+            plan.leaf_class,
+            dict(plan.shared),
+            self._host,
+        )
+        executor = load_executor_factory(plan.executor)(request)
+        self._executor = CountingExecutor(PartExecutor(executor, plan, self._board))
+        self._ready = offer_of(executor.capacity, plan)
+        return self._executor
+
+    def _set_signals(self) -> None:
+        """Let SIGTERM stop the worker gracefully, once: to the SDK the second one means at once."""
+        graceful: Any = signal.getsignal(signal.SIGTERM)
+
+        def stop(number: int, frame: types.FrameType | None) -> None:
+            if not self._registered:
+                os._exit(128 + number)
+            if not self._stopping:
+                self._stopping = True
+                graceful(number, frame)
+
+        def renew(*_: Any) -> None:
+            self._renewed += 1
+
+        signal.signal(RENEWED, renew)
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, _pass_over)
+
+    def _watch(self) -> None:
+        """Watch what this part lives by, in a thread of its own."""
+        try:
+            self._watch_all()
+        except BaseException as error:
+            logger.exception("This part cannot be watched.")
+            self._fail(f"{type(error).__name__}: {error}")
+
+    def _watch_all(self) -> NoReturn:
+        parent = multiprocessing.parent_process()
+        supervisor = parent.sentinel if parent is not None else -1
+        listener = self._watch_start(supervisor)
+        self._registered = True
+        self._main.show()
+        self._sdk_errors.remove()
+        self._send(self._ready)
+        if self._executor is not None:
+            self._place = PlaceWatch(self._plan, self._update_labels, self._ready)
+        threading.Thread(target=self._end_when_lost, name="scythe-lost", daemon=True).start()
+        told = -1
+        while True:
+            gone = wait([supervisor, listener] if listener >= 0 else [supervisor], _REPORT)
+            if supervisor in gone:
+                self._stop_alone()
+            if listener in gone:
+                if not self._stopping:
+                    self._fail("Its connection to Hatchet ended: the SDK's own process died.")
+                listener = -1  # it has done its work
+            if not self._stopping:
+                self._host.tell_engine(self._worker)
+            self._evict_again()
+            self._look_at_place()
+            if self._stopping and told != self._running:
+                told = self._running
+                self._send(PartStopping(told))
+
+    def _end_when_lost(self) -> None:
+        """End gracefully, to be started anew, when something was lost with the connection."""
+        from scythe.engine.running_worker import sight_of
+
+        look, waits = (lambda: sight_of(self._worker, self._renewed)), self._plan.role == "fan"
+        if message := wait_for_lost(look, lambda: self._stopping, waits=waits):
+            self._send(PartFailed(message, away=True))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _evict_again(self) -> None:
+        """Give nodes back that the engine sent here once more while this part was stopping."""
+        from scythe.engine.running_worker import evict_nodes
+
+        now = time.monotonic()
+        if not self._stopping or self._plan.role != "fan":
+            self._evict_at = now + _EVICT_AGAIN
+        elif now >= self._evict_at:
+            self._evict_at = now + _EVICT_AGAIN
+            evict_nodes(self._worker)
+
+    def _update_labels(self, labels: dict[str, str]) -> None:
+        from scythe.engine.client import update_labels
+
+        update_labels(self._worker, self._worker_id, labels)
+
+    def _look_at_place(self) -> None:
+        """Tell Hatchet and the supervisor when the place of leaves offers something else."""
+        if self._executor is None or self._place is None or self._stopping:
+            return
+        changed = self._place.changed(self._executor.capacity)
+        if changed is not None:
+            self._send(changed)
+
+    def _watch_start(self, supervisor: int) -> int:
+        """Wait until the engine knows the worker; return what tells the end of its listener."""
+        from scythe.engine.running_worker import listener_of, registered_id
+
+        while True:
+            listener = listener_of(self._worker) if self._worker is not None else None
+            watched = [supervisor] if listener is None else [supervisor, listener.sentinel]
+            gone = wait(watched, _POLL)
+            if supervisor in gone:
+                self._die()
+            if listener is None:
+                continue
+            if listener.sentinel in gone:
+                self._fail("Hatchet did not take the worker: see the log above.")
+            if worker_id := registered_id(self._worker):
+                self._worker_id = worker_id
+                return listener.sentinel
+
+    @property
+    def _running(self) -> int:
+        return self._executor.running if self._executor is not None else 0
+
+    def _stop_alone(self) -> NoReturn:
+        """Stop as the supervisor would have stopped this part, now that it is gone."""
+        logger.error("The worker's main process is gone: this part stops.")
+        os.kill(os.getpid(), signal.SIGTERM)
+        now = time.monotonic()
+        last, end = now + self._plan.shutdown_timeout, now + self._plan.shutdown_timeout + WIND_DOWN
+        while now < (last if self._running else end):  # mostly, this process ends here
+            time.sleep(_POLL)
+            now = time.monotonic()
+        self._die()
+
+    def _die(self) -> NoReturn:
+        """End this process and all that it started."""
+        try:
+            end_tree(os.getpid(), GRACE, mark=self._mark)
+        finally:
+            os._exit(1)
+
+    def _fail(self, message: str, *, away: bool = False) -> NoReturn:
+        self._send(PartFailed(message, away))
+        flush()
+        os._exit(1)
+
+    def _leave(self) -> NoReturn:
+        """End the process after a graceful stop, once the SDK's own process has sent everything."""
+        from scythe.engine.running_worker import listener_of
+
+        if (listener := listener_of(self._worker)) is not None:
+            listener.join(WIND_DOWN)
+        # Normally, so that semaphores are given back; but no thread of user code may prevent it.
+        threading.Thread(target=_exit_after, args=(_EXIT,), daemon=True).start()
+        sys.exit(0)
+
+    def _send(self, message: PartMessage) -> None:
+        with contextlib.suppress(OSError):  # the supervisor is gone
+            self._pipe.send(message)
+
+
+def _exit_after(seconds: float) -> None:
+    time.sleep(seconds)
+    flush()
+    os._exit(0)

@@ -1,0 +1,86 @@
+"""What the processes of a worker do: serve scatter nodes, or serve leaves through an executor."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from scythe.engine.client import make_worker
+from scythe.engine.tasks import leaf_task
+from scythe.executor import Executor
+from scythe.experiment import Experiment
+from scythe.nodes.known_tasks import scatter_task
+from scythe.outcomes import CodeRef
+from scythe.parts.leaf_handler import LeafHandler
+
+
+def leaf_worker(
+    name: str,
+    executor: Executor,
+    experiments: Sequence[Experiment[Any, Any]],
+    workflows: Sequence[Any],
+    labels: Mapping[str, str | int],
+    *,
+    slots: int,
+    durable_slots: int = 0,
+    codes: Mapping[str, CodeRef] | None = None,
+) -> Any:
+    """Make the Hatchet worker that serves leaves.
+
+    Args:
+        name: The worker's name.
+        executor: Where leaves run; it is closed when the worker has stopped.
+        experiments: The experiments whose leaves it serves.
+        workflows: Further Hatchet tasks and workflows that it serves itself.
+        labels: The worker's labels.
+        slots: Leaves that it runs at one time.
+        durable_slots: Durable tasks among these workflows that it runs at one time.
+        codes: Where the processes that run leaves find the experiments, by name.
+    """
+    places = codes or {}
+    tasks = [
+        leaf_task(item, LeafHandler(item, executor, places.get(item.name))) for item in experiments
+    ]
+
+    async def lifespan() -> AsyncGenerator[None]:
+        await executor.astart()
+        yield
+        await executor.aclose()
+
+    return make_worker(
+        name,
+        [*tasks, *workflows],
+        slots=slots,
+        durable_slots=durable_slots,
+        labels=labels,
+        lifespan=lifespan,
+    )
+
+
+def fan_worker(
+    name: str,
+    workflows: Sequence[Any],
+    *,
+    slots: int,
+    durable_slots: int,
+    labels: Mapping[str, str | int],
+) -> Any:
+    """Make the Hatchet worker that serves scatter nodes.
+
+    Args:
+        name: The worker's name.
+        workflows: Further Hatchet tasks and workflows that it serves itself.
+        slots: Slots for ordinary tasks among these workflows.
+        durable_slots: Scatter nodes that it runs at one time.
+        labels: The worker's labels.
+    """
+    from scythe.nodes.scatter import run_node
+
+    node = scatter_task(run_node)
+    return make_worker(
+        name,
+        [node, *workflows],
+        slots=slots,
+        durable_slots=durable_slots,
+        labels=labels,
+    )

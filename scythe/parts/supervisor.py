@@ -1,0 +1,181 @@
+"""Runs the parts of a worker until a signal or a call asks for the end, and stops them all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+import types
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+
+from scythe.parts.handle import PartEntry, PartHandle
+from scythe.parts.part_set import PartSet, RestartPolicy
+from scythe.parts.plan import WIND_DOWN, PartPlan
+from scythe.parts.process import run_part
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_TICK = 1.0
+_SAME = 0.5  # seconds within which two signals are one request
+_REASSIGN = 30  # seconds after which the engine takes tasks from a worker that is silent
+
+logger = logging.getLogger("scythe.worker")
+
+
+class Supervisor:
+    """Runs the parts of a worker until it is told to stop.
+
+    Args:
+        plans: The parts.
+        on_ready: Called once, when all parts are ready for the first time.
+        policy: When a part that died is started again.
+        entry: What runs in the process of a part.
+
+    Attributes:
+        forced_by: The signal that ended the parts at once, or None.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[PartPlan],
+        on_ready: Callable[[Sequence[PartHandle]], None],
+        policy: RestartPolicy | None = None,
+        entry: PartEntry = run_part,
+    ) -> None:
+        self.forced_by: int | None = None
+        self._parts = PartSet(plans, on_ready, policy or RestartPolicy(), entry)
+        self._grace = max((plan.shutdown_timeout for plan in plans), default=0.0)
+        self._requests: list[int] = []
+        self._last_signal = float("-inf")
+        self._pipe_lock = threading.Lock()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+
+    def run(self) -> None:
+        """Start the parts and serve until a stop is asked for; nothing of them is left then.
+
+        Raises:
+            WorkerStartError: A part cannot be started, or was given up.
+        """
+        with self._signals_taken():
+            try:
+                self._serve()
+            finally:
+                self._stop_parts()
+
+    def stop(self) -> None:
+        """Ask for a graceful stop; asked again, for one at once. May be called in any thread."""
+        with self._pipe_lock, contextlib.suppress(OSError):
+            if self._wake_write >= 0:
+                os.write(self._wake_write, bytes([0]))
+
+    def close(self) -> None:
+        """Give back what the supervisor holds; it takes no more requests."""
+        with self._pipe_lock:
+            if self._wake_write >= 0:
+                os.close(self._wake_read)
+                os.close(self._wake_write)
+                self._wake_write = -1
+
+    def _serve(self) -> None:
+        while not self._requests:
+            self._parts.tend()
+            self._wait(self._parts.next_event() - time.monotonic())
+
+    @contextmanager
+    def _signals_taken(self) -> Generator[None]:
+        """Take SIGTERM and SIGINT, where that can be done: in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        # None of nohup's, or of a shell's `&`, which are there to be ignored.
+        wanted = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+        # The numbers go to the pipe at once, whatever thread the kernel chose.
+        wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        before = {number: signal.signal(number, _pass_over) for number in wanted}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.set_wakeup_fd(wakeup)
+
+    def _wait(self, timeout: float) -> None:
+        """Wait for something to happen: a message, a death, a signal, or a time."""
+        wait([self._wake_read, *self._parts.waitables], min(max(timeout, 0.0), _TICK))
+        with contextlib.suppress(BlockingIOError):
+            for number in os.read(self._wake_read, 64):
+                if number in (0, *_SIGNALS):  # and not one that the user's code handles
+                    self._take_request(number)
+
+    def _take_request(self, number: int) -> None:
+        now = time.monotonic()
+        # A wrapper such as `uv run` may pass on the signal that the terminal has sent already.
+        repeated = number and now < self._last_signal + _SAME
+        if not repeated:
+            self._requests.append(number)
+        if number:
+            self._last_signal = now
+
+    def _stop_parts(self) -> None:
+        """Stop all parts: gracefully, then at the end of their time, or when asked again, hard."""
+        parts = [part for part in self._parts.everyone if part.is_up]
+        if parts and self._parts.announced:
+            logger.info(
+                "Stopping; running leaves get %g s. Ask again to stop at once.", self._grace
+            )
+        for part in parts:
+            part.read()
+            if part.ready:
+                part.ask_to_stop()
+            else:
+                part.bury()  # nothing runs in it yet
+        started = time.monotonic()
+        parts = [part for part in parts if part.is_up]
+        while parts and len(self._requests) < 2:
+            parts = [part for part in parts if not self._has_stopped(part, started)]
+            if parts:
+                self._wait(_TICK)
+        if parts:
+            self.forced_by = self._requests[-1] or None
+        for part in parts:
+            self._end(part, "asked to stop at once")
+
+    def _has_stopped(self, part: PartHandle, started: float) -> bool:
+        """Return whether a part has ended, if need be because its time is up."""
+        before = part.running
+        part.read()
+        if part.running and part.running != before:
+            logger.info("%s waits for %s.", part, _leaves(part.running))
+        if part.has_ended():
+            part.bury()
+            return True
+        grace = self._grace + (0 if part.running else WIND_DOWN)
+        if time.monotonic() > started + grace:
+            self._end(part, f"not done after {grace:g} s")
+            return True
+        return False
+
+    def _end(self, part: PartHandle, why: str) -> None:
+        who = str(part)
+        part.bury()
+        lost = (
+            f" with {_leaves(part.running)}, which Hatchet gives to another worker in about "
+            f"{_REASSIGN} s"
+            if part.running
+            else ""
+        )
+        logger.warning("%s was ended (%s)%s.", who, why, lost)
+
+
+def _pass_over(_number: int, _frame: types.FrameType | None) -> None:
+    pass
+
+
+def _leaves(count: int) -> str:
+    return f"{count} running {'leaf' if count == 1 else 'leaves'}"

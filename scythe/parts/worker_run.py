@@ -1,0 +1,89 @@
+"""One run of a worker: check that it can start, start its parts, say what it serves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from scythe.labels import required_labels
+from scythe.leaf_classes import limit_of
+from scythe.outcomes import StoreConfig
+from scythe.parts.banner import PartFacts, WorkerFacts, banner
+from scythe.parts.handle import PartHandle
+from scythe.parts.plan import PartPlan, PartReady, Work, plan_parts
+from scythe.parts.supervisor import Supervisor
+from scythe.processes import logs as worker_logs
+
+logger = logging.getLogger("scythe.worker")
+
+
+class WorkerRun:
+    """A worker from its start to its end.
+
+    Args:
+        base: What all its parts have in common.
+        work: What it serves.
+        fan: Whether it handles scatter and gather.
+        leaf: Whether it handles experiments.
+
+    Raises:
+        WorkerStartError: There is nothing that it could serve.
+    """
+
+    def __init__(self, base: PartPlan, work: Work, *, fan: bool, leaf: bool) -> None:
+        self._plans = plan_parts(base, work, fan=fan, leaf=leaf)
+        self._needs = {
+            item.name: required_labels(item.options.desired_worker_labels)
+            for item in work.experiments
+        }
+        self._weights = {item.name: limit_of(item.options).slots for item in work.experiments}
+        self._engine = ""
+        self._store: StoreConfig | None = None
+        self._supervisor = Supervisor(self._plans, self._announce)
+
+    def run(self) -> int | None:
+        """Serve until a stop is asked for.
+
+        Returns:
+            The signal that ended it at once, or None after a graceful stop.
+
+        Raises:
+            ScytheError: It cannot start, or a part of it keeps dying.
+        """
+        worker_logs.configure("worker")
+        try:
+            self._check()
+            self._supervisor.run()
+        finally:
+            self._supervisor.close()
+        logger.info("%s has stopped.", self._plans[0].name)
+        return self._supervisor.forced_by
+
+    def stop(self) -> None:
+        """Ask for a graceful stop; asked again, for one at once. May be called in any thread."""
+        self._supervisor.stop()
+
+    def _check(self) -> None:
+        """Find out within seconds, before any process starts, what would keep it from working."""
+        from scythe.engine.client import check_engine, engine_address
+        from scythe.executor import load_executor_factory
+        from scythe.settings import store_config
+        from scythe.storage.store import Store
+
+        for plan in self._plans:
+            if plan.role == "leaf":
+                load_executor_factory(plan.executor)
+        with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop in this one
+            version = thread.submit(check_engine).result()
+        self._engine = f"Hatchet {version} at {engine_address()}"
+        if any(plan.role != "tasks" for plan in self._plans):
+            self._store = store_config()
+            Store(self._store, patience=0).check()
+
+    def _announce(self, parts: Sequence[PartHandle]) -> None:
+        leaves = [part.ready for part in parts if part.ready and part.plan.role == "leaf"]
+        absent = PartReady(0, labels=leaves[0].labels if leaves else {})
+        facts = [PartFacts(part.plan, part.ready or absent, part.pid) for part in parts]
+        worker = WorkerFacts(facts, self._engine, self._store, self._needs, self._weights)
+        logger.info("%s", banner(worker))

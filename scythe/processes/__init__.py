@@ -1,0 +1,1 @@
+"""Processes of Scythe's own: started alike, ended for good."""

@@ -1,0 +1,1 @@
+"""Runs: they are allocated, followed and read."""

@@ -1,0 +1,224 @@
+"""Start a run: check every spec, store all that the run needs, and only then start the root."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from scythe.base import ExperimentInputSpec
+from scythe.errors import RegistrationError, SpecError
+from scythe.experiment import Experiment
+from scythe.nodes.models import ScatterGatherInput
+from scythe.nodes.references import RunRef, start_root, workflow_reference
+from scythe.nodes.tree import AUTO, PROBES, RecursionMap, RunPlan, plan_tree
+from scythe.runs.folder import FolderT, RunFolder, claim, release
+from scythe.specs.source import is_single, iterate_specs
+from scythe.specs.writer import CHUNK, Chunk, SpecChecker, SpecRules, SpecsWriter, chunks_of
+from scythe.storage.artifacts import InputArtifacts
+from scythe.storage.files import S3Url
+from scythe.storage.manifest import (
+    ExperimentRunManifest,
+    InputArtifactLocations,
+    io_schema,
+    to_yaml,
+)
+from scythe.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """All specs of a run, checked and written to a local file."""
+
+    first: ExperimentInputSpec
+    file: Path
+    n_specs: int
+    artifacts: InputArtifacts
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationOptions:
+    """What the caller of `allocate` asks for; see there."""
+
+    overwrite_sort_index: bool = True
+    overwrite_experiment_id: bool = True
+    recursion_map: RecursionMap | None = None
+    batch_size: int = 1
+
+
+class Allocation:
+    """Starts one run of an experiment.
+
+    Args:
+        runnable: The experiment, or the Hatchet task or workflow.
+        store: Its bucket.
+        options: What the caller asks for.
+    """
+
+    def __init__(self, runnable: Any, store: Store, options: AllocationOptions) -> None:
+        self._runnable, self._store, self._options = runnable, store, options
+        self._plain = not isinstance(runnable, Experiment)
+
+    def start(self, specs: Any, run: FolderT) -> tuple[FolderT, RunRef[Any]]:
+        """Store and start a run, in the folder given or that of one of the next seconds.
+
+        Args:
+            specs: See `scythe.specs.source.iterate_specs`.
+            run: The folder.
+
+        Raises:
+            SpecError: There are none, or one is wrong. Nothing was uploaded or started.
+            RegistrationError: The runnable takes one spec at a time.
+        """
+        single = is_single(specs)
+        self._check_kind(single=single)
+        source = iterate_specs(specs, self._store)
+        # What is wrong with the first specs is found before anything at all is written.
+        first = list(islice(source, CHUNK))
+        checker = self._checker(run)
+        chunk = checker.chunk(first)
+        if chunk is None:
+            raise SpecError("There are no specs to run: pass at least one.")
+        self._store.check()  # at once: nobody has to wait for a store that is not there
+        claimed = claim(self._store, run)
+        try:
+            if claimed.experiment_id != run.experiment_id:
+                run, checker = claimed, self._checker(claimed)
+                chunk = checker.chunk(first) or chunk
+            del first
+            with tempfile.TemporaryDirectory(prefix="scythe-specs-") as folder:
+                prepared = self._prepare(chunk, source, checker, Path(folder))
+                plan = self._plan(prepared.n_specs)
+                logger.info("allocating %s: %s", run.experiment_id, plan.describe(prepared.n_specs))
+                manifest = self._store_run(run, prepared, plan, single=single)
+        except BaseException:
+            release(self._store, run)
+            raise
+        return run, self._start_root(run, prepared, plan, manifest)
+
+    def _check_kind(self, *, single: bool) -> None:
+        if self._plain and not single and self._is_workflow():
+            raise RegistrationError(
+                "Workflows do not yet support batching: "
+                f"{self._runnable.name} is a Hatchet workflow, so allocate one spec at a time."
+            )
+
+    def _checker(self, run: RunFolder) -> SpecChecker:
+        rules = SpecRules(
+            cls=self._runnable.input_validator_type,
+            plain=self._plain,
+            overwrite_sort_index=self._options.overwrite_sort_index,
+            overwrite_experiment_id=self._options.overwrite_experiment_id,
+        )
+        return SpecChecker(rules, run.layout, self._store)
+
+    def _prepare(
+        self, chunk: Chunk, source: Iterator[Any], checker: SpecChecker, folder: Path
+    ) -> _Prepared:
+        """Check all specs and write them to a local file."""
+        writer = SpecsWriter(folder)
+        first = chunk.first
+        writer.add(chunk.table)
+        for given in chunks_of(source):
+            following = checker.chunk(given)
+            if following is not None:
+                writer.add(following.table)
+        return _Prepared(first, writer.finish(), writer.n_specs, checker.artifacts)
+
+    def _plan(self, n_specs: int) -> RunPlan:
+        size, given = self._options.batch_size, self._options.recursion_map
+        if size == AUTO and n_specs <= PROBES:
+            size = 1  # nothing would be left to put into batches
+        return RunPlan(given or plan_tree(n_specs, size), size)
+
+    def _store_run(
+        self, run: RunFolder, prepared: _Prepared, plan: RunPlan, *, single: bool
+    ) -> ExperimentRunManifest:
+        """Store input files, specs, schema and manifest, in this order."""
+        layout, store = run.layout, self._store
+        prepared.artifacts.upload(store, logger.info)
+        store.put_file(layout.specs, prepared.file)
+        output_type = getattr(self._runnable, "output_validator_type", None)
+        schema = io_schema(self._runnable.input_validator_type, output_type)
+        store.put_bytes(layout.io_spec, to_yaml(schema))
+        uris = prepared.artifacts.uris(store)
+        if uris:
+            locations = InputArtifactLocations.model_validate({"files": uris})
+            store.put_bytes(layout.input_artifacts, to_yaml(locations))
+        if single:
+            document = prepared.first.model_dump(mode="json")
+            store.put_bytes(layout.workflow_spec, to_yaml(document))
+        manifest = ExperimentRunManifest(
+            workflow_run_id=None,
+            experiment_id=run.experiment_id,
+            experiment_name=self._runnable.name,
+            specs_uri=self._uri(layout.specs),
+            io_spec=self._uri(layout.io_spec),
+            input_artifacts=self._uri(layout.input_artifacts) if uris else None,
+            n_specs=prepared.n_specs,
+            recursion_map=plan.tree.model_dump(exclude_none=True),
+            batch_size=plan.batch_size,
+        )
+        store.put_bytes(layout.manifest, to_yaml(manifest))
+        return manifest
+
+    def _start_root(
+        self,
+        run: RunFolder,
+        prepared: _Prepared,
+        plan: RunPlan,
+        manifest: ExperimentRunManifest,
+    ) -> RunRef[Any]:
+        """Start the root in Hatchet, then add its id to the manifest."""
+        from scythe.nodes.known_tasks import (
+            make_experiment_known,
+            make_nodes_known,
+            make_task_known,
+        )
+
+        metadata = {"experiment_id": run.experiment_id, "experiment_name": self._runnable.name}
+        make_nodes_known()
+        (make_task_known if self._plain else make_experiment_known)(self._runnable)
+        reference: RunRef[Any]
+        if self._plain and self._is_workflow():
+            started = self._runnable.run(
+                prepared.first, additional_metadata=metadata, wait_for_result=False
+            )
+            reference = workflow_reference(started)
+        else:
+            reference = start_root(self._root_input(run, plan, prepared.n_specs), metadata)
+        started_manifest = manifest.model_copy(
+            update={"workflow_run_id": reference.workflow_run_id}
+        )
+        self._store.put_bytes(run.layout.manifest, to_yaml(started_manifest))
+        release(self._store, run)
+        logger.info("started %s as %s", run.experiment_id, reference.workflow_run_id)
+        return reference
+
+    def _root_input(self, run: RunFolder, plan: RunPlan, n_specs: int) -> ScatterGatherInput:
+        from scythe.engine.client import task_name_of
+
+        return ScatterGatherInput(
+            experiment_id=run.experiment_id,
+            task_name=task_name_of(self._runnable) if self._plain else self._runnable.name,
+            specs_uri=self._uri(run.layout.specs),
+            storage_settings=run.storage_settings,
+            recursion_map=plan.tree,
+            batch_size=plan.batch_size,
+            n_specs=n_specs,
+            leaf_format="plain" if self._plain else "scythe",
+        )
+
+    def _uri(self, key: str) -> S3Url:
+        return S3Url(self._store.uri(key))
+
+    def _is_workflow(self) -> bool:
+        from scythe.engine.client import is_hatchet_workflow
+
+        return is_hatchet_workflow(self._runnable)

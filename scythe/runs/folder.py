@@ -1,0 +1,69 @@
+"""The folder of a run that is about to start, which no two allocations may share."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Protocol, Self, TypeVar
+
+from scythe.errors import StorageError
+from scythe.settings import ScytheStorageSettings
+from scythe.storage.layout import RunLayout
+from scythe.storage.store import Store
+
+_CLAIM_TRIES = 60
+
+
+class RunFolder(Protocol):
+    """The folder of a run that is about to start."""
+
+    @property
+    def experiment_id(self) -> str:
+        """`<name>/<version>/<datetime>`."""
+        ...
+
+    @property
+    def layout(self) -> RunLayout:
+        """The keys of the run."""
+        ...
+
+    @property
+    def storage_settings(self) -> ScytheStorageSettings:
+        """The bucket of the run."""
+        ...
+
+    def a_second_later(self) -> Self:
+        """Return the folder of a run that is allocated one second later."""
+        ...
+
+
+FolderT = TypeVar("FolderT", bound=RunFolder)
+
+
+def claim(store: Store, run: FolderT) -> FolderT:
+    """Take the run's folder for this allocation, or that of a later second.
+
+    Whoever sees anything but its own claim in the folder goes on to the next second: of two that
+    claim at one time at most one sees itself alone, as each writes before it looks.
+
+    Raises:
+        StorageError: No folder is free.
+    """
+    for _ in range(_CLAIM_TRIES):
+        layout = run.layout
+        mark = f"{layout.claims}{uuid.uuid4()}"
+        if not any(True for _ in store.list_keys(layout.prefix)):
+            store.put_bytes(mark, b"")
+            if list(store.list_keys(layout.prefix)) == [mark]:
+                return run
+            store.delete(mark)
+        run = run.a_second_later()
+    raise StorageError(
+        f"No free folder for the run {run.experiment_id} within the next {_CLAIM_TRIES} s: "
+        "allocate again in a minute."
+    )
+
+
+def release(store: Store, run: RunFolder) -> None:
+    """Remove the claim: the run has started, and its manifest keeps the folder taken."""
+    for key in list(store.list_keys(run.layout.claims)):
+        store.delete(key)

@@ -1,0 +1,162 @@
+"""Read a run in the bucket: its tables, its status, and wait for its end."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from scythe.errors import ExperimentRunNotFoundError, ResultNotFoundError, RunTimeoutError
+from scythe.processes.interrupts import KeptInterrupts
+from scythe.runs.progress_bar import ProgressView
+from scythe.status import RunStatus
+from scythe.storage.files import S3Url
+from scythe.storage.layout import RunLayout
+from scythe.storage.manifest import ExperimentRunManifest, from_yaml
+from scythe.storage.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PAUSE = 0.5  # seconds between two looks at the status
+_ENGINE_PAUSE = 5.0  # seconds without news after which Hatchet is asked whether the run still lives
+
+
+def read_table(store: Store, key: str) -> pa.Table | None:
+    """Read a Parquet file whole; None when it is not there."""
+    import pyarrow.parquet as pq
+
+    data = store.find_bytes(key)
+    return None if data is None else pq.read_table(io.BytesIO(data))
+
+
+def read_status(store: Store, layout: RunLayout) -> RunStatus:
+    """Read the counts of a run. A run whose root is gone from the engine is `failed`."""
+    status = _stored_status(store, layout)
+    if status.is_over or time.time() - status.updated < _ENGINE_PAUSE:
+        return status
+    return _checked_with_engine(store, layout, status)
+
+
+def wait_for_run(
+    store: Store, layout: RunLayout, *, progress: bool, timeout: float | None
+) -> RunStatus:
+    """Wait until a run is over; see `ExperimentRun.wait`."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with KeptInterrupts() as interrupts, ProgressView(enabled=progress) as view:
+        while True:
+            status = read_status(store, layout)
+            interrupts.check()
+            view.show(status)
+            if status.is_over:
+                return status
+            if deadline is not None and time.monotonic() >= deadline:
+                raise RunTimeoutError(
+                    f"{status} after {timeout:g} s: the run goes on; wait longer, or check that a "
+                    "worker runs that serves this experiment."
+                )
+            time.sleep(_PAUSE)
+
+
+def _stored_status(store: Store, layout: RunLayout) -> RunStatus:
+    data = store.find_bytes(layout.status)
+    if data is not None:
+        return RunStatus.model_validate_json(data)
+    manifest = store.find_bytes(layout.manifest)
+    fields = from_yaml(manifest) if manifest else {}
+    return RunStatus(
+        experiment_id=layout.experiment_id,
+        workflow_run_id=fields.get("workflow_run_id"),
+        total=fields.get("n_specs") or 0,
+        updated=0.0,
+    )
+
+
+def _checked_with_engine(store: Store, layout: RunLayout, status: RunStatus) -> RunStatus:
+    """Ask the engine whether a run without news still lives."""
+    if status.workflow_run_id is None:
+        return status
+    from scythe.engine.client import run_state
+
+    state = run_state(status.workflow_run_id)
+    if state in ("QUEUED", "RUNNING", "UNKNOWN"):
+        return status
+    latest = _stored_status(store, layout)  # it may have ended between the two looks
+    if latest.is_over:
+        return latest
+    message = f"the run is {state.lower()} in Hatchet and wrote no final tables"
+    done = state == "COMPLETED" and latest.total == 1
+    return latest.model_copy(update={"state": "done" if done else "failed", "message": message})
+
+
+class RunReader:
+    """Adds the read side to a class that has a run's layout and store."""
+
+    @property
+    def layout(self) -> RunLayout:
+        """The keys of the run."""
+        raise NotImplementedError
+
+    def store(self, s3_client: Any = None) -> Store:
+        """Return the store of the run."""
+        raise NotImplementedError
+
+    def list_results_files(self, s3_client: Any = None) -> dict[str, str]:
+        """Return the keys of the final tables of the run, by name."""
+        keys = self.store(s3_client).list_keys(self.layout.final, recursive=False)
+        return {PurePosixPath(key).stem: key for key in keys if not key.endswith("/")}
+
+    def as_uri(self, key: str) -> S3Url:
+        """Return the URI of a key in the run's bucket."""
+        return S3Url(self.store().uri(key))
+
+    def manifest(self) -> ExperimentRunManifest:
+        """Read the manifest of the run."""
+        data = self.store().find_bytes(self.layout.manifest)
+        if data is None:
+            raise ExperimentRunNotFoundError(*self.layout.experiment_id.rsplit("/", 2))
+        return ExperimentRunManifest.model_validate(from_yaml(data))
+
+    def status(self) -> RunStatus:
+        """Return how far the run is."""
+        return read_status(self.store(), self.layout)
+
+    def wait(self, progress: bool = False, timeout: float | None = None) -> RunStatus:
+        """Wait until the run is over.
+
+        Args:
+            progress: Whether to show done, failed, running, rate and time left meanwhile: as a bar
+                on a terminal, else as plain lines.
+            timeout: Seconds to wait at most; None to wait as long as it takes.
+
+        Returns:
+            The last status: a run with failed leaves says so.
+
+        Raises:
+            RunTimeoutError: The run was not over in time. It goes on.
+        """
+        return wait_for_run(self.store(), self.layout, progress=progress, timeout=timeout)
+
+    def results(self, name: str = "scalars") -> pa.Table:
+        """Read a final table; `.to_pandas()` gives it the MultiIndex of the specs.
+
+        Args:
+            name: `scalars`, `result_file_refs`, `errors`, `leaves`, or a table of the user's.
+
+        Raises:
+            ResultNotFoundError: The run has no such table: the message names those it has.
+        """
+        key = self.layout.final_table(name)
+        table = read_table(self.store(), key)
+        if table is None:
+            known = ", ".join(sorted(self.list_results_files())) or "none yet"
+            raise ResultNotFoundError(
+                f"Run {self.layout.experiment_id} has no table {name!r} (it has: {known}). "
+                "wait() waits until a run is over."
+            )
+        return table
+
+    def errors(self) -> pa.Table:
+        """Read the failed leaves: one row for each, with kind, type, message and traceback."""
+        return self.results("errors")

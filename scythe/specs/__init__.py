@@ -1,0 +1,1 @@
+"""Specs: from whatever form they are given in, to the one file of a run, and back."""

@@ -1,0 +1,105 @@
+"""The specs of a run as one Parquet file: columns for readers, the whole spec for the leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scythe.outcomes import StoreConfig
+from scythe.storage.fetch import cached_path, fetch_uri
+from scythe.storage.files import join_s3_uri
+from scythe.tables.arrow import SORT_INDEX, table_from_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SPEC_COLUMN = "__spec__"
+_TEXTS = 1000  # that are in memory as Python objects
+
+
+def specs_table(rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> pa.Table:
+    """Make the table of all specs.
+
+    Args:
+        rows: The scalar fields and computed features of each spec, by name.
+        texts: Each spec as text, see `scythe.specs.codec`.
+
+    Returns:
+        A table with the columns of `rows` that hold scalars in every row, and `__spec__`.
+    """
+    import pyarrow as pa
+
+    table = table_from_rows(rows)
+    return table.append_column(SPEC_COLUMN, pa.array(texts, pa.large_string()))
+
+
+def index_of(specs: pa.Table) -> pa.Table:
+    """Return the columns of the index: all but the specs themselves."""
+    return specs.drop_columns([SPEC_COLUMN])
+
+
+def count_specs(store: StoreConfig, key: str) -> int:
+    """Return the number of specs of a run."""
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(_local_copy(store, key)).num_rows
+
+
+def read_rows(store: StoreConfig, key: str, rows: range) -> pa.Table:
+    """Read specs of a run by the numbers of their rows, in this order, with all columns.
+
+    Memory holds what is read, and one row group of the file.
+
+    Raises:
+        IndexError: The run has fewer specs.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(_local_copy(store, key)) as file:
+        if rows and rows[-1] >= file.metadata.num_rows:
+            msg = f"{key} has {file.metadata.num_rows} specs, there is no row {rows[-1]}"
+            raise IndexError(msg)
+        parts: list[pa.Table] = [file.schema_arrow.empty_table()]
+        first = 0
+        for group in range(file.num_row_groups):
+            count = file.metadata.row_group(group).num_rows
+            wanted = _within(rows, first, first + count)
+            if wanted:
+                table = file.read_row_group(group)
+                if wanted.step == 1:
+                    parts.append(table.slice(wanted[0] - first, len(wanted)))
+                else:
+                    parts.append(table.take(pa.array([row - first for row in wanted])))
+            first += count
+    return pa.concat_tables(parts)
+
+
+def _within(rows: range, start: int, stop: int) -> range:
+    """Return those of ascending rows that are in `start`..`stop`."""
+    first = max(0, -((rows.start - start) // rows.step)) if rows.start < start else 0
+    last = max(0, -((rows.start - stop) // rows.step)) if rows.start < stop else 0
+    return rows[first:last]
+
+
+def read_spec_text(store: StoreConfig, key: str, row: int) -> str:
+    """Read one spec as text, by the number of its row."""
+    return next(spec_texts(read_rows(store, key, range(row, row + 1))))
+
+
+def spec_texts(specs: pa.Table) -> Iterator[str]:
+    """Yield each spec as text."""
+    for chunk in specs.column(SPEC_COLUMN).chunks:
+        for first in range(0, len(chunk), _TEXTS):
+            yield from chunk.slice(first, _TEXTS).to_pylist()
+
+
+def sort_indices(specs: pa.Table) -> list[int]:
+    """Return the sort index of each spec."""
+    return specs.column(SORT_INDEX).to_pylist()
+
+
+def _local_copy(store: StoreConfig, key: str) -> Path:
+    uri = join_s3_uri(store.bucket, key)
+    return fetch_uri(uri, cached_path(uri, store.endpoint_url or ""), store=store)

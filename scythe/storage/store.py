@@ -1,0 +1,228 @@
+"""The object store: the only module that talks to S3."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from scythe.errors import StorageError
+from scythe.outcomes import StoreConfig
+from scythe.storage.files import join_s3_uri
+
+_CONNECT_TIMEOUT = 10
+_READ_TIMEOUT = 60
+_PATIENCE = 120.0  # seconds; a store that is away for a minute is no error
+_ATTEMPTS = 3  # by the SDK, whose own back-off is over within seconds
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+T = TypeVar("T")
+_MISSING = ("404", "NoSuchKey", "NotFound")
+
+
+class Store:
+    """One bucket.
+
+    Args:
+        config: The bucket and how it is reached.
+        client: A boto3 S3 client to use instead of one of our own.
+        patience: Seconds for which a request is tried again while the store is away.
+    """
+
+    def __init__(
+        self, config: StoreConfig, client: Any = None, patience: float = _PATIENCE
+    ) -> None:
+        self.config = config
+        self.bucket = config.bucket
+        self._patience = patience
+        self.client: Any = client or _make_client(config, _ATTEMPTS if patience else 1)
+
+    def uri(self, key: str) -> str:
+        """Return the `s3://` URI of a key."""
+        return join_s3_uri(self.bucket, key)
+
+    def put_bytes(self, key: str, data: bytes) -> str:
+        """Write an object whole and return its URI."""
+        self._do("write", key, "put_object", Bucket=self.bucket, Key=key, Body=data)
+        return self.uri(key)
+
+    def put_file(self, key: str, path: Path) -> str:
+        """Upload a file (by parts when it is large) and return its URI."""
+        name = os.fspath(path)
+        self._do("write", key, "upload_file", Filename=name, Bucket=self.bucket, Key=key)
+        return self.uri(key)
+
+    def get_bytes(self, key: str) -> bytes:
+        """Read an object whole."""
+
+        def read() -> bytes:
+            return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+        return self._patiently("read", key, read)
+
+    def find_bytes(self, key: str) -> bytes | None:
+        """Read an object whole; None when it is not there."""
+        try:
+            return self.get_bytes(key)
+        except StorageError as error:
+            if is_missing(error.__cause__):
+                return None
+            raise
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object to a local file. The file may be incomplete after an error."""
+        name = os.fspath(path)
+        self._do("read", key, "download_file", Bucket=self.bucket, Key=key, Filename=name)
+
+    def download_small(self, key: str, path: Path) -> None:
+        """Write an object to a local file with one request. The file is whole or not there."""
+        path.write_bytes(self.get_bytes(key))
+
+    def size(self, key: str) -> int:
+        """Return the size of an object in bytes."""
+        head = self._do("read", key, "head_object", Bucket=self.bucket, Key=key)
+        return int(head["ContentLength"])
+
+    def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is no error."""
+        self._do("delete", key, "delete_object", Bucket=self.bucket, Key=key)
+
+    def list_keys(self, prefix: str, *, recursive: bool = True) -> Iterator[str]:
+        """Yield the keys below a prefix, in order."""
+        for page in self._pages(prefix, recursive=recursive):
+            yield from (item["Key"] for item in page.get("Contents", []))
+
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """Yield the names of the folders directly below a prefix, in order."""
+        for page in self._pages(prefix, recursive=False):
+            for item in page.get("CommonPrefixes", []):
+                yield item["Prefix"][len(prefix) :].rstrip("/")
+
+    def check(self) -> None:
+        """Raise `StorageError` at once unless the bucket is there and the keys open it."""
+        Store(self.config, self.client, patience=0)._do(  # noqa: SLF001 - of the same class
+            "reach", "", "head_bucket", Bucket=self.bucket
+        )
+
+    def _pages(self, prefix: str, *, recursive: bool) -> Iterator[dict[str, Any]]:
+        options: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix}
+        if not recursive:
+            options["Delimiter"] = "/"
+        while True:
+            page = self._do("list", prefix, "list_objects_v2", **options)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            options["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _do(self, verb: str, key: str, operation: str, **arguments: Any) -> Any:
+        """Call a method of the client."""
+        return self._patiently(verb, key, lambda: getattr(self.client, operation)(**arguments))
+
+    def _patiently(self, verb: str, key: str, request: Callable[[], T]) -> T:
+        """Make a request; make it again while the store is away.
+
+        Raises:
+            StorageError: It is refused, or the store stays away.
+        """
+        from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        deadline, pause = time.monotonic() + self._patience, _FIRST_PAUSE
+        while True:
+            try:
+                return request()
+            except (BotoCoreError, ClientError, S3UploadFailedError) as error:
+                cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
+                if not _may_pass(cause) or time.monotonic() + pause > deadline:
+                    reason = cause or error
+                    raise StorageError(self._explain(verb, key, reason)) from reason
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _explain(self, verb: str, key: str, error: BaseException) -> str:
+        where = self.config.endpoint_url or "AWS"
+        code = _code(error)
+        hint = "check the address and the network"
+        if code in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
+            hint = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do"
+        elif type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+            hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        elif code in _MISSING or code == "NoSuchBucket":
+            hint = (
+                "check the key"
+                if key and code != "NoSuchBucket"
+                else "create the bucket or correct SCYTHE_STORAGE_BUCKET"
+            )
+        elif "Endpoint" in type(error).__name__ or "Connect" in type(error).__name__:
+            hint = "check AWS_ENDPOINT_URL_S3, and that the S3 server runs"
+        return f"Cannot {verb} {self.uri(key)} at {where} ({error}): {hint}."
+
+
+def is_missing(error: BaseException | None) -> bool:
+    """Return whether an error of the store says that the object is not there."""
+    return error is not None and _code(error) in _MISSING
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Return whether an error says that the store is away, not that it refuses the request."""
+    from botocore import exceptions
+
+    if not isinstance(error, exceptions.ClientError):
+        return isinstance(error, exceptions.ConnectionError | exceptions.HTTPClientError)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status >= 500 or _code(error) in ("SlowDown", "RequestTimeout")
+
+
+def _code(error: BaseException) -> str:
+    response: Any = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def _make_client(config: StoreConfig, attempts: int) -> Any:
+    from boto3.session import Session
+    from botocore.config import Config
+
+    return Session().client(
+        "s3",
+        endpoint_url=config.endpoint_url,
+        region_name=config.region,
+        aws_access_key_id=config.access_key_id,
+        aws_secret_access_key=config.secret_access_key,
+        aws_session_token=config.session_token,
+        config=Config(
+            connect_timeout=_CONNECT_TIMEOUT,
+            read_timeout=_READ_TIMEOUT,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            max_pool_connections=32,
+            s3={"addressing_style": "path"} if config.endpoint_url else None,
+            # Servers other than AWS often refuse the newer default check sums.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+@lru_cache(maxsize=16)
+def open_store(config: StoreConfig) -> Store:
+    """Return the store for `config`; one client for each process and store."""
+    return Store(config)
+
+
+@lru_cache(maxsize=16)
+def open_bucket(bucket: str, like: StoreConfig) -> Store:
+    """Return the store of any bucket, for reading.
+
+    Another bucket than that of `like` is opened with this process's own AWS keys. Where it has
+    none, as a node of a cluster may, those of `like` will do.
+    """
+    from boto3.session import Session
+
+    if bucket == like.bucket:
+        return open_store(like)
+    if Session().get_credentials() is not None:
+        return open_store(StoreConfig(bucket=bucket))
+    return open_store(replace(like, bucket=bucket))

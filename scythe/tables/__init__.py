@@ -1,0 +1,1 @@
+"""Tables as Arrow and Parquet: made of rows, taken from users, put together, merged."""

@@ -1,0 +1,239 @@
+"""From the outcomes of a node's leaves to its tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
+
+from scythe.errors import SpecError
+from scythe.messages import LeafRecord
+from scythe.outcomes import LeafFailure, LeafResult
+from scythe.storage.store import Store
+from scythe.tables.arrow import ORDER, SORT_INDEX, concat, from_ipc, table_from_rows
+from scythe.tables.pandas_index import free_name, with_pandas_index
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCALARS, FILES, ERRORS, LEAVES = "scalars", "result_file_refs", "errors", "leaves"
+_STAT_TYPES = {
+    "node": "string",
+    "pid": "int64",
+    "started": "float64",
+    "finished": "float64",
+    "peak_rss": "int64",
+    "gpus": "string",
+}
+_STATS = attrgetter(*_STAT_TYPES)
+_OUR_NAME = re.compile(f"(user_)*({ERRORS}|{LEAVES})")
+
+
+@dataclass(slots=True)
+class LeafSlice:
+    """The leaves of a node.
+
+    Attributes:
+        rows: The row of each leaf in the specs of the run.
+        index: The index columns of these leaves, n rows.
+        records: The outcome of each leaf.
+        queued: When each leaf was handed to Hatchet, in seconds since 1970.
+        root_workflow_run_id: Hatchet's id of the run.
+    """
+
+    rows: Sequence[int]
+    index: pa.Table
+    records: Sequence[LeafRecord]
+    queued: float
+    root_workflow_run_id: str | None = None
+
+
+def node_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
+    """Make the tables of a node from the outcomes of its leaves.
+
+    Returns:
+        By name: `scalars`, `result_file_refs` and the user's tables where there are any, `errors`
+        and `leaves` always. Each has the column `__order__`, by which it is sorted.
+    """
+    results = [(i, record.outcome) for i, record in enumerate(leaves.records)]
+    done = [(i, result) for i, result in results if isinstance(result, LeafResult)]
+    good = [i for i, _ in done]
+    bad = [i for i, result in results if isinstance(result, LeafFailure)]
+    index = _with_run_ids(leaves)
+    tables: dict[str, pa.Table] = {}
+    scalars = _all_scalars([result for _, result in done], store.get_bytes)
+    if any(scalars) or not good:
+        tables[SCALARS] = _beside_index(index, leaves.rows, good, scalars)
+    with_files = [(i, result.files) for i, result in done if result.files]
+    if with_files:
+        numbers, uris = zip(*with_files, strict=True)
+        tables[FILES] = _beside_index(index, leaves.rows, numbers, uris)
+    user_tables = _user_tables(leaves.rows, [one for one in done if one[1].tables], store)
+    errors = [_error_row(leaves.records[i]) for i in bad]
+    tables[ERRORS] = _beside_index(index, leaves.rows, bad, errors, _error_schema())
+    tables[LEAVES] = _leaves_table(leaves, index)
+    return tables | {_kept_name(name, tables): table for name, table in user_tables.items()}
+
+
+def _kept_name(name: str, ours: Mapping[str, Any]) -> str:
+    """Return the name of a user's table, another one where it has the name of one of ours.
+
+    It is the same in all nodes, and no two tables get one name.
+    """
+    return f"user_{name}" if name in ours or _OUR_NAME.fullmatch(name) else name
+
+
+def read_scalars(result: LeafResult, get_bytes: Callable[[str], bytes]) -> dict[str, Any]:
+    """Return the scalar outputs of a leaf; large ones are read from the bucket."""
+    key = result.scalars_key
+    text = result.scalars if key is None else get_bytes(key)
+    try:
+        return from_json(text)
+    except ValueError:  # half of a surrogate pair, which the quicker reader refuses
+        return json.loads(text)
+
+
+def _all_scalars(
+    results: Sequence[LeafResult], get_bytes: Callable[[str], bytes]
+) -> list[dict[str, Any]]:
+    """Return the scalar outputs of leaves, read in one go where that is possible."""
+    if not any(result.scalars_key for result in results):
+        with suppress(ValueError):  # half of a surrogate pair in one of them
+            return from_json(f"[{','.join([result.scalars for result in results])}]")
+    return [read_scalars(result, get_bytes) for result in results]
+
+
+def _with_run_ids(leaves: LeafSlice) -> pa.Table:
+    """Fill in Hatchet's ids, which are not known when the specs are written."""
+    import pyarrow as pa
+
+    pc = _compute()
+    index, text = leaves.index, pa.string()
+    ids = {
+        "workflow_run_id": pa.array([one.workflow_run_id or None for one in leaves.records], text),
+        "root_workflow_run_id": pa.scalar(leaves.root_workflow_run_id or None, text),
+    }
+    for place, name in enumerate(index.column_names):
+        if name in ids:
+            filled = pc.coalesce(ids[name], index.column(name).cast(text))
+            index = index.set_column(place, name, filled)
+    return index
+
+
+def _beside_index(
+    index: pa.Table,
+    rows: Sequence[int],
+    numbers: Sequence[int],
+    values: Sequence[Mapping[str, Any]],
+    schema: pa.Schema | None = None,
+) -> pa.Table:
+    """Put values beside the index of the leaves that they belong to."""
+    import pyarrow as pa
+
+    data = table_from_rows(values)
+    if schema is not None:
+        data = pa.Table.from_pylist([dict(row) for row in values], schema=schema)
+    all_rows = len(numbers) == index.num_rows
+    levels = index if all_rows else index.take(pa.array(numbers, pa.int64()))
+    fields = [free_name(name, data.column_names) for name in levels.column_names]
+    table = levels.rename_columns(fields)
+    for position, name in enumerate(data.column_names):
+        table = table.append_column(data.schema.field(position), data.column(name))
+    table = with_pandas_index(table, list(zip(fields, levels.column_names, strict=True)))
+    return _with_order(table, rows if all_rows else [rows[i] for i in numbers])
+
+
+def _with_order(table: pa.Table, order: Sequence[int]) -> pa.Table:
+    import pyarrow as pa
+
+    return table.append_column(ORDER, pa.array(order, pa.int64()))
+
+
+def _user_tables(
+    rows: Sequence[int], results: Sequence[tuple[int, LeafResult]], store: Store
+) -> dict[str, pa.Table]:
+    collected: dict[str, list[pa.Table]] = {}
+    for number, result in results:
+        for name, data in result.tables.items():
+            table = from_ipc(data if isinstance(data, bytes) else store.get_bytes(data))
+            order = [rows[number]] * table.num_rows
+            collected.setdefault(name, []).append(_with_order(table, order))
+    return {name: concat(tables) for name, tables in collected.items()}
+
+
+def _error_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    texts = [(name, pa.string()) for name in ("kind", "type", "message", "traceback")]
+    return pa.schema([*texts, ("attempts", pa.int64()), ("node", pa.string()), ("pid", pa.int64())])
+
+
+def _error_row(record: LeafRecord) -> dict[str, Any]:
+    failure = record.outcome
+    if not isinstance(failure, LeafFailure):
+        msg = "only a failed leaf has an error"
+        raise SpecError(msg)
+    return {
+        "kind": failure.kind.value,
+        "type": failure.type,
+        "message": failure.message,
+        "traceback": failure.traceback,
+        "attempts": record.attempts,
+        "node": failure.stats.node,
+        "pid": failure.stats.pid,
+    }
+
+
+def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
+    import pyarrow as pa
+
+    pc = _compute()
+    levels = [
+        n for n in ("experiment_id", SORT_INDEX, "workflow_run_id") if n in index.column_names
+    ]
+    records = leaves.records
+    rows = [_STATS(record.outcome.stats) for record in records]
+    values = zip(*rows, strict=True) if rows else [[]] * len(_STAT_TYPES)
+    stats = {
+        name: pa.array(value, pa.type_for_alias(kind))
+        for (name, kind), value in zip(_STAT_TYPES.items(), values, strict=True)
+    }
+    started, finished = stats["started"], stats["finished"]
+    queued = pa.repeat(pa.scalar(leaves.queued, pa.float64()), len(records))
+    waited = pc.max_element_wise(pc.subtract(started, queued), 0.0)
+    states = ["done" if isinstance(one.outcome, LeafResult) else "failed" for one in records]
+    columns = {name: index.column(name) for name in levels}
+    columns |= {
+        "state": pa.array(states, pa.string()),
+        "attempts": pa.array([record.attempts for record in records], pa.int64()),
+        "queued": _times(queued),
+        "started": _times(started),
+        "finished": _times(finished),
+        "queue_seconds": pc.if_else(pc.equal(started, 0.0), None, waited),
+        "seconds": pc.max_element_wise(pc.subtract(finished, started), 0.0),
+        **{name: stats[name] for name in ("peak_rss", "node", "pid", "gpus")},
+    }
+    return _with_order(with_pandas_index(pa.table(columns), levels), leaves.rows)
+
+
+def _times(seconds: pa.Array) -> pa.Array:
+    """Return seconds since 1970 as times; where there was no time, null."""
+    import pyarrow as pa
+
+    pc = _compute()
+    micros = pc.cast(pc.multiply(seconds, 1e6), pa.int64(), safe=False)
+    known = pc.if_else(pc.equal(micros, 0), None, micros)
+    return known.cast(pa.timestamp("us", tz="UTC"))
+
+
+def _compute() -> Any:
+    """Return Arrow's functions: most are made when it is imported, so that no type is known."""
+    import pyarrow.compute as pc
+
+    return pc

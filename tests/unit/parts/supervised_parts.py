@@ -1,0 +1,148 @@
+"""What runs in the processes of the parts that test_supervisor.py supervises."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from scythe.parts.board import Board
+from scythe.parts.host import PartHost
+from scythe.parts.plan import PartFailed, PartPlan, PartReady, PartStopping
+from scythe.parts.process import leave_terminal
+from scythe.processes.ending import MARK
+
+
+def folder_of(plan: PartPlan) -> Path:
+    return Path(plan.executor)
+
+
+def note(plan: PartPlan, what: str) -> int:
+    """Write a line to the part's file and return how many it has now."""
+    path = folder_of(plan) / f"{plan.role}-{what}"
+    with path.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return len(path.read_text().splitlines())
+
+
+def obedient(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Is ready at once, has a child in a session of its own, ends at SIGTERM."""
+    leave_terminal()
+    os.environ[MARK] = mark
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    (folder_of(plan) / f"{plan.role}-child-{child.pid}").touch()
+    note(plan, "starts")
+    pipe.send(PartReady(2, "tests"))
+    while True:
+        signal.pause()
+
+
+def replaced(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Asks, as an executor may, for a process in its place; more often than a part may die."""
+    leave_terminal()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    pipe.send(PartReady(2))
+    if note(plan, "starts") <= 4:
+        PartHost(pipe.send).start_anew("Ray does not let go.")
+    while True:
+        signal.pause()
+
+
+def placeless(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Says after its start that the worker is to stop; the second one tells what it was given."""
+    leave_terminal()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    pipe.send(PartReady(2, environment={"PLACE": "there"}))
+    if plan.role == "leaf":
+        if note(plan, "starts") == 1:
+            sys.exit(3)
+        pipe.send(PartFailed(f"No place: {plan.environment}.", for_good=True))
+    while True:
+        signal.pause()
+
+
+def busy(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Has a leaf that never ends."""
+    leave_terminal()
+    note(plan, "starts")
+    signal.signal(signal.SIGTERM, lambda *_: pipe.send(PartStopping(1)))
+    pipe.send(PartReady(2))
+    while True:
+        signal.pause()
+
+
+def stuck(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Has nothing to do, and does not end."""
+    leave_terminal()
+    signal.signal(signal.SIGTERM, lambda *_: pipe.send(PartStopping(0)))
+    pipe.send(PartReady(2))
+    while True:
+        signal.pause()
+
+
+def short_lived(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """The leaf part dies of a signal soon after each start; others live."""
+    if plan.role != "leaf":
+        obedient(plan, mark, pipe, board)
+    note(plan, "starts")
+    pipe.send(PartReady(2))
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
+def refusing(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Says why it cannot start."""
+    pipe.send(PartFailed("The cluster is not there: start it."))
+    sys.exit(1)
+
+
+def mute(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Ends without a word."""
+    os._exit(7)
+
+
+def slow(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Is never ready."""
+    time.sleep(600)
+
+
+def without_engine(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Dies once, then finds the engine away six times, then lives."""
+    starts = note(plan, "starts")
+    if 2 <= starts <= 7:
+        pipe.send(PartFailed("The engine is away.", away=True))
+        sys.exit(1)
+    leave_terminal()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    pipe.send(PartReady(2))
+    if starts == 1:
+        sys.exit(3)
+    while True:
+        signal.pause()
+
+
+def telling(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Offers what the file `offer` says, again whenever that changes; has a leaf while told so."""
+    leave_terminal()
+    stops: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: stops.append(1))
+    folder = folder_of(plan)
+    log = folder / f"{plan.title}-starts"
+    with log.open("a") as file:
+        file.write(f"{os.getpid()} {json.dumps(plan.shared)}\n")
+    said = ""
+    while not stops:
+        text = (folder / "offer").read_text()
+        if text != said and text.endswith("}"):
+            said = text
+            pipe.send(PartReady(**json.loads(text)))
+        time.sleep(0.02)
+    pipe.send(PartStopping(1))
+    while (folder / "leaf-runs").exists():
+        time.sleep(0.02)
+    (folder / f"{plan.title}-ends").touch()

@@ -1,0 +1,130 @@
+"""A bar on a terminal, plain lines elsewhere, nothing when it is not wanted."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import textwrap
+import time
+
+import pytest
+
+from scythe.runs.progress_bar import ProgressView, describe, format_seconds
+from scythe.status import RunStatus
+
+SHOW = """
+    from scythe.runs.progress_bar import ProgressView
+    from scythe.status import RunStatus
+    def status(**fields):
+        return RunStatus(experiment_id="wall[/]/v1.0.0/d", started=1.0, updated=11.0, **fields)
+    with ProgressView(enabled={enabled}) as view:
+        view.show(status(state="queued"))
+        view.show(status(state="running", total=40, done=9, failed=1, running=2))
+        view.show(status(state="done", total=40, done=37, failed=3))
+"""
+
+
+def status(**fields: object) -> RunStatus:
+    values = {"experiment_id": "wall/v1.0.0/d", "started": 1.0, "updated": 11.0, **fields}
+    return RunStatus.model_validate(values)
+
+
+def run_on_a_terminal(code: str) -> str:
+    """Return what a script writes to a terminal of 120 columns."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(child)
+    data = b""
+    while True:
+        try:
+            block = os.read(parent, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not block:
+            break
+        data += block
+    os.close(parent)
+    assert process.wait(30) == 0, data.decode()
+    return data.decode()
+
+
+def test_a_live_bar_on_a_terminal() -> None:
+    text = run_on_a_terminal(SHOW.format(enabled=True))
+    assert "\x1b[" in text  # drawn in place
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    last = [line for line in plain.splitlines() if "40/40" in line][-1]
+    for part in ("wall[/]", "37 done", "3 failed", "0 running", "4.0/s"):
+        assert part in last
+
+
+def test_nothing_when_disabled() -> None:
+    assert run_on_a_terminal(SHOW.format(enabled=False)) == ""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SHOW.format(enabled=False))],
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout + done.stderr == b""
+
+
+def test_plain_lines_without_a_terminal() -> None:
+    code = textwrap.dedent(SHOW.format(enabled=True))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == ""
+    first, last = done.stderr.splitlines()
+    assert first.startswith("10/40 leaves (25 %): 9 done, 1 failed, 2 running")
+    assert last == "40/40 leaves (100 %): 37 done, 3 failed, 0 running, 4.0/s"
+
+
+def test_equal_lines_are_written_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressView(enabled=True) as view:
+        for _ in range(3):
+            view.show(status(state="done", total=1, done=1))
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_run_that_no_worker_takes_up_says_so_after_a_while(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ProgressView(enabled=True) as view:
+        view.show(status(state="queued", total=40))
+        assert capsys.readouterr().err == ""
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 6)
+        view.show(status(state="queued", total=40))
+    assert "40 leaves wait for a worker" in capsys.readouterr().err
+
+
+def test_the_line_of_a_run_that_failed_says_why() -> None:
+    text = describe(status(state="failed", total=4, done=1, message="the bucket is full"))
+    assert text == (
+        "1/4 leaves (25 %): 1 done, 0 failed, 0 running, 0.1/s - the run failed: the bucket is full"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "?"),
+        (0, "0:00"),
+        (42.4, "0:42"),
+        (59.6, "1:00"),
+        (3909, "1:05:09"),
+        (360_000, "100:00:00"),
+    ],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert format_seconds(seconds) == text
