@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
@@ -25,6 +23,7 @@ from scythe_ray.failures import (
     timeout_failure,
     waited_failure,
 )
+from scythe_ray.leases import Lease
 from scythe_ray.remote import UsedProcess, load_outcome
 
 _END_WAIT = 30.0  # from SIGKILL, or Ray's own cancellation, to Ray's word that the task is over
@@ -50,7 +49,7 @@ class Attempt:
     Args:
         call: The try of the leaf.
         token: Unique for this submission.
-        ref: Ray's reference of the result.
+        lease: The task that has it.
         nodes: The nodes that may run it.
         needs: What it needs, for messages.
         controls: The channel to the nodes.
@@ -61,7 +60,7 @@ class Attempt:
         self,
         call: LeafCall,
         token: str,
-        ref: Any,
+        lease: Lease,
         nodes: Sequence[str],
         needs: str,
         controls: Controls,
@@ -69,17 +68,19 @@ class Attempt:
         retire: bool,
     ) -> None:
         self._retire = retire
-        self._call, self._token, self._ref = call, token, ref
+        self._call, self._token, self._lease = call, token, lease
         self.nodes, self.stays = list(nodes), False
         self._needs, self._controls = needs, controls
-        self._result: asyncio.Future[bytes] = asyncio.wrap_future(ref.future())
-        self._result.add_done_callback(_look_at)
+        self._result = lease.result
         self._lost: asyncio.Future[LeafFailure] = asyncio.get_running_loop().create_future()
         self._aborted: LeafFailure | None = None
         self._ending: asyncio.Task[Sighting | None] | None = None
 
-    async def outcome(self) -> LeafOutcome | UsedProcess:
+    async def outcome(self) -> LeafOutcome | UsedProcess | None:
         """Wait for the leaf; end it when its time is over, or when this is cancelled.
+
+        Returns:
+            What came of it; None where its task ended before it took the leaf.
 
         Raises:
             LeafFailed: It ended its own process, or ran too long.
@@ -101,7 +102,7 @@ class Attempt:
             raise await self._classified(error) from None
         if self._retire:
             await self._controls.retire(self.nodes, self._token)
-        return load_outcome(data)
+        return load_outcome(data) if data else None
 
     async def abort(self, failure: LeafFailure) -> None:
         """End the leaf; `outcome` then raises the failure, as the place failed."""
@@ -165,14 +166,11 @@ class Attempt:
         return self._ending
 
     async def _end_for_good(self, stack: bool) -> Sighting | None:
-        import ray
-
         deadline = time.monotonic() + _END_WAIT
         seen = await self._controls.end(self.nodes, self._token, GRACE, stack)
         if seen is None and not self._result.done():
             # Not begun, and should it begin now it waits to be ended: this cannot meet its end.
-            with contextlib.suppress(Exception):
-                ray.cancel(self._ref, force=True)
+            self._lease.cancel()
         while not await self._is_over(time.monotonic() + _LOOK_AGAIN):
             again = await self._controls.end(self.nodes, self._token, GRACE, False)
             seen = seen or again
@@ -206,9 +204,3 @@ class Attempt:
         if known or ended_itself(seen) or failure.kind is not FailureKind.WORKER_CRASH:
             return LeafFailed(failure, seen.journal)
         return PlaceLost(failure, is_crash=True)
-
-
-def _look_at(result: asyncio.Future[bytes]) -> None:
-    """Keep asyncio from reporting the error of a leaf that was ended on purpose."""
-    if not result.cancelled():
-        result.exception()

@@ -27,6 +27,9 @@ logger = logging.getLogger("scythe.ray")
 class Controls:
     """Finds and ends leaves on any node.
 
+    Attributes:
+        folder: The records of this node's leaves; None where they are another user's.
+
     Args:
         driver: This driver.
         packed: The same, as the actors get it.
@@ -40,9 +43,10 @@ class Controls:
         self._used: dict[str, float] = {}  # when; also of nodes whose actor has ended since
         self._asks: Counter[str] = Counter()
         self._here: dict[str, NodeControl] = {}
+        self.folder: Path | None = None
         if _same_user(driver.session_dir):
-            folder = leaf_folder(driver.session_dir, driver.driver_id)
-            self._here[node_id] = NodeControl(folder)
+            self.folder = leaf_folder(driver.session_dir, driver.driver_id)
+            self._here[node_id] = NodeControl(self.folder)
 
     def prepare(self, nodes: Iterable[str]) -> None:
         """Start an actor on each of these nodes that never had one; does not wait for it.

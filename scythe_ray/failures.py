@@ -42,7 +42,7 @@ _MESSAGE_CHARS = 2000
 _SETUP_CHARS = 400  # of what is mostly a traceback, the end
 _CURRENT = "Current thread"
 _ENVELOPE = "scythe_ray/remote.py"
-_LEAF = re.compile(r'File ".*[/\\]scythe[/\\](leaf|experiment)\.py"')
+_LEAF = re.compile(r'File ".*[/\\]scythe[/\\](leaf[/\\]\w+|experiment)\.py"')
 
 
 def failure_of(error: BaseException) -> LeafFailure:

@@ -20,6 +20,7 @@ from typing import Any
 from scythe.outcomes import CodeRef, FailureKind, LeafCall, LeafFailure, LeafOutcome, LeafStats
 from scythe_ray.control import NodeControl, Sighting
 from scythe_ray.gpus import gpus_hidden
+from scythe_ray.lessee import Lessee
 from scythe_ray.process import LeafProcess
 from scythe_ray.record import RecordError, leaf_folder
 
@@ -70,11 +71,13 @@ class Job:
         token: Unique for each submission.
         call: The try of the leaf.
         uses_gpu: Whether Ray gave it GPUs.
+        may_stay: Whether other leaves may follow it in its task.
     """
 
     token: str
     call: LeafCall
     uses_gpu: bool
+    may_stay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +122,38 @@ def scythe_version() -> str:
 
 
 def run_envelope(driver: bytes, job: bytes) -> bytes:
-    """Run one leaf in this Ray worker process. Never raises: what goes wrong is the outcome.
+    """Run a leaf in this Ray worker process, and those that follow it, see `scythe_ray.lessee`.
+
+    Never raises: what goes wrong is the outcome.
 
     Args:
         driver: A pickled `Driver`.
         job: A pickled `Job`.
 
     Returns:
-        A pickled `LeafOutcome` or `UsedProcess`.
+        A pickled `LeafOutcome` or `UsedProcess`; nothing where the driver has all outcomes.
     """
     try:
         known, process = _prepare(driver)
-        outcome: LeafOutcome | UsedProcess = _run(known, process, pickle.loads(job))  # noqa: S301
+        first: Job = pickle.loads(job)  # noqa: S301 - made by our own driver
     except Exception as error:  # noqa: BLE001 - the driver must learn what is wrong on this node
-        outcome = _setup_failure(error)
+        return pickle.dumps(_setup_failure(error))
+    folder = leaf_folder(known.session_dir, known.driver_id)
+    with Lessee(folder, first.token if first.may_stay else None) as lessee:
+        outcome = _run_safely(known, process, first)
+        while not isinstance(outcome, UsedProcess) and lessee.hand_over(pickle.dumps(outcome)):
+            following = lessee.next_job()
+            if following is None:
+                return b""
+            outcome = _run_safely(known, process, pickle.loads(following))  # noqa: S301
     return pickle.dumps(outcome)
+
+
+def _run_safely(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedProcess:
+    try:
+        return _run(known, process, job)
+    except Exception as error:  # noqa: BLE001 - the driver must learn what is wrong on this node
+        return _setup_failure(error)
 
 
 def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedProcess:

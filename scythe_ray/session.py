@@ -16,6 +16,7 @@ from scythe_ray.attempt import Attempt, PlaceLost
 from scythe_ray.cluster import Cluster
 from scythe_ray.controls import Controls
 from scythe_ray.failures import infeasible_failure, node_lost_failure, taken_failure
+from scythe_ray.leases import Leases
 from scythe_ray.nodes import NodeTable
 from scythe_ray.remote import Job, UsedProcess, run_envelope, this_driver
 from scythe_ray.resources import GPU, Demand, RayNode, able_nodes
@@ -57,6 +58,7 @@ class Session:
         self._scope, self._here = settings.SCOPE, cluster.node_id
         self._nodes = NodeTable(cluster, nodes, threads, settings.ceiling)
         self._controls = Controls(driver, self._driver, cluster.node_id, threads)
+        self._leases = Leases(self._controls.folder)
         self._cluster, self._threads = cluster, threads
         self._attempts: dict[Attempt, Demand] = {}
         self._aborted: LeafFailure | None = None
@@ -74,17 +76,21 @@ class Session:
         Raises:
             ExecutorUnavailable: Also where no node could run it, or Ray refuses what it asks for.
         """
-        able = [node.node_id for node in await self._nodes.admit(demand)]
-        if self._aborted is not None:
-            raise ExecutorUnavailable(self._aborted)
-        attempt = self._submit(call, demand, able, anew=anew)
-        self._attempts[attempt] = demand
-        try:
-            return await attempt.outcome()
-        except PlaceLost as loss:
-            raise await self._refined(loss) from None
-        finally:
-            del self._attempts[attempt]
+        outcome = None
+        while outcome is None:
+            able = [node.node_id for node in await self._nodes.admit(demand)]
+            await self._leases.open()
+            if self._aborted is not None:
+                raise ExecutorUnavailable(self._aborted)
+            attempt = self._submit(call, demand, able, anew=anew)
+            self._attempts[attempt] = demand
+            try:
+                outcome = await attempt.outcome()
+            except PlaceLost as loss:
+                raise await self._refined(loss) from None
+            finally:
+                del self._attempts[attempt]
+        return outcome
 
     async def watch(self, on_nodes: Callable[[Sequence[RayNode]], None]) -> str:
         """Look after the nodes; return why when the cluster is lost.
@@ -105,12 +111,14 @@ class Session:
         """Let all leaves fail with this at once: Ray can no longer be asked for anything."""
         for attempt in self._attempts:
             attempt.give_up(failure)
+        self._leases.close()
 
     async def close(self, failure: LeafFailure) -> None:
         """End all leaves, which fail with this, and remove what their processes left."""
         self._aborted = failure
         ending = [attempt.abort(failure) for attempt in self._attempts]
         await asyncio.gather(*ending, return_exceptions=True)
+        self._leases.close()
         await self._controls.close(self._nodes.alive)
 
     def _submit(self, call: LeafCall, demand: Demand, able: list[str], *, anew: bool) -> Attempt:
@@ -119,12 +127,25 @@ class Session:
         nodes = [self._here] if stays else able
         self._controls.prepare(nodes)
         token = next(self._tokens)
-        uses_gpu = demand.amounts.get(GPU, 0) > 0
         once = call.resources.fresh_process or anew
-        job = pickle.dumps(Job(token=token, call=call, uses_gpu=uses_gpu))
+        needs = (frozenset(demand.amounts.items()), frozenset(demand.labels.items()), stays)
+        kind = None if once else needs
+        lease = self._leases.take(kind) if kind else None
+        uses_gpu = demand.amounts.get(GPU, 0) > 0
+        job = pickle.dumps(Job(token, call, uses_gpu, may_stay=kind is not None))
+        if lease is not None:
+            lease.send(job)
+        else:
+            function = self._function(call.code.experiment, demand, (*needs, once))
+            lease = self._leases.add(token, self._start(function, job, demand), kind)
+        attempt = Attempt(call, token, lease, nodes, demand.describe(), self._controls, retire=once)
+        attempt.stays = stays
+        return attempt
+
+    def _start(self, function: Any, job: bytes, demand: Demand) -> Any:
+        """Give Ray a task; return its reference of the result."""
         try:
-            function = self._function(call.code.experiment, demand, once=once, stays=stays)
-            ref = function.remote(self._driver, job)
+            return function.remote(self._driver, job)
         except (ValueError, TypeError) as error:
             raise ExecutorUnavailable(
                 infeasible_failure(
@@ -132,22 +153,26 @@ class Session:
                     "`resources=` in Register()."
                 )
             ) from error
-        attempt = Attempt(call, token, ref, nodes, demand.describe(), self._controls, retire=once)
-        attempt.stays = stays
-        return attempt
 
-    def _function(self, experiment: str, demand: Demand, *, once: bool, stays: bool) -> Any:
-        """Return the remote function with what the leaf needs: to make it takes a while."""
-        needs = (frozenset(demand.amounts.items()), frozenset(demand.labels.items()))
-        key = (experiment, *needs, once, stays)
-        if key not in self._functions:
+    def _function(self, experiment: str, demand: Demand, key: tuple[Any, ...]) -> Any:
+        """Return the remote function with what the leaf needs: to make it takes a while.
+
+        Args:
+            experiment: The name of the task in Ray's lists.
+            demand: What the leaf needs.
+            key: The same as a key, whether it is to stay on this node, and whether its process
+                ends after it.
+        """
+        *_, stays, once = key
+        if (experiment, *key) not in self._functions:
             options = demand.options()
             if stays:
                 options["scheduling_strategy"] = self._stay
                 options.pop("label_selector", None)  # the node has been looked at
             options["name"] = experiment[:_NAME_CHARS]
-            self._functions[key] = (self._once if once else self._many).options(**options)
-        return self._functions[key]
+            function = self._once if once else self._many
+            self._functions[experiment, *key] = function.options(**options)
+        return self._functions[experiment, *key]
 
     def _on_joined(self, nodes: list[RayNode]) -> None:
         """Look for leaves on these nodes too: Ray may start there what waits for a place."""
