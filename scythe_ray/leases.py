@@ -80,6 +80,9 @@ class Lease:
 
     def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Talk to the task's process, which has just begun."""
+        if self.over.done():
+            writer.close()
+            return
         self._writer = writer
         writer.write(WELCOME)
         self._reading = self._loop.create_task(self._read(reader))
@@ -135,6 +138,7 @@ class Leases:
         self._server: asyncio.Server | None = None
         self._leases: dict[str, Lease] = {}
         self._idle: dict[Hashable, list[Lease]] = {}
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def open(self) -> None:
         """Listen, unless it does already."""
@@ -177,16 +181,18 @@ class Leases:
             lease.over.add_done_callback(lambda _: self._leases.pop(token, None))
         return lease
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let all tasks end, once they have no leaf, and give up the socket."""
-        for lease in self._leases.values():
-            lease.close()
-        self._idle.clear()
         if self._server is not None:
             self._server.close()
+        for writer in self._writers:
+            writer.close()
+        closing = [writer.wait_closed() for writer in self._writers]
+        await asyncio.gather(*closing, return_exceptions=True)
 
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Let a process that has just begun with a task be its lease."""
+        self._writers = {other for other in self._writers if not other.is_closing()} | {writer}
         token = b""
         with contextlib.suppress(asyncio.IncompleteReadError, OSError, TimeoutError):
             async with asyncio.timeout(_HELLO_WAIT):

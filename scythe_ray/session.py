@@ -111,14 +111,13 @@ class Session:
         """Let all leaves fail with this at once: Ray can no longer be asked for anything."""
         for attempt in self._attempts:
             attempt.give_up(failure)
-        self._leases.close()
 
     async def close(self, failure: LeafFailure) -> None:
         """End all leaves, which fail with this, and remove what their processes left."""
         self._aborted = failure
         ending = [attempt.abort(failure) for attempt in self._attempts]
         await asyncio.gather(*ending, return_exceptions=True)
-        self._leases.close()
+        await self._leases.close()
         await self._controls.close(self._nodes.alive)
 
     def _submit(self, call: LeafCall, demand: Demand, able: list[str], *, anew: bool) -> Attempt:

@@ -178,7 +178,7 @@ PRINTED = [
     "error 3",
     "WARNING model.a: careful 3",
     "INFO model.b: by the way 3",
-    "INFO scythe.leaf.run: [{run}] of the spec",
+    "INFO scythe.leaf: [{run}] of the spec",
     "from C",
     "by a child",
     "no line end",

@@ -1,0 +1,310 @@
+"""Leases: the driver's end and the process's, over real sockets; a thread is the Ray task."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scythe_ray import leases as driver_side
+from scythe_ray import lessee as process_side
+from scythe_ray.leases import Lease, Leases
+from scythe_ray.lessee import Lessee
+
+Body = Callable[[Lessee], bytes]
+WITHIN = 20.0
+
+
+class Task:
+    """What Ray would run: its reference gives what the body returns or raises."""
+
+    def __init__(self, folder: Path, token: str | None, body: Body) -> None:
+        self._future: Future[bytes] = Future()
+        self._folder, self._token, self._body = folder, token, body
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def future(self) -> Future[bytes]:
+        return self._future
+
+    def start(self) -> Task:
+        self._thread.start()
+        return self
+
+    def join(self) -> None:
+        self._thread.join(WITHIN)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            with Lessee(self._folder, self._token) as lessee:
+                result = self._body(lessee)
+        except BaseException as error:
+            self._future.set_exception(error)
+        else:
+            self._future.set_result(result)
+
+
+def echo(lessee: Lessee) -> bytes:
+    """Do as `run_envelope` does: the outcome of a job is the job in capitals."""
+    job: bytes | None = b"first"
+    while job is not None:
+        outcome = job.upper()
+        if not lessee.hand_over(outcome):
+            return outcome
+        job = lessee.next_job()
+    return b""
+
+
+class Bed:
+    def __init__(self, folder: Path, leases: Leases) -> None:
+        self.folder, self.leases, self._number = folder, leases, 0
+
+    def add(self, body: Body = echo, *, kind: str | None = "a", start: bool = True) -> Lease:
+        self._number += 1
+        token = f"token-{self._number}"
+        self.task = Task(self.folder, token if kind else None, body)
+        lease = self.leases.add(token, self.task, kind)
+        if start:
+            self.task.start()
+        return lease
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Bed]:
+    leases = Leases(folder)
+    await leases.open()
+    try:
+        yield Bed(folder, leases)
+    finally:
+        await leases.close()
+
+
+async def ended(awaitable: Awaitable[bytes]) -> bytes:
+    async with asyncio.timeout(WITHIN):
+        return await awaitable
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(WITHIN):
+        while not condition():  # noqa: ASYNC110 - of any kind
+            await asyncio.sleep(0.005)
+
+
+def in_loop(scenario: Callable[[Path], Coroutine[Any, Any, None]]) -> Callable[[Path], None]:
+    def test(tmp_path: Path) -> None:
+        asyncio.run(scenario(tmp_path))
+
+    test.__name__ = scenario.__name__
+    return test
+
+
+@in_loop
+async def test_leaves_follow_each_other_into_one_task(folder: Path) -> None:
+    async with opened(folder) as bed:
+        lease = bed.add()
+        assert await ended(lease.result) == b"FIRST"
+        for job in (b"second", b"third", b"x" * 3_000_000):
+            assert bed.leases.take("a") is lease
+            lease.send(job)
+            assert bed.leases.take("a") is None  # it has a leaf
+            assert await ended(lease.result) == job.upper()
+        lease.close()
+        assert await ended(lease.over) == b""
+
+
+@in_loop
+async def test_a_place_that_nobody_uses_goes_back_to_ray(folder: Path) -> None:
+    async with opened(folder) as bed:
+        lease = bed.add()
+        await ended(lease.result)
+        assert await ended(lease.over) == b""
+        await until(lambda: bed.leases.take("a") is None)
+        assert lease.result.result() == b"FIRST"  # Ray's word does not replace it
+
+
+@in_loop
+async def test_another_kind_of_leaf_may_need_the_place(folder: Path) -> None:
+    async with opened(folder) as bed:
+        lease = bed.add()
+        await ended(lease.result)
+        await until(lambda: lease.is_waiting)
+        assert bed.leases.take("b") is None
+        assert not lease.is_waiting
+        assert await ended(lease.over) == b""
+
+
+def test_a_task_that_waits_for_the_place_gets_it_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_side, "_IDLE", 1e6)
+    monkeypatch.setattr(process_side, "_PATIENCE", 1e6)
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as bed:
+            bed.add(start=False)
+            waiting = bed.task
+            lease = bed.add()
+            assert await ended(lease.result) == b"FIRST"
+            assert await ended(lease.over) == b""
+            waiting.start().join()
+
+    asyncio.run(scenario())
+
+
+def test_ray_decides_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as bed:
+            lease = bed.add()
+            assert await ended(lease.result) == b"FIRST"
+            assert bed.leases.take("a") is lease
+            monkeypatch.setattr(process_side, "TERM", 0)
+            lease.send(b"second")
+            assert await ended(lease.over) == b"SECOND"
+            assert await ended(lease.result) == b"SECOND"
+            assert not lease.is_waiting
+
+    asyncio.run(scenario())
+
+
+@in_loop
+async def test_without_the_drivers_socket_ray_gets_the_outcome(folder: Path) -> None:
+    leases = Leases(None)
+    await leases.open()
+    lease = Bed(folder, leases).add()
+    assert await ended(lease.result) == b"FIRST"
+    assert leases.take("a") is None
+
+
+@in_loop
+async def test_a_socket_that_cannot_be_made_costs_only_time(folder: Path) -> None:
+    leases = Leases(folder / "not" / "there")
+    await leases.open()
+    await leases.open()
+    assert await ended(Bed(folder, leases).add().result) == b"FIRST"
+
+
+@in_loop
+async def test_a_process_of_a_single_leaf_does_not_connect(folder: Path) -> None:
+    async with opened(folder) as bed:
+        with Lessee(folder, None) as lessee:
+            assert not lessee.hand_over(b"outcome")
+            assert lessee.next_job() is None
+        assert await ended(bed.add(lambda _: b"outcome", kind=None).result) == b"outcome"
+
+
+@in_loop
+async def test_a_process_that_dies_gives_its_leaf_rays_error(folder: Path) -> None:
+    def dies(lessee: Lessee) -> bytes:
+        lessee.hand_over(b"done")
+        lessee.next_job()
+        raise RuntimeError("killed")
+
+    async with opened(folder) as bed:
+        lease = bed.add(dies)
+        assert await ended(lease.result) == b"done"
+        assert bed.leases.take("a") is lease
+        lease.send(b"second")
+        with pytest.raises(RuntimeError, match="killed"):
+            await ended(lease.result)
+
+
+@in_loop
+async def test_a_process_that_dies_between_leaves_costs_none(folder: Path) -> None:
+    def dies(lessee: Lessee) -> bytes:
+        lessee.hand_over(b"done")
+        raise RuntimeError("killed")
+
+    async with opened(folder) as bed:
+        lease = bed.add(dies)
+        assert await ended(lease.result) == b"done"
+        await until(lambda: not lease.is_waiting)
+        assert bed.leases.take("a") is None
+
+
+def test_an_outcome_counts_although_ray_says_first_that_the_task_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_side, "_PATIENCE", 0.01)
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as bed:
+            release = threading.Event()
+
+            def slow(lessee: Lessee) -> bytes:
+                release.wait(WITHIN)
+                return echo(lessee)
+
+            lease = bed.add(slow)
+            await until(lambda: not lease.is_pending)
+            release.set()
+            bed.task.join()  # the loop stands still: it has read nothing, and the task is over
+            assert await ended(lease.result) == b"FIRST"
+
+    asyncio.run(scenario())
+
+
+def test_a_leaf_that_comes_too_late_was_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_side, "_PATIENCE", 0.01)
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as bed:
+            lease = bed.add()
+            assert await ended(lease.result) == b"FIRST"
+            assert lease.is_waiting
+            bed.task.join()  # it has given up, and the loop does not know
+            lease.send(b"second")
+            assert await ended(lease.result) == b""
+
+    asyncio.run(scenario())
+
+
+def test_a_driver_that_does_not_answer_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_side, "_ANSWER_WAIT", 0.05)
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as bed:
+            lease = bed.add()
+            bed.task.join()  # the loop stands still
+            assert await ended(lease.result) == b"FIRST"
+            await until(lambda: bed.leases._writers)  # it sees now that somebody was there
+
+    asyncio.run(scenario())
+
+
+@in_loop
+async def test_a_folder_with_a_long_name(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 120)
+    async with opened(folder) as bed:
+        lease = bed.add()
+        assert await ended(lease.result) == b"FIRST"
+        await until(lambda: lease.is_waiting)
+
+
+@in_loop
+async def test_a_process_that_nobody_knows_is_sent_away(folder: Path) -> None:
+    async with opened(folder):
+        started = time.monotonic()
+        with Lessee(folder, "a stranger") as lessee:
+            assert not await asyncio.to_thread(lessee.hand_over, b"outcome")
+        assert time.monotonic() - started < process_side.TERM
+
+
+@in_loop
+async def test_closing_ends_all_that_have_no_leaf(folder: Path) -> None:
+    async with opened(folder) as bed:
+        lease = bed.add()
+        await ended(lease.result)
+        await bed.leases.close()
+        assert await ended(lease.over) == b""
+        assert not lease.is_waiting
