@@ -20,6 +20,7 @@ from scythe.board import Board
 from scythe.parts import PartFailed, PartMessage, PartPlan, PartReady, PartStopping
 from scythe.processes import GRACE, end_tree
 
+ORDERLY = "exit code 0"  # as `PartHandle.bury` says it
 _REAP = 10.0
 PartEntry = Callable[[PartPlan, str, Connection, Board], None]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 
-from scythe.part_handle import PartEntry, PartHandle
+from scythe.part_handle import ORDERLY, PartEntry, PartHandle
 from scythe.part_process import run_part
 from scythe.part_set import PartSet, RestartPolicy
 from scythe.parts import WIND_DOWN, PartPlan
@@ -153,7 +153,9 @@ class Supervisor:
         if part.running and part.running != before:
             logger.info("%s waits for %s.", part, _leaves(part.running))
         if part.has_ended():
-            part.bury()
+            who, how = str(part), part.bury()
+            if how != ORDERLY:  # it could not clean up
+                logger.warning("%s ended while it stopped (%s).", who, how)
             return True
         grace = self._grace + (0 if part.running else WIND_DOWN)
         if time.monotonic() > started + grace:
