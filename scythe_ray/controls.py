@@ -90,7 +90,8 @@ class Controls:
         used = [node_id for node_id in self._used if node_id in alive]
         await self._ask([*self._here, *used], "close", limit=_CLOSE_TIMEOUT)
         for actor in self._actors.values():
-            ray.kill(actor)
+            with suppress(Exception):  # the cluster is lost
+                ray.kill(actor)
         self._actors.clear()
 
     async def _ask(

@@ -35,6 +35,7 @@ def connect(timeout: float, **options: Any) -> dict[str, Any]:
         return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
 
     _apply_loopback()
+    _leave_signals_alone()
     _never_connect_unasked()
     if threading.current_thread() is threading.main_thread():
         with _deadline(timeout), _own_signal_handlers():
@@ -78,6 +79,19 @@ def _apply_loopback() -> None:
     constants: Any = ray_constants
     if os.environ.get(LOOPBACK_ONLY) in ("0", "1") and hasattr(constants, "ENABLE_RAY_CLUSTER"):
         constants.ENABLE_RAY_CLUSTER = os.environ[LOOPBACK_ONLY] == "1"
+
+
+def _leave_signals_alone() -> None:
+    """Keep Ray's C++ part from taking SIGTERM, and from resetting it when it disconnects.
+
+    Either would end this process at once, whatever handler it has: only the main thread can set
+    that again, and a lost cluster is attached to again in another one.
+    """
+    from ray._private import ray_constants
+
+    constants: Any = ray_constants
+    if hasattr(constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"):
+        constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
 
 
 def _never_connect_unasked() -> None:

@@ -20,6 +20,7 @@ from scythe.parts.board import Board
 from scythe.parts.plan import PartFailed, PartMessage, PartPlan, PartReady, PartStopping
 from scythe.processes.ending import GRACE, end_tree
 
+ORDERLY = "exit code 0"  # as `PartHandle.bury` says it
 _REAP = 10.0
 PartEntry = Callable[[PartPlan, str, Connection, Board], None]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 
-from scythe.parts.handle import PartEntry, PartHandle
+from scythe.parts.handle import ORDERLY, PartEntry, PartHandle
 from scythe.parts.part_set import PartSet, RestartPolicy
 from scythe.parts.plan import WIND_DOWN, PartPlan
 from scythe.parts.process import run_part
@@ -153,7 +153,9 @@ class Supervisor:
         if part.running and part.running != before:
             logger.info("%s waits for %s.", part, _leaves(part.running))
         if part.has_ended():
-            part.bury()
+            who, how = str(part), part.bury()
+            if how != ORDERLY:  # it could not clean up
+                logger.warning("%s ended while it stopped (%s).", who, how)
             return True
         grace = self._grace + (0 if part.running else WIND_DOWN)
         if time.monotonic() > started + grace:

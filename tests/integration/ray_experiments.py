@@ -24,7 +24,7 @@ class Text(ExperimentOutputSpec):
 
 
 @ExperimentRegistry.Register(name="ray-where")
-def where(spec: Task) -> Text:
+def where(spec: Task, tempdir: Path) -> Text:
     """Say where the leaf runs, and do what the test asks for."""
     import ray
 
@@ -46,5 +46,6 @@ def where(spec: Task) -> Text:
         "cuda": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "nice": os.nice(0),
         "cwd": str(Path.cwd()),
+        "tempdir": str(tempdir),
     }
     return Text(text=json.dumps(found))

@@ -219,6 +219,26 @@ def test_leaves_on_another_node_are_ended_and_explained(attached: Nodes, tmp_pat
         assert caught.value.failure.log.startswith("to do: crash\n")  # Ray writes more
 
 
+def test_a_worker_that_stops_while_its_cluster_is_lost_cleans_up_all_the_same(
+    attached: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can ask nothing of other nodes, nor end its actor on one that died just before."""
+    monkeypatch.setattr(scythe_ray_controls, "_UNUSED", 60.0)
+    needs_tape = LeafResources(custom={"tape": 1})
+    node = attached.add("tape")
+    with opened() as harness:
+        here = Path(harness.where()["tempdir"]).parent
+        assert harness.where(resources=needs_tape)["node"] == node
+        attached.bed.kill(node)
+
+        with pytest.raises(ExecutorUnavailable):  # it is missed
+            harness.do(harness.executor.run(call(resources=needs_tape)))
+        assert here.exists()
+        assert harness.executor.cluster.leave()
+    assert not here.exists()
+    assert "RAY_AUTH_MODE" not in os.environ
+
+
 def test_the_whole_cluster_is_one_worker(attached: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCYTHE_RAY_SCOPE", "cluster")
     monkeypatch.setenv("SCYTHE_RAY_PREFETCH", "2")

@@ -209,6 +209,56 @@ def test_a_node_that_died_gives_its_leaves_back_and_is_attached_to_again(
         do(executor.run(call()))
 
 
+STOPPED = """
+import os, signal, sys, threading
+from scythe_ray import driver
+
+def elsewhere(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+def connect():
+    driver.connect(60.0, address=sys.argv[1])
+    connected.append(True)
+
+def stop(when):
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(when, flush=True)
+
+connected = []
+signal.signal(signal.SIGTERM, lambda *_: print("told", end=" "))
+connect()
+stop("attached")
+elsewhere(driver.leave)  # as the executor does, whose main thread has Hatchet's loop
+stop("away")
+elsewhere(connect)
+assert len(connected) == 2
+stop("again")
+driver.leave()
+stop("left")
+"""
+
+
+def test_a_worker_hears_that_it_is_to_stop_while_its_cluster_is_lost_and_afterwards(
+    head: Head,
+) -> None:
+    """Else it would end at once, with all leaves that run and without cleaning up."""
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED, head.address],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = ["told attached", "told away", "told again", "told left"]
+    assert done.stdout.splitlines() == said, done.stderr
+    assert done.returncode == 0
+
+
 def test_what_is_wrong_with_a_head_is_said_in_time(
     head: Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:

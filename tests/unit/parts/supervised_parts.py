@@ -77,6 +77,17 @@ def busy(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
         signal.pause()
 
 
+def unprepared(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Is killed by SIGTERM, as something has taken its handler away; a fan part is obedient."""
+    if plan.role != "leaf":
+        obedient(plan, mark, pipe, board)
+    leave_terminal()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    pipe.send(PartReady(2))
+    while True:
+        signal.pause()
+
+
 def stuck(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
     """Has nothing to do, and does not end."""
     leave_terminal()

@@ -98,6 +98,22 @@ def test_a_stop_ends_the_parts_and_what_they_started(
     assert len(running.ready) == 1
     assert all(map(is_gone, [*pids, *children_of(tmp_path)]))
     assert "Stopping; running leaves get 20 s" in caplog.text
+    assert "while it stopped" not in caplog.text
+
+
+def test_a_part_that_dies_instead_of_stopping_is_named(
+    plans: list[PartPlan], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It gave nothing back and cleaned nothing up."""
+    running = Running(plans, entries.unprepared)
+    pids = running.wait_ready()
+    running.supervisor.stop()
+    running.finish()
+    assert running.error is None
+    (warning,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert warning == (
+        f"The leaf part (w, process {pids[0]}) ended while it stopped (killed by SIGTERM)."
+    )
 
 
 @pytest.mark.parametrize("which", [0, 1])
