@@ -25,7 +25,7 @@ from scythe.node_models import ScatterGatherInput
 from scythe.references import RunRef, start_root, workflow_reference
 from scythe.run_folder import FolderT, RunFolder, claim, release
 from scythe.spec_source import is_single, iterate_specs
-from scythe.spec_writer import CHUNK, Chunk, SpecChecker, SpecRules, SpecsWriter, chunks_of
+from scythe.spec_writer import CHUNK, Chunk, SpecChecker, SpecRules, SpecsWriter
 from scythe.store import Store
 from scythe.tree import AUTO, PROBES, RecursionMap, RunPlan, plan_tree
 
@@ -125,10 +125,8 @@ class Allocation:
         writer = SpecsWriter(folder)
         first = chunk.first
         writer.add(chunk.table)
-        for given in chunks_of(source):
-            following = checker.chunk(given)
-            if following is not None:
-                writer.add(following.table)
+        while (following := checker.chunk(islice(source, CHUNK))) is not None:
+            writer.add(following.table)
         return _Prepared(first, writer.finish(), writer.n_specs, checker.artifacts)
 
     def _plan(self, n_specs: int) -> RunPlan:
