@@ -52,7 +52,7 @@ from scythe.store import open_store
 _RUN = "benchmark_noop/v1.0.0/cost"
 _STORE = StoreConfig("bucket", endpoint_url="http://127.0.0.1:1", region="x")
 _REPEATS = 3
-_PIECE = 1000  # specs that are checked in one go
+_PIECE = 50  # specs that are checked in one go
 
 
 class Bucket:
@@ -138,7 +138,7 @@ class Costs:
 
         specs = make()
         pieces = [specs[i : i + _PIECE] for i in range(0, self._n, _PIECE)]
-        rows, texts = list(map(index_rows, pieces)), list(map(encode_specs, pieces))
+        rows, texts = index_rows(specs), encode_specs(specs)
         self._step(
             "allocate",
             {
@@ -146,7 +146,7 @@ class Costs:
                 "copies with the id of the run": each(copy_for_run, specs, {"experiment_id": _RUN}),
                 "specs to text, read back and compared": each(encode_specs, pieces),
                 "levels of the index": each(index_rows, pieces),
-                "table": lambda: list(map(specs_table, rows, texts)),
+                "table": lambda: specs_table(rows, texts),
             },
             self._time(whole),
             self._time(prototype),

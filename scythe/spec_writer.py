@@ -20,14 +20,14 @@ from scythe.layout import RunLayout, check_path
 from scythe.merge import merge_files
 from scythe.specs_file import specs_table
 from scythe.store import Store
-from scythe.tables import SORT_INDEX, concat, parquet_options
+from scythe.tables import SORT_INDEX, parquet_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
 CHUNK = 10_000  # rows in memory, and of a row group
-_PIECE = 1000  # specs in memory as Python objects: more of them cost the garbage collector more
+_PIECE = 50  # specs in memory as objects; Python's garbage collector looks after 700 new objects
 _SORT_INDEX = attrgetter(SORT_INDEX)
 
 
@@ -82,7 +82,7 @@ class SpecChecker:
             SpecError: One is wrong: the message names its number and field.
         """
         first: ExperimentInputSpec | None = None  # the others are not kept: memory for nothing
-        tables: list[pa.Table] = []
+        texts, rows = list[str](), list[dict[str, Any]]()
         source = iter(given)
         while piece := list(islice(source, _PIECE)):
             start, self._count = self._count, self._count + len(piece)
@@ -92,11 +92,13 @@ class SpecChecker:
                 copy_for_run(spec, self._update(number, spec if with_files else None))
                 for number, spec in enumerate(specs, start)
             ]
-            tables.append(self._table(start, copies))
+            more_texts, more_rows = self._encoded(start, copies)
+            texts += more_texts
+            rows += more_rows
             first = min([first, *copies] if first else copies, key=_SORT_INDEX)
         if first is None:
             return None
-        table = concat(tables)
+        table = specs_table(rows, texts)
         return Chunk(first, table if self._rules.overwrite_sort_index else _sorted(table))
 
     def _as_spec(self, number: int, spec: Any) -> ExperimentInputSpec:
@@ -125,8 +127,10 @@ class SpecChecker:
             update["experiment_id"] = self._experiment_id
         return update
 
-    def _table(self, start: int, specs: list[ExperimentInputSpec]) -> pa.Table:
-        """Make the table of some specs, the first of which has the number `start`."""
+    def _encoded(
+        self, start: int, specs: list[ExperimentInputSpec]
+    ) -> tuple[list[str], list[dict[str, Any]]]:
+        """Return some specs as text, and their index; `start` is the number of the first."""
         try:
             if not self._rules.overwrite_experiment_id:
                 for spec in specs:
@@ -134,14 +138,14 @@ class SpecChecker:
             texts = encode_specs(specs)
             if self._rules.plain:
                 texts = [spec.model_dump_json(by_alias=True, round_trip=True) for spec in specs]
-            return specs_table(index_rows(specs), texts)
+            return texts, index_rows(specs)
         except ValidationError as error:
             reason = describe_validation_error(error)
         except SpecError as error:
             reason = str(error).rstrip(".")
         if len(specs) > 1:  # which one is it?
             for number, spec in enumerate(specs, start):
-                self._table(number, [spec])
+                self._encoded(number, [spec])
         raise SpecError(f"Spec {start}: {reason}. Nothing was uploaded or started.")
 
 
