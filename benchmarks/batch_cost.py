@@ -17,6 +17,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.leaves import NoopInput, noop
 from benchmarks.table import Table
+from scythe.base import copy_for_run, index_rows
 from scythe.leaf.batch import BatchPlace, run_batch
 from scythe.leaf.children import children_left
 from scythe.leaf.journal import Journal
@@ -36,9 +38,9 @@ from scythe.leaf.state import ProcessState
 from scythe.locate import code_ref
 from scythe.messages import LeafRecord
 from scythe.outcomes import Batch, BatchResult, LeafCall, LeafResult, StoreConfig
-from scythe.specs.codec import decode_spec, encode_spec
-from scythe.specs.file import index_of, read_rows, spec_texts
-from scythe.specs.writer import SpecChecker, SpecRules, SpecsWriter, chunks_of
+from scythe.specs.codec import decode_spec, encode_specs
+from scythe.specs.file import index_of, read_rows, spec_texts, specs_table
+from scythe.specs.writer import CHUNK, SpecChecker, SpecRules, SpecsWriter
 from scythe.storage.fetch import cached_path
 from scythe.storage.files import join_s3_uri
 from scythe.storage.layout import RunLayout
@@ -50,6 +52,7 @@ from scythe.tables.packs import write_pack
 _RUN = "benchmark_noop/v1.0.0/cost"
 _STORE = StoreConfig("bucket", endpoint_url="http://127.0.0.1:1", region="x")
 _REPEATS = 3
+_PIECE = 50  # specs that are checked in one go
 
 
 class Bucket:
@@ -120,9 +123,8 @@ class Costs:
 
         def whole() -> None:
             writer = SpecsWriter(self._folder)
-            for given in chunks_of(iter(make())):
-                chunk = checker.chunk(given)
-                assert chunk is not None
+            source = (NoopInput(experiment_id="", sort_index=i, x=i) for i in range(self._n))
+            while (chunk := checker.chunk(islice(source, CHUNK))) is not None:
                 writer.add(chunk.table)
             key = RunLayout("scythe", _RUN).specs
             copy = cached_path(join_s3_uri(_STORE.bucket, key), _STORE.endpoint_url or "")
@@ -135,12 +137,16 @@ class Costs:
             pq.write_table(pa.table({"spec": texts}), self._folder / "rows.pq")
 
         specs = make()
+        pieces = [specs[i : i + _PIECE] for i in range(0, self._n, _PIECE)]
+        rows, texts = index_rows(specs), encode_specs(specs)
         self._step(
             "allocate",
             {
                 "the user makes the spec": make,
-                "spec to text, read back and compared": each(encode_spec, specs),
-                "levels of the index": each(NoopInput.index_data, specs),
+                "copies with the id of the run": each(copy_for_run, specs, {"experiment_id": _RUN}),
+                "specs to text, read back and compared": each(encode_specs, pieces),
+                "levels of the index": each(index_rows, pieces),
+                "table": lambda: specs_table(rows, texts),
             },
             self._time(whole),
             self._time(prototype),
@@ -223,9 +229,9 @@ class Costs:
         self._step("gather", {}, whole, self._time(prototype))
 
 
-def each(function: Callable[[Any], object], items: Iterable[Any]) -> Callable[[], object]:
+def each(function: Callable[..., object], items: Iterable[Any], *more: Any) -> Callable[[], object]:
     """Return what calls a function for each of these items."""
-    return lambda: [function(item) for item in items]
+    return lambda: [function(item, *more) for item in items]
 
 
 def prototype_leaves(folder: Path, size: int) -> None:

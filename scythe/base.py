@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import AnyUrl, ConfigDict, Field, field_serializer, field_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -144,7 +146,7 @@ class ExperimentInputSpec(BaseSpec):
         excluded = _NO_LEVELS | additional_excludes if additional_excludes else _NO_LEVELS
         # What `model_dump` calls, at half of the time.
         dumped = type(spec).__pydantic_serializer__.to_python(spec, mode="json", exclude=excluded)
-        data = {name: value for name, value in dumped.items() if type(value) in _SCALARS}
+        data = _scalars(dumped)
         features = self.computed_features
         if not features:
             return data
@@ -205,6 +207,54 @@ class ExperimentInputSpec(BaseSpec):
         """Return the key, below the bucket's prefix, of an output file of this leaf."""
         file_name = f"{self.workflow_run_id or f'{self.sort_index:08d}'}{fpath.suffix}"
         return f"{self.experiment_id}/results/{field_name}/{file_name}"
+
+
+SpecT = TypeVar("SpecT", bound=ExperimentInputSpec)
+_new, _write = object.__new__, object.__setattr__
+
+
+def copy_for_run(spec: SpecT, update: dict[str, Any]) -> SpecT:
+    """Return a copy with these values, at a quarter of the time that `model_copy` takes.
+
+    What is not a field is shared with the spec: the copy is only written, not changed.
+    """
+    copy = _new(type(spec))
+    values = {**vars(spec), **update}
+    values.pop(_ORIGINAL, None)  # its index would be that of another run
+    _write(copy, "__dict__", values)
+    _write(copy, "__pydantic_fields_set__", spec.__pydantic_fields_set__)
+    _write(copy, "__pydantic_extra__", spec.__pydantic_extra__)
+    _write(copy, "__pydantic_private__", spec.__pydantic_private__)
+    return copy
+
+
+def index_rows(specs: Sequence[ExperimentInputSpec]) -> list[dict[str, Any]]:
+    """Return the `index_data` of each spec; that of one class without features takes less time.
+
+    Args:
+        specs: Copies made by `copy_for_run`.
+
+    Raises:
+        ExperimentIndexAdditionalDataOverlapsWithSpecError: See `index_data`.
+    """
+    classes = set(map(type, specs))
+    if len(classes) != 1 or any(map(_has_own_index, classes)):
+        return [spec.index_data() for spec in specs]
+    to_python = type(specs[0]).__pydantic_serializer__.to_python
+    rows = [to_python(spec, mode="json", exclude=_NO_LEVELS) for spec in specs]
+    kinds = set(map(type, chain.from_iterable(row.values() for row in rows)))
+    return rows if kinds <= _SCALARS else list(map(_scalars, rows))
+
+
+def _has_own_index(cls: type[ExperimentInputSpec]) -> bool:
+    base = ExperimentInputSpec
+    return not (
+        cls.computed_features is base.computed_features and cls.index_data is base.index_data
+    )
+
+
+def _scalars(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if type(value) in _SCALARS}
 
 
 class ExperimentOutputSpec(FileReferenceMixin):

@@ -18,7 +18,7 @@ from scythe.nodes.references import RunRef, start_root, workflow_reference
 from scythe.nodes.tree import AUTO, PROBES, RecursionMap, RunPlan, plan_tree
 from scythe.runs.folder import FolderT, RunFolder, claim, release
 from scythe.specs.source import is_single, iterate_specs
-from scythe.specs.writer import CHUNK, Chunk, SpecChecker, SpecRules, SpecsWriter, chunks_of
+from scythe.specs.writer import CHUNK, Chunk, SpecChecker, SpecRules, SpecsWriter
 from scythe.storage.artifacts import InputArtifacts
 from scythe.storage.files import S3Url
 from scythe.storage.manifest import (
@@ -125,10 +125,8 @@ class Allocation:
         writer = SpecsWriter(folder)
         first = chunk.first
         writer.add(chunk.table)
-        for given in chunks_of(source):
-            following = checker.chunk(given)
-            if following is not None:
-                writer.add(following.table)
+        while (following := checker.chunk(islice(source, CHUNK))) is not None:
+            writer.add(following.table)
         return _Prepared(first, writer.finish(), writer.n_specs, checker.artifacts)
 
     def _plan(self, n_specs: int) -> RunPlan:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -27,6 +28,8 @@ from scythe.errors import SpecError
 _TAGGED = "tagged:"
 _TAG = "$"
 _PLAIN = frozenset({str, int, float, bool, type(None), datetime, date, time, timedelta, UUID})
+
+_EXTRAS = attrgetter("__pydantic_extra__")
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
 
@@ -63,6 +66,37 @@ def _plain_json(spec: BaseModel) -> str | None:
         return None if differing_fields(spec, decode_spec(type(spec), text)) else text
     except Exception:  # noqa: BLE001 - what JSON cannot hold may be held by tags
         return None
+
+
+def encode_specs(specs: Sequence[BaseModel]) -> list[str]:
+    """Write specs as `encode_spec` does, in less time for each where they are of one class.
+
+    Raises:
+        ValidationError: See there.
+        SpecError: See there.
+    """
+    texts: list[str | None] = [None] * len(specs)
+    if len(set(map(type, specs))) == 1:
+        texts = _plain_jsons(specs)
+    return [text or encode_spec(spec) for text, spec in zip(texts, specs, strict=True)]
+
+
+def _plain_jsons(specs: Sequence[BaseModel]) -> list[str | None]:
+    """Return specs of one class as JSON, or None for those that do not read back as equal ones."""
+    cls = type(specs[0])
+    to_json = cls.__pydantic_serializer__.to_json
+    from_json = cls.__pydantic_validator__.validate_json
+    texts: list[str | None] = []
+    back: list[BaseModel] = []
+    for spec in specs:
+        try:
+            text = to_json(spec, round_trip=True, warnings=False).decode()
+            back.append(cast("BaseModel", from_json(text, by_alias=True, by_name=True)))
+            texts.append(text)
+        except Exception:  # noqa: BLE001 - what it is, `encode_spec` says
+            back.append(spec)
+            texts.append(None)
+    return [text if same else None for text, same in zip(texts, _alike(specs, back), strict=True)]
 
 
 def decode_spec(cls: type[SpecT], text: str) -> SpecT:
@@ -103,6 +137,27 @@ def _plainly_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Return whether two sets of values are the same at first sight, which most specs are."""
     kinds = list(map(type, one.values()))
     return _PLAIN.issuperset(kinds) and one == other and kinds == list(map(type, other.values()))
+
+
+def _alike(ones: Sequence[BaseModel], others: Sequence[BaseModel]) -> list[bool]:
+    """Return for each two models of one class whether they are the same; in doubt, they are not."""
+    left, right = list(map(vars, ones)), list(map(vars, others))
+    same = [True] * len(ones)
+    try:
+        getters = map(itemgetter, type(ones[0]).model_fields)
+        values = [(list(map(get, left)), list(map(get, right))) for get in getters]
+        extras = list(map(_EXTRAS, ones)), list(map(_EXTRAS, others))
+        if any(extras[0]) or any(extras[1]):
+            values.append(extras)
+        for some, those in values:
+            kinds = list(map(type, some))
+            if _PLAIN.issuperset(kinds) and some == those and kinds == list(map(type, those)):
+                continue
+            pairs = zip(same, some, those, strict=True)
+            same = [known and _same(one, other) for known, one, other in pairs]
+    except Exception:  # noqa: BLE001 - a field that was never set, or values that do not compare
+        return [False] * len(ones)
+    return same
 
 
 def _values(model: BaseModel) -> dict[str, Any]:

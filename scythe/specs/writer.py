@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from scythe.base import ExperimentInputSpec
+from scythe.base import ExperimentInputSpec, copy_for_run, index_rows
 from scythe.errors import ExperimentSpecsMismatchError, SpecError
-from scythe.specs.codec import describe_validation_error, encode_spec
+from scythe.specs.codec import describe_validation_error, encode_specs
 from scythe.specs.file import specs_table
 from scythe.storage.artifacts import InputArtifacts
 from scythe.storage.files import S3Url
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-CHUNK = 10_000  # specs in memory, and rows of a row group
+CHUNK = 10_000  # rows in memory, and of a row group
+_PIECE = 50  # specs in memory as objects; Python's garbage collector looks after 700 new objects
+_SORT_INDEX = attrgetter(SORT_INDEX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class SpecChecker:
 
     def __init__(self, rules: SpecRules, layout: RunLayout, store: Store) -> None:
         self.artifacts = InputArtifacts(layout)
-        self._rules, self._layout, self._store = rules, layout, store
+        self._rules, self._store, self._experiment_id = rules, store, layout.experiment_id
         self._count = 0
 
     def chunk(self, given: Iterable[Any]) -> Chunk | None:
@@ -79,16 +82,20 @@ class SpecChecker:
             SpecError: One is wrong: the message names its number and field.
         """
         first: ExperimentInputSpec | None = None  # the others are not kept: memory for nothing
-        texts: list[str] = []
-        rows: list[dict[str, Any]] = []
-        for spec in given:
-            number, self._count = self._count, self._count + 1
-            copy = self._for_run(number, self._as_spec(number, spec))
-            text, index = self._encoded(number, copy)
-            texts.append(text)
-            rows.append(index)
-            if first is None or copy.sort_index < first.sort_index:
-                first = copy
+        texts, rows = list[str](), list[dict[str, Any]]()
+        source = iter(given)
+        while piece := list(islice(source, _PIECE)):
+            start, self._count = self._count, self._count + len(piece)
+            specs = [self._as_spec(number, spec) for number, spec in enumerate(piece, start)]
+            with_files = any(cls.file_reference_fields() for cls in set(map(type, specs)))
+            copies = [
+                copy_for_run(spec, self._update(number, spec if with_files else None))
+                for number, spec in enumerate(specs, start)
+            ]
+            more_texts, more_rows = self._encoded(start, copies)
+            texts += more_texts
+            rows += more_rows
+            first = min([first, *copies] if first else copies, key=_SORT_INDEX)
         if first is None:
             return None
         table = specs_table(rows, texts)
@@ -106,46 +113,40 @@ class SpecChecker:
         except ValidationError as error:
             raise SpecError(f"Spec {number}: {describe_validation_error(error)}.") from error
 
-    def _for_run(self, number: int, spec: ExperimentInputSpec) -> ExperimentInputSpec:
-        """Return a copy with the number and the id of the run, and the URIs of its files."""
+    def _update(self, number: int, with_files: ExperimentInputSpec | None) -> dict[str, Any]:
+        """Return what a copy gets: the number and the id of the run, and the URIs of its files."""
         update: dict[str, Any] = {}
-        if type(spec).file_reference_fields():
+        if with_files is not None:
             update = {
                 name: S3Url(self._store.uri(self.artifacts.add(name, path, number)))
-                for name, path in spec.local_artifact_file_paths.items()
+                for name, path in with_files.local_artifact_file_paths.items()
             }
         if self._rules.overwrite_sort_index:
             update["sort_index"] = number
         if self._rules.overwrite_experiment_id:
-            update["experiment_id"] = self._layout.experiment_id
-        return _copy_with(spec, update)
+            update["experiment_id"] = self._experiment_id
+        return update
 
-    def _encoded(self, number: int, spec: ExperimentInputSpec) -> tuple[str, dict[str, Any]]:
+    def _encoded(
+        self, start: int, specs: list[ExperimentInputSpec]
+    ) -> tuple[list[str], list[dict[str, Any]]]:
+        """Return some specs as text, and their index; `start` is the number of the first."""
         try:
             if not self._rules.overwrite_experiment_id:
-                check_path("experiment_id", spec.experiment_id)
-            text = encode_spec(spec)
+                for spec in specs:
+                    check_path("experiment_id", spec.experiment_id)
+            texts = encode_specs(specs)
             if self._rules.plain:
-                text = spec.model_dump_json(by_alias=True, round_trip=True)
-            return text, spec.index_data()
+                texts = [spec.model_dump_json(by_alias=True, round_trip=True) for spec in specs]
+            return texts, index_rows(specs)
         except ValidationError as error:
             reason = describe_validation_error(error)
         except SpecError as error:
             reason = str(error).rstrip(".")
-        raise SpecError(f"Spec {number}: {reason}. Nothing was uploaded or started.")
-
-
-def _copy_with(spec: ExperimentInputSpec, update: dict[str, Any]) -> ExperimentInputSpec:
-    """Return a copy with these values, at a third of the time that `model_copy` takes.
-
-    What is not a field is shared with the spec: the copy is only written, not changed.
-    """
-    copy, write = type(spec).__new__(type(spec)), object.__setattr__
-    write(copy, "__dict__", {**vars(spec), **update})
-    write(copy, "__pydantic_fields_set__", spec.__pydantic_fields_set__)
-    write(copy, "__pydantic_extra__", spec.__pydantic_extra__)
-    write(copy, "__pydantic_private__", spec.__pydantic_private__)
-    return copy
+        if len(specs) > 1:  # which one is it?
+            for number, spec in enumerate(specs, start):
+                self._encoded(number, [spec])
+        raise SpecError(f"Spec {start}: {reason}. Nothing was uploaded or started.")
 
 
 def _sorted(table: pa.Table) -> pa.Table:
@@ -202,9 +203,3 @@ class SpecsWriter:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-
-def chunks_of(specs: Iterator[Any]) -> Iterator[list[Any]]:
-    """Yield specs, some at a time."""
-    while chunk := list(islice(specs, CHUNK)):
-        yield chunk

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from scythe.tables.pandas_index import (
@@ -70,11 +71,16 @@ def table_from_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Make a table from one dict for each row; a key that a row lacks is null there."""
     import pyarrow as pa
 
+    return pa.table({name: column(values) for name, values in values_by_name(rows).items()})
+
+
+def values_by_name(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Turn rows into columns; a key that a row lacks is None there."""
     shapes = list(dict.fromkeys(map(tuple, rows)))
     if len(shapes) == 1:  # nearly always, and much quicker
-        return pa.table({name: column([row[name] for row in rows]) for name in shapes[0]})
+        return {name: list(map(itemgetter(name), rows)) for name in shapes[0]}
     names = list(dict.fromkeys(name for shape in shapes for name in shape))
-    return pa.table({name: column([row.get(name) for row in rows]) for name in names})
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:

@@ -31,7 +31,6 @@ _STAT_TYPES = {
     "peak_rss": "int64",
     "gpus": "string",
 }
-_STATS = attrgetter(*_STAT_TYPES)
 _OUR_NAME = re.compile(f"(user_)*({ERRORS}|{LEAVES})")
 
 
@@ -61,20 +60,21 @@ def node_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
         By name: `scalars`, `result_file_refs` and the user's tables where there are any, `errors`
         and `leaves` always. Each has the column `__order__`, by which it is sorted.
     """
-    results = [(i, record.outcome) for i, record in enumerate(leaves.records)]
-    done = [(i, result) for i, result in results if isinstance(result, LeafResult)]
-    good = [i for i, _ in done]
-    bad = [i for i, result in results if isinstance(result, LeafFailure)]
+    outcomes = [record.outcome for record in leaves.records]
+    good = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, LeafResult)]
+    bad = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, LeafFailure)]
+    done = [outcome for outcome in outcomes if isinstance(outcome, LeafResult)]
     index = _with_run_ids(leaves)
     tables: dict[str, pa.Table] = {}
-    scalars = _all_scalars([result for _, result in done], store.get_bytes)
+    scalars = _all_scalars(done, store.get_bytes)
     if any(scalars) or not good:
         tables[SCALARS] = _beside_index(index, leaves.rows, good, scalars)
-    with_files = [(i, result.files) for i, result in done if result.files]
+    with_files = [(i, result.files) for i, result in zip(good, done, strict=True) if result.files]
     if with_files:
         numbers, uris = zip(*with_files, strict=True)
         tables[FILES] = _beside_index(index, leaves.rows, numbers, uris)
-    user_tables = _user_tables(leaves.rows, [one for one in done if one[1].tables], store)
+    with_tables = [(i, result) for i, result in zip(good, done, strict=True) if result.tables]
+    user_tables = _user_tables(leaves.rows, with_tables, store)
     errors = [_error_row(leaves.records[i]) for i in bad]
     tables[ERRORS] = _beside_index(index, leaves.rows, bad, errors, _error_schema())
     tables[LEAVES] = _leaves_table(leaves, index)
@@ -198,11 +198,11 @@ def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
         n for n in ("experiment_id", SORT_INDEX, "workflow_run_id") if n in index.column_names
     ]
     records = leaves.records
-    rows = [_STATS(record.outcome.stats) for record in records]
-    values = zip(*rows, strict=True) if rows else [[]] * len(_STAT_TYPES)
+    # A column at a time: a tuple for each leaf would be one more for the garbage collector.
+    all_stats = [record.outcome.stats for record in records]
     stats = {
-        name: pa.array(value, pa.type_for_alias(kind))
-        for (name, kind), value in zip(_STAT_TYPES.items(), values, strict=True)
+        name: pa.array(list(map(attrgetter(name), all_stats)), pa.type_for_alias(kind))
+        for name, kind in _STAT_TYPES.items()
     }
     started, finished = stats["started"], stats["finished"]
     queued = pa.repeat(pa.scalar(leaves.queued, pa.float64()), len(records))

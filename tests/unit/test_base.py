@@ -22,6 +22,8 @@ from scythe.base import (
     ExperimentIndexNotSerializableError,
     ExperimentInputSpec,
     ExperimentOutputSpec,
+    copy_for_run,
+    index_rows,
 )
 from scythe.errors import FetchError
 from scythe.settings import ScytheStorageSettings
@@ -125,6 +127,38 @@ def test_with_local_files_the_index_keeps_the_uris() -> None:
     again = local.with_local_files({"weather": Path("/tmp/other.epw")})
     assert again.index_data()["weather"] == "s3://b/oslo.epw"
     assert spec.original_spec is spec
+
+
+def test_rows_of_many_specs_are_the_index_of_each() -> None:
+    class Spec(ExperimentInputSpec):
+        size: float = 1.0
+        parts: list[int] | None = None
+
+    class Featured(Spec):
+        @property
+        def computed_features(self) -> dict[str, ComputedFeatureValue]:
+            return {"double": 2 * self.size}
+
+    for cls in (Spec, Featured):
+        plain = [cls(**IDS, size=size) for size in (1.0, math.inf)]
+        specs = [*plain, cls(**IDS, parts=[1]), cls(**IDS, city="Wien")]  # pyright: ignore
+        for some in (plain, specs):
+            assert index_rows(some) == [spec.index_data() for spec in some]
+    mixed = [Spec(**IDS), Featured(**IDS)]
+    assert index_rows(mixed) == [spec.index_data() for spec in mixed]
+    assert index_rows([Featured(**IDS)])[0]["double"] == 2.0
+    assert "parts" not in index_rows([Spec(**IDS, parts=[1])])[0]
+
+
+def test_a_copy_for_a_run_has_the_index_of_its_own_values() -> None:
+    spec = Wall(**IDS, width=1, weather=S3Url("s3://b/oslo.epw"), more=[1])  # pyright: ignore
+    local = spec.with_local_files({"weather": Path("/tmp/oslo.epw")})
+    copy = copy_for_run(local, {"sort_index": 8, "weather": S3Url("s3://b/new.epw")})
+    index = copy.index_data()
+    assert (index["sort_index"], index["weather"]) == (8, "s3://b/new.epw")
+    assert copy.model_extra == {"more": [1]}
+    assert copy.model_fields_set == local.model_fields_set
+    assert (local.sort_index, local.index_data()["weather"]) == (3, "s3://b/oslo.epw")
 
 
 def test_output_keys() -> None:

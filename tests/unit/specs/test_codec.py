@@ -35,7 +35,13 @@ from pydantic import (
 
 from scythe.base import ExperimentInputSpec
 from scythe.errors import SpecError
-from scythe.specs.codec import decode_spec, describe_validation_error, differing_fields, encode_spec
+from scythe.specs.codec import (
+    decode_spec,
+    describe_validation_error,
+    differing_fields,
+    encode_spec,
+    encode_specs,
+)
 from scythe.storage.files import FileReference, S3Url
 
 IDS = {"experiment_id": "wall/v1.0.0/2025-01-01_00-00-00", "sort_index": 3}
@@ -66,7 +72,9 @@ class Layer(BaseModel):
 
 
 def round_trip(spec: ExperimentInputSpec) -> Any:
-    back = decode_spec(type(spec), encode_spec(spec))
+    text = encode_spec(spec)
+    assert encode_specs([spec, spec]) == [text, text]
+    back = decode_spec(type(spec), text)
     assert type(back) is type(spec)
     assert differing_fields(spec, back) == []
     return back
@@ -432,6 +440,8 @@ def test_what_cannot_travel_is_refused_by_name(spec: ExperimentInputSpec, field:
     with pytest.raises(SpecError, match=f"Field '{field}'") as error:
         encode_spec(spec)
     assert "hush" not in str(error.value)
+    with pytest.raises(SpecError, match=f"Field '{field}'"):
+        encode_specs([spec])
 
 
 class Excluding(ExperimentInputSpec):
@@ -443,10 +453,30 @@ def test_a_spec_that_does_not_pass_its_own_validation() -> None:
     changed.sort_index = -1
     with pytest.raises(ValidationError, match="sort_index"):
         encode_spec(changed)
+    with pytest.raises(ValidationError, match="sort_index"):
+        encode_specs([Free(**IDS), changed])
     with pytest.raises(ValidationError, match="kept_out"):
         encode_spec(Excluding(**IDS, kept_out=1))
     with pytest.raises(ValidationError, match="experiment_id"):
         encode_spec(Free.model_construct(sort_index=1))
+
+
+def test_many_specs_are_written_as_each_is_alone() -> None:
+    values = [1, 1.0, NAN, [NAN, {"a": 1}], {1: 2}, date(2024, 1, 1), -0.0, "\ud800", None, True]
+    specs: list[ExperimentInputSpec] = [Free(**IDS, value=value) for value in values]
+    specs.append(Free(**IDS, more={1: 2}))  # pyright: ignore[reportCallIssue]
+    specs.append(Free(**IDS, more="x"))  # pyright: ignore[reportCallIssue]
+    assert encode_specs(specs) == [encode_spec(spec) for spec in specs]
+    mixed = [*specs, Aliased.model_validate({**IDS, "w": 1, "h": 2, "list": [7]})]
+    assert encode_specs(mixed) == [encode_spec(spec) for spec in mixed]
+    assert encode_specs([]) == []
+
+
+def test_one_spec_of_many_that_does_not_come_back_is_refused() -> None:
+    specs = [Free(**IDS, value=number) for number in range(5)]
+    specs[3] = Free(**IDS, value=Colour.RED)
+    with pytest.raises(SpecError, match="Field 'value'"):
+        encode_specs(specs)
 
 
 def test_validation_errors_in_one_line_without_the_values() -> None:

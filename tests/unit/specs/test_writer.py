@@ -12,7 +12,7 @@ from scythe.base import ExperimentInputSpec
 from scythe.errors import SpecError
 from scythe.outcomes import StoreConfig
 from scythe.specs.file import SPEC_COLUMN, sort_indices
-from scythe.specs.writer import SpecChecker, SpecRules, SpecsWriter, chunks_of
+from scythe.specs.writer import SpecChecker, SpecRules, SpecsWriter
 from scythe.storage.layout import RunLayout
 from scythe.storage.store import Store
 
@@ -71,7 +71,49 @@ def test_a_wrong_spec_is_named_by_its_number_among_all() -> None:
         checks.chunk([{"size": 2.0}, {"size": [1]}])
 
 
-def test_chunks_of_an_iterator() -> None:
-    sizes = [len(chunk) for chunk in chunks_of(iter(range(25_000)))]
-    assert sizes == [10_000, 10_000, 5_000]
-    assert checker().chunk([]) is None
+@pytest.mark.parametrize("place", [0, 1, 2500])
+def test_a_spec_that_cannot_travel_is_named_by_its_number_among_all(place: int) -> None:
+    specs: list[Any] = [{"size": 1.0}] * 3000
+    specs[place] = {"size": 1.0, "extra": object()}
+    checks = checker()
+    checks.chunk([{"size": 1.0}] * 7)
+    with pytest.raises(SpecError, match=rf"^Spec {place + 7}: Field 'extra' .* Nothing was"):
+        checks.chunk(specs)
+
+
+def test_a_wrong_id_is_named_by_the_number_of_its_spec() -> None:
+    rules = SpecRules(Sized, False, True, False)
+    checks = SpecChecker(rules, RunLayout("p", "e/v1.0.0/d"), STORE)
+    specs = [{"experiment_id": "e/v1.0.0/d"}, {"experiment_id": "../up"}]
+    with pytest.raises(SpecError, match=r"^Spec 1: .*experiment_id"):
+        checks.chunk(specs)
+
+
+def test_columns_that_only_some_specs_of_a_chunk_have() -> None:
+    specs: list[Any] = [{"size": None}] * 1000 + [{"size": 2.0, "extra": "x"}] * 1000
+    chunk = checker().chunk([*specs, {"size": "wide", "nested": [1]}])
+    assert chunk is not None
+    assert chunk.table.column("size").to_pylist() == [None] * 1000 + ["2.0"] * 1000 + ["wide"]
+    assert chunk.table.column("extra").to_pylist() == [None] * 1000 + ["x"] * 1000 + [None]
+    assert "nested" not in chunk.table.column_names
+    assert sort_indices(chunk.table) == list(range(2001))
+
+
+def test_the_given_specs_are_not_changed() -> None:
+    given = Sized(experiment_id="mine", sort_index=9, size=1.0)
+    chunk = checker().chunk([given, given])
+    assert chunk is not None
+    assert (given.experiment_id, given.sort_index) == ("mine", 9)
+    assert (chunk.first.experiment_id, chunk.first.sort_index) == ("e/v1.0.0/d", 0)
+
+
+def test_the_first_spec_is_the_first_of_those_with_the_lowest_number() -> None:
+    numbers = [3, 1, *[5] * 2000, 1, 2]
+    specs = [{"sort_index": n, "size": float(i)} for i, n in enumerate(numbers)]
+    chunk = checker(number=False).chunk(specs)
+    assert chunk is not None
+    assert (chunk.first.sort_index, getattr(chunk.first, "size", None)) == (1, 1.0)
+
+
+def test_no_specs_are_no_chunk() -> None:
+    assert checker().chunk(iter([])) is None
