@@ -186,7 +186,7 @@ class Leases:
         if self._server is not None:
             self._server.close()
         for writer in self._writers:
-            writer.close()
+            writer.transport.abort()  # nothing more is said, also not to one that does not listen
         closing = [writer.wait_closed() for writer in self._writers]
         await asyncio.gather(*closing, return_exceptions=True)
 
