@@ -224,7 +224,7 @@ def test_a_worker_that_stops_while_its_cluster_is_lost_cleans_up_all_the_same(
 ) -> None:
     """It can ask nothing of other nodes, nor end its actor on one that died just before."""
     monkeypatch.setattr(scythe_ray_controls, "_UNUSED", 60.0)
-    needs_tape = LeafResources(custom={"tape": 1})
+    needs_tape = LeafResources(custom={"tape": 1}, fresh_process=True)
     node = attached.add("tape")
     with opened() as harness:
         here = Path(harness.where()["tempdir"]).parent
