@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_type_hints
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
@@ -97,7 +98,7 @@ class Experiment(Generic[TInput, TOutput]):
     def call(self, spec: TInput, **kwargs: Any) -> TOutput:
         """Call the function with the spec as its first parameter, whatever that is called."""
         result: Any = self.fn(**{self._parameter: spec}, **kwargs)
-        if inspect.iscoroutine(result):
+        if isinstance(result, CoroutineType):
             result = asyncio.run(result)
         return result
 

@@ -121,12 +121,13 @@ class LeafRunner:
 
     def _spec(self, text: str, workflow_run_id: str | None) -> ExperimentInputSpec:
         spec: ExperimentInputSpec = decode_spec(self._experiment.input_validator_type, text)
-        update = self._known
-        if self._injects and workflow_run_id:
-            update = {**update, "workflow_run_id": workflow_run_id}
         # As `model_copy` does, without the copy: nobody else has this spec.
-        vars(spec).update(update)
-        spec.model_fields_set.update(update)
+        values, known = vars(spec), spec.model_fields_set
+        values.update(self._known)
+        known.update(self._known)
+        if self._injects and workflow_run_id:
+            values["workflow_run_id"] = workflow_run_id
+            known.add("workflow_run_id")
         return spec
 
     def _call_function(

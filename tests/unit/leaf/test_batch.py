@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,16 @@ def test_a_small_batch_needs_no_bucket_and_leaves_no_journal(
     assert isinstance(pack, bytes)
     assert (bucket.objects, result.n_leaves, result.n_failed) == ({}, 2, 0)
     assert not (tmp_path / "journal").exists()
+
+
+@pytest.mark.usefixtures("bucket")
+def test_the_garbage_collector_passes_over_what_was_there_before_the_first_batch(
+    tmp_path: Path,
+) -> None:
+    counts: list[int] = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        run_texts(tmp_path / name, [4])
+        counts.append(gc.get_freeze_count())
+    assert counts[0] > 1000
+    assert counts[1] <= counts[0], "what leaves leave behind is collected as ever"
