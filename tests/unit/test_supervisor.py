@@ -209,17 +209,17 @@ def test_an_engine_that_is_away_is_no_reason_to_give_up(
 
 
 @pytest.mark.parametrize(
-    ("entry", "words"),
+    ("entry", "within", "words"),
     [
-        (entries.refusing, "The cluster is not there: start it."),
-        (entries.mute, "ended while it started (exit code 7)"),
-        (entries.slow, "The leaf part was not ready after 1 s"),
+        (entries.refusing, 60, "The cluster is not there: start it."),
+        (entries.mute, 60, "ended while it started (exit code 7)"),
+        (entries.slow, 1, "The leaf part was not ready after 1 s"),
     ],
 )
 def test_a_part_that_does_not_start_ends_the_start(
-    entry: Any, words: str, plans: list[PartPlan]
+    entry: Any, within: float, words: str, plans: list[PartPlan]
 ) -> None:
-    policy = RestartPolicy(first=0.05, start=1)
+    policy = RestartPolicy(first=0.05, start=within)
     running = Running(plans, entry, policy)
     running.finish()
     assert isinstance(running.error, WorkerStartError)
