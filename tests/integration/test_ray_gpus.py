@@ -68,6 +68,7 @@ def leaves() -> Iterator[Leaves]:
         for name in list(os.environ):
             if name.startswith(("SCYTHE_RAY_", "RAY_")):
                 patch.delenv(name)
+        patch.setenv("SCYTHE_RAY_ADDRESS", "local")  # not one that somebody else has here
         patch.setenv("SCYTHE_RAY_NUM_CPUS", "2")
         patch.setenv("SCYTHE_RAY_NUM_GPUS", "2")
         executor: Any = open_executor(ExecutorRequest())
