@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -38,9 +39,9 @@ class Leaves:
     def __init__(self, executor: RayExecutor, runner: asyncio.Runner) -> None:
         self._executor, self._runner = executor, runner
 
-    def run(self, *asked: LeafResources, how: str = "") -> list[tuple[int, str]]:
+    def run(self, *asked: LeafResources, how: str = "", folder: str = "") -> list[tuple[int, str]]:
         async def together() -> list[LeafReply]:
-            calls = [_call(resources, how) for resources in asked]
+            calls = [_call(resources, how, folder) for resources in asked]
             async with asyncio.timeout(60):
                 return await asyncio.gather(*(self._executor.run(call) for call in calls))
 
@@ -48,9 +49,16 @@ class Leaves:
         assert all(isinstance(reply, LeafResult) for reply in replies)
         return [(reply.stats.pid, reply.stats.gpus) for reply in replies]  # type: ignore[union-attr]
 
+    def run_at_once(self, *asked: LeafResources) -> list[tuple[int, str]]:
+        """Run leaves of which none ends before all of them are there."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.run(*asked, how=f"meet {len(asked)}", folder=folder)
 
-def _call(resources: LeafResources, how: str) -> LeafCall:
-    spec = ray_experiments.Task(experiment_id="ray/v1.0.0/now", sort_index=0, how=how)
+
+def _call(resources: LeafResources, how: str, folder: str) -> LeafCall:
+    spec = ray_experiments.Task(
+        experiment_id="ray/v1.0.0/now", sort_index=0, how=how, folder=folder
+    )
     return LeafCall(
         leaf_id=uuid.uuid4().hex[:8],
         code=code_ref(ray_experiments.where),
@@ -90,7 +98,7 @@ def test_leaves_with_a_gpu_use_one_process_and_others_never_do(leaves: Leaves) -
 def test_a_process_only_ever_has_the_gpus_that_it_saw_first(leaves: Leaves) -> None:
     seen: dict[int, set[str]] = {}
     for asked in [(GPU, GPU), (GPU,), (GPU, GPU), (GPU,), (QUARTER, QUARTER), (GPU,), (GPU, GPU)]:
-        for pid, gpus in leaves.run(*asked):
+        for pid, gpus in leaves.run_at_once(*asked):
             seen.setdefault(pid, set()).add(gpus)
     assert set().union(*seen.values()) == {"0", "1"}
     assert all(len(gpus) == 1 for gpus in seen.values()), seen
