@@ -21,6 +21,7 @@ from benchmarks.table import Table
 from scythe.environment import prepare_environment
 
 _PEER = str(Path(__file__).with_name("peer.py"))
+_WARM = 4  # leaves a slot, before those that count
 _RAY_TASKS = 5000
 
 
@@ -31,7 +32,7 @@ def floor_rate(leaves: int, slots: int, *more: str) -> float:
     with ExitStack() as stack:
         for role in ("fan", "leaf"):
             stack.enter_context(serving(["-m", "benchmarks.floor", role, str(slots), *more]))
-        floor.run(4)  # the workers are there then
+        floor.run(_WARM * slots)  # the workers are there then, and their processes
         begin = time.perf_counter()
         floor.run(leaves)
         return leaves / (time.perf_counter() - begin)
@@ -40,7 +41,7 @@ def floor_rate(leaves: int, slots: int, *more: str) -> float:
 def scythe_rate(leaves: int, slots: int, executor: str, size: int = 1) -> float:
     """Return the rate of Scythe, from `allocate` to the final tables."""
     with serving(LEAVES, **worker_of(executor, slots)):
-        run_noops(4, min(size, 2))
+        run_noops(_WARM * slots, min(size, 2))
         return run_noops(leaves, size).rate
 
 
