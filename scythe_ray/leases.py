@@ -15,6 +15,7 @@ from scythe_ray.record import RecordError, private_folder
 
 _IDLE = 0.2  # seconds that a place is kept for the next leaf
 _WANTED = 0.02  # the same, where Ray has a task that may wait for just this place
+_DRAIN = 1.0  # after the task's end: what its process had sent has long arrived
 _HELLO_WAIT = 10.0
 logger = logging.getLogger("scythe.ray")
 
@@ -36,6 +37,7 @@ class Lease:
     def __init__(self, ref: Any, kind: Hashable, on_idle: Callable[[Lease], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self.kind, self._ref, self._on_idle = kind, ref, on_idle
+        self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -83,7 +85,7 @@ class Lease:
         if self.over.done():
             writer.close()
             return
-        self._writer = writer
+        self._reader, self._writer = reader, writer
         writer.write(WELCOME)
         self._reading = self._loop.create_task(self._read(reader))
         self._reading.add_done_callback(self._settle)
@@ -103,6 +105,8 @@ class Lease:
     def _settle(self, _: object) -> None:
         """Once both Ray and the socket have no more to say, the leaf has what Ray said last."""
         if self._reading is not None and not self._reading.done():
+            if self.over.done():
+                self._loop.call_later(_DRAIN, self._stop_reading)
             return
         self.close()
         if not self.over.done():
@@ -114,6 +118,11 @@ class Lease:
             self.result.set_result(self.over.result())
         else:
             self.result.set_exception(error)
+
+    def _stop_reading(self) -> None:
+        """End the wait for a socket that a process which the leaf forked keeps open."""
+        if self._reader is not None and self._reading is not None and not self._reading.done():
+            self._reader.feed_eof()
 
     def _new_result(self) -> asyncio.Future[bytes]:
         result: asyncio.Future[bytes] = self._loop.create_future()
@@ -204,7 +213,8 @@ class Leases:
             lease.attach(reader, writer)
 
     def _on_idle(self, lease: Lease) -> None:
-        self._idle.setdefault(lease.kind, []).append(lease)
+        others = [other for other in self._idle.get(lease.kind, []) if other.is_waiting]
+        self._idle[lease.kind] = [*others, lease]
         pending = any(other.is_pending for other in self._leases.values())
         lease.keep(_WANTED if pending else _IDLE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -130,6 +131,18 @@ async def test_a_place_that_nobody_uses_goes_back_to_ray(folder: Path) -> None:
 
 
 @in_loop
+async def test_leases_that_are_over_are_forgotten(folder: Path) -> None:
+    async with opened(folder) as bed:
+        for _ in range(3):
+            lease = bed.add()
+            await ended(lease.result)
+            lease.close()
+            await ended(lease.over)
+        await until(lambda: len(bed.leases._idle["a"]) == 1)
+        assert not bed.leases._leases
+
+
+@in_loop
 async def test_another_kind_of_leaf_may_need_the_place(folder: Path) -> None:
     async with opened(folder) as bed:
         lease = bed.add()
@@ -213,6 +226,28 @@ async def test_a_process_that_dies_gives_its_leaf_rays_error(folder: Path) -> No
         lease.send(b"second")
         with pytest.raises(RuntimeError, match="killed"):
             await ended(lease.result)
+
+
+@in_loop
+async def test_a_process_that_dies_may_have_forked_another(folder: Path) -> None:
+    """Which keeps the socket open; the outcome that was sent counts all the same."""
+    kept: list[socket.socket] = []
+
+    def dies(lessee: Lessee) -> bytes:
+        kept.append(lessee._socket.dup())
+        lessee.hand_over(b"done")
+        if lessee.next_job():
+            raise RuntimeError("killed")
+        return b""
+
+    async with opened(folder) as bed:
+        lease = bed.add(dies)
+        assert await ended(lease.result) == b"done"
+        assert bed.leases.take("a") is lease
+        lease.send(b"second")
+        with pytest.raises(RuntimeError, match="killed"):
+            await ended(lease.result)
+    kept[0].close()
 
 
 @in_loop
