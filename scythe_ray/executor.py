@@ -138,7 +138,7 @@ class RayExecutor:
             self._attached.clear()
             self._host.offer(taking=False)
             self._lost = lost_failure(why)
-            self._session.give_up(self._lost)
+            await self._session.give_up(self._lost)
             # At once: Ray aborts this process when another head answers it.
             left = await loop.run_in_executor(self._threads, self._cluster.leave)
             if self._settings.ON_CLUSTER_LOSS == "exit":

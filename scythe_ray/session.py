@@ -107,10 +107,11 @@ class Session:
 
         return await self._nodes.watch(changed)
 
-    def give_up(self, failure: LeafFailure) -> None:
+    async def give_up(self, failure: LeafFailure) -> None:
         """Let all leaves fail with this at once: Ray can no longer be asked for anything."""
         for attempt in self._attempts:
             attempt.give_up(failure)
+        await self._leases.close()
 
     async def close(self, failure: LeafFailure) -> None:
         """End all leaves, which fail with this, and remove what their processes left."""

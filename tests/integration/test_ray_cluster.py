@@ -569,7 +569,6 @@ def test_a_worker_that_is_killed_takes_its_cluster_with_it(
     (tmp_path / "experiments.py").write_text("def beside():\n    return 'found'\n")
     (tmp_path / "main.py").write_text(MAIN)
     monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "local")
-    before = {raylet.node_id for raylet in raylets_here()}
     main = subprocess.Popen(
         [sys.executable, "main.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )
@@ -582,12 +581,12 @@ def test_a_worker_that_is_killed_takes_its_cluster_with_it(
         assert (told["slots"], told["labels"]) == (2, {"high_memory": "yes"})
         assert told["place"].endswith("started by this worker")
 
-        mine = [raylet for raylet in raylets_here() if raylet.node_id not in before]
+        family = worker.children(recursive=True)
+        mine = [raylet for raylet in raylets_here() if raylet.process in family]
         assert [raylet.is_own for raylet in mine] == [True]  # no other worker attaches to it
         folder = Path(mine[0].temp_dir).parent
         assert folder.stat().st_mode & 0o777 == 0o700
         assert (folder / "token").stat().st_mode & 0o777 == 0o600
-        family = worker.children(recursive=True)
         assert _listens_elsewhere(family) == []
 
         worker.kill()
