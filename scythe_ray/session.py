@@ -8,7 +8,7 @@ import pickle
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Threads
-from typing import Any
+from typing import Any, NamedTuple
 
 from scythe.errors import ExecutorUnavailable
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
@@ -23,6 +23,14 @@ from scythe_ray.resources import GPU, Demand, RayNode, able_nodes
 from scythe_ray.settings import RaySettings
 
 _NAME_CHARS = 60
+
+
+class _Kind(NamedTuple):
+    """What leaves have in common that may share a Ray task."""
+
+    amounts: frozenset[tuple[str, float]]
+    labels: frozenset[tuple[str, str]]
+    stays: bool  # on this node
 
 
 class Session:
@@ -128,24 +136,25 @@ class Session:
         self._controls.prepare(nodes)
         token = next(self._tokens)
         once = call.resources.fresh_process or anew
-        needs = (frozenset(demand.amounts.items()), frozenset(demand.labels.items()), stays)
-        kind = None if once else needs
-        lease = self._leases.take(kind) if kind else None
+        kind = _Kind(frozenset(demand.amounts.items()), frozenset(demand.labels.items()), stays)
+        lease = None if once else self._leases.take(kind)
         uses_gpu = demand.amounts.get(GPU, 0) > 0
-        job = pickle.dumps(Job(token, call, uses_gpu, may_stay=kind is not None))
+        job = pickle.dumps(Job(token, call, uses_gpu, may_stay=not once))
         if lease is not None:
             lease.send(job)
         else:
-            function = self._function(call.code.experiment, demand, (*needs, once))
-            lease = self._leases.add(token, self._start(function, job, demand), kind)
+            ref = self._start(call.code.experiment, demand, kind, job, once=once)
+            lease = self._leases.add(token, ref, None if once else kind)
         attempt = Attempt(call, token, lease, nodes, demand.describe(), self._controls, retire=once)
         attempt.stays = stays
         return attempt
 
-    def _start(self, function: Any, job: bytes, demand: Demand) -> Any:
+    def _start(
+        self, experiment: str, demand: Demand, kind: _Kind, job: bytes, *, once: bool
+    ) -> Any:
         """Give Ray a task; return its reference of the result."""
         try:
-            return function.remote(self._driver, job)
+            return self._function(experiment, demand, kind, once=once).remote(self._driver, job)
         except (ValueError, TypeError) as error:
             raise ExecutorUnavailable(
                 infeasible_failure(
@@ -154,25 +163,17 @@ class Session:
                 )
             ) from error
 
-    def _function(self, experiment: str, demand: Demand, key: tuple[Any, ...]) -> Any:
-        """Return the remote function with what the leaf needs: to make it takes a while.
-
-        Args:
-            experiment: The name of the task in Ray's lists.
-            demand: What the leaf needs.
-            key: The same as a key, whether it is to stay on this node, and whether its process
-                ends after it.
-        """
-        *_, stays, once = key
-        if (experiment, *key) not in self._functions:
+    def _function(self, experiment: str, demand: Demand, kind: _Kind, *, once: bool) -> Any:
+        """Return the remote function with what the leaf needs: to make it takes a while."""
+        key = (experiment, kind, once)
+        if key not in self._functions:
             options = demand.options()
-            if stays:
+            if kind.stays:
                 options["scheduling_strategy"] = self._stay
                 options.pop("label_selector", None)  # the node has been looked at
             options["name"] = experiment[:_NAME_CHARS]
-            function = self._once if once else self._many
-            self._functions[experiment, *key] = function.options(**options)
-        return self._functions[experiment, *key]
+            self._functions[key] = (self._once if once else self._many).options(**options)
+        return self._functions[key]
 
     def _on_joined(self, nodes: list[RayNode]) -> None:
         """Look for leaves on these nodes too: Ray may start there what waits for a place."""

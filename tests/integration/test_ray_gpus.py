@@ -17,10 +17,10 @@ import pytest
 
 pytest.importorskip("ray")
 
-from scythe.errors import LeafFailed
+from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.executor import ExecutorRequest
 from scythe.locate import code_ref
-from scythe.outcomes import LeafCall, LeafReply, LeafResources, LeafResult, StoreConfig
+from scythe.outcomes import FailureKind, LeafCall, LeafReply, LeafResources, LeafResult, StoreConfig
 from scythe.specs.codec import encode_spec
 from scythe_ray.executor import RayExecutor
 from scythe_ray.plugin import open_executor
@@ -120,3 +120,9 @@ def test_a_process_without_a_leaf_gives_back_what_it_has_of_a_gpu(leaves: Leaves
         assert time.monotonic() < deadline, "it does not end"
         time.sleep(0.1)
     assert leaves.run(GPU)[0][0] not in pids
+
+
+def test_what_ray_itself_refuses_is_said(leaves: Leaves) -> None:
+    with pytest.raises(ExecutorUnavailable, match="Ray refuses what the leaf asks for") as caught:
+        leaves.run(LeafResources(gpus=1.5))
+    assert caught.value.failure.kind is FailureKind.INFEASIBLE
