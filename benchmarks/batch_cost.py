@@ -40,7 +40,7 @@ from scythe.messages import LeafRecord
 from scythe.outcomes import Batch, BatchResult, LeafCall, LeafResult, StoreConfig
 from scythe.specs.codec import decode_spec, encode_specs
 from scythe.specs.file import index_of, read_rows, spec_texts, specs_table
-from scythe.specs.writer import CHUNK, SpecChecker, SpecRules, SpecsWriter
+from scythe.specs.writer import CHUNK, PIECE, SpecChecker, SpecRules, SpecsWriter
 from scythe.storage.fetch import cached_path
 from scythe.storage.files import join_s3_uri
 from scythe.storage.layout import RunLayout
@@ -52,7 +52,6 @@ from scythe.tables.packs import write_pack
 _RUN = "benchmark_noop/v1.0.0/cost"
 _STORE = StoreConfig("bucket", endpoint_url="http://127.0.0.1:1", region="x")
 _REPEATS = 3
-_PIECE = 50  # specs that are checked in one go
 
 
 class Bucket:
@@ -137,7 +136,7 @@ class Costs:
             pq.write_table(pa.table({"spec": texts}), self._folder / "rows.pq")
 
         specs = make()
-        pieces = [specs[i : i + _PIECE] for i in range(0, self._n, _PIECE)]
+        pieces = [specs[i : i + PIECE] for i in range(0, self._n, PIECE)]
         rows, texts = index_rows(specs), encode_specs(specs)
         self._step(
             "allocate",

@@ -10,7 +10,8 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
-from scythe_ray.lessee import HEADER, WELCOME, framed, socket_address
+from scythe.processes.frames import HEADER, framed
+from scythe_ray.lessee import WELCOME, socket_address
 from scythe_ray.record import RecordError, private_folder
 
 _IDLE = 0.2  # seconds that a place is kept for the next leaf

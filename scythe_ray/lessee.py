@@ -11,16 +11,16 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
+
+from scythe.processes.frames import framed, read_frame
 
 TERM = 1.0  # seconds; then Ray decides again who gets the place
-HEADER = struct.Struct("!Q")  # the length of what follows
 WELCOME = b"\x01"
 _SOCKET = "s"
 _ANSWER_WAIT = 1.0  # for a driver that is at work
@@ -57,6 +57,7 @@ class Lessee:
     def __init__(self, folder: Path, lease: str | None) -> None:
         self._begun = time.monotonic()
         self._socket: socket.socket | None = None
+        self._stream: IO[bytes] | None = None
         self._welcome = False
         if lease is not None:
             self._connect(folder, lease)
@@ -72,7 +73,8 @@ class Lessee:
         trace: TracebackType | None,
     ) -> None:
         """Close the socket."""
-        if self._socket is not None:
+        if self._socket is not None and self._stream is not None:
+            self._stream.close()
             self._socket.close()
 
     def hand_over(self, outcome: bytes) -> bool:
@@ -81,11 +83,11 @@ class Lessee:
         Returns:
             Whether the driver has it. If not, it is to be returned to Ray.
         """
-        if self._socket is None or time.monotonic() - self._begun > TERM:
+        if self._socket is None or self._stream is None or time.monotonic() - self._begun > TERM:
             return False
         try:
             if not self._welcome:
-                self._welcome = self._socket.recv(1) == WELCOME
+                self._welcome = self._stream.read(1) == WELCOME
             if self._welcome:
                 self._socket.sendall(framed(outcome))
         except OSError:
@@ -94,13 +96,11 @@ class Lessee:
 
     def next_job(self) -> bytes | None:
         """Wait for the next leaf; return None where there is none for this task."""
-        if self._socket is None:
+        if self._socket is None or self._stream is None:
             return None
         self._socket.settimeout(_PATIENCE)
         with contextlib.suppress(OSError):
-            header = self._read(HEADER.size)
-            if header is not None:
-                return self._read(*HEADER.unpack(header))
+            return read_frame(self._stream)
         return None
 
     def _connect(self, folder: Path, lease: str) -> None:
@@ -113,21 +113,4 @@ class Lessee:
         except OSError:  # another machine, or the driver is gone
             link.close()
         else:
-            self._socket = link
-
-    def _read(self, size: int) -> bytes | None:
-        """Read so many bytes; None where the driver closes its end first."""
-        if self._socket is None:
-            return None
-        data = bytearray()
-        while len(data) < size:
-            part = self._socket.recv(min(size - len(data), 1 << 20))
-            if not part:
-                return None
-            data += part
-        return bytes(data)
-
-
-def framed(data: bytes) -> bytes:
-    """Return what is sent for these bytes."""
-    return HEADER.pack(len(data)) + data
+            self._socket, self._stream = link, link.makefile("rb")

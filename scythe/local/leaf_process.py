@@ -23,7 +23,6 @@ from scythe.leaf.log import LeafLog
 from scythe.leaf.run import run_leaf
 from scythe.leaf.state import DUMP_SIGNAL, ProcessState, give_forks_usual_signals
 from scythe.local.pool_messages import (
-    HEADER,
     JOURNAL,
     Finished,
     NotStarted,
@@ -35,6 +34,7 @@ from scythe.local.pool_messages import (
 from scythe.locate import CodeNotFoundError, find_experiment
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure
 from scythe.processes.ending import end_tree
+from scythe.processes.frames import read_frame
 from scythe.processes.spawning import prepare
 
 
@@ -66,7 +66,7 @@ def main(descriptor: int) -> None:
     stream = connection.makefile("rb")
     interrupt = _Interrupt()
     try:
-        frame = _receive(stream)
+        frame = read_frame(stream)
         if frame is not None:
             _serve(pickle.loads(frame), connection, stream, interrupt)  # noqa: S301 - from the worker
     except LeafInterrupted:
@@ -93,7 +93,7 @@ def _serve(
     give_forks_usual_signals({signal.SIGTERM: interrupt, signal.SIGINT: _pass_over})
     state, log = ProcessState(crash), LeafLog(Path(setup.log_file))
     _send(connection, Ready())
-    while (frame := _receive(stream)) is not None:
+    while (frame := read_frame(stream)) is not None:
         call: LeafCall = pickle.loads(frame)  # noqa: S301 - from the worker
         _send(connection, _run(call, connection, setup.folder, interrupt, state, log))
         state.restore()
@@ -159,13 +159,6 @@ def _prepare(setup: Setup) -> LeafFailure | None:
 
 def _pass_over(*_: Any) -> None:
     pass
-
-
-def _receive(stream: IO[bytes]) -> bytes | None:
-    header = stream.read(HEADER.size)
-    if len(header) < HEADER.size:
-        return None
-    return stream.read(HEADER.unpack(header)[0])
 
 
 def _send(connection: socket.socket, message: Any) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import pickle
-import struct
 from dataclasses import dataclass, field
 from typing import Any
 
 from scythe.outcomes import LeafFailure, LeafOutcome
+from scythe.processes.frames import HEADER, framed
 
-HEADER = struct.Struct("!Q")  # the length of the message that follows
 JOURNAL = "journal"  # the file in the folder of a process that runs a batch
 
 
@@ -62,9 +61,8 @@ class Finished:
 
 
 def frame_of(message: Any) -> bytes:
-    """Return a message as the bytes that are sent: its length, then the message."""
-    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    return HEADER.pack(len(body)) + body
+    """Return a message as the bytes that are sent."""
+    return framed(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
 
 class Inbox:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 CHUNK = 10_000  # rows in memory, and of a row group
-_PIECE = 50  # specs in memory as objects; Python's garbage collector looks after 700 new objects
+PIECE = 50  # specs in memory as objects; Python's garbage collector looks after 700 new objects
 _SORT_INDEX = attrgetter(SORT_INDEX)
 
 
@@ -84,7 +84,7 @@ class SpecChecker:
         first: ExperimentInputSpec | None = None  # the others are not kept: memory for nothing
         texts, rows = list[str](), list[dict[str, Any]]()
         source = iter(given)
-        while piece := list(islice(source, _PIECE)):
+        while piece := list(islice(source, PIECE)):
             start, self._count = self._count, self._count + len(piece)
             specs = [self._as_spec(number, spec) for number, spec in enumerate(piece, start)]
             with_files = any(cls.file_reference_fields() for cls in set(map(type, specs)))

@@ -25,9 +25,10 @@ from scythe.executor import ExecutorRequest
 from scythe.local import executor as local
 from scythe.local import slots
 from scythe.local.executor import LocalExecutor, open_executor
-from scythe.local.pool_messages import HEADER, Inbox, Ready, frame_of
+from scythe.local.pool_messages import Inbox, Ready, frame_of
 from scythe.locate import code_ref
 from scythe.outcomes import CodeRef, FailureKind, LeafCall, LeafFailure, LeafResources, StoreConfig
+from scythe.processes.frames import framed
 from scythe.specs.codec import encode_spec
 from tests.unit.local import experiments
 
@@ -637,7 +638,7 @@ def test_messages_arrive_in_any_pieces() -> None:
 def test_the_worker_imports_nothing_that_a_process_names() -> None:
     body = pickle.dumps(os.getcwd)
     with pytest.raises(pickle.UnpicklingError, match="no part of an outcome"):
-        Inbox().feed(HEADER.pack(len(body)) + body)
+        Inbox().feed(framed(body))
 
 
 def test_the_pool_keeps_its_files_where_temporary_files_belong(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import threading
 import time
@@ -98,17 +99,19 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
-def in_loop(scenario: Callable[[Path], Coroutine[Any, Any, None]]) -> Callable[[Path], None]:
-    def test(tmp_path: Path) -> None:
-        asyncio.run(scenario(tmp_path))
+def in_loop(scenario: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make a test of a coroutine function, whose fixtures it takes."""
 
-    test.__name__ = scenario.__name__
+    @functools.wraps(scenario)
+    def test(**fixtures: Any) -> None:
+        asyncio.run(scenario(**fixtures))
+
     return test
 
 
 @in_loop
-async def test_leaves_follow_each_other_into_one_task(folder: Path) -> None:
-    async with opened(folder) as bed:
+async def test_leaves_follow_each_other_into_one_task(tmp_path: Path) -> None:
+    async with opened(tmp_path) as bed:
         lease = bed.add()
         assert await ended(lease.result) == b"FIRST"
         for job in (b"second", b"third", b"x" * 3_000_000):
@@ -121,8 +124,8 @@ async def test_leaves_follow_each_other_into_one_task(folder: Path) -> None:
 
 
 @in_loop
-async def test_a_place_that_nobody_uses_goes_back_to_ray(folder: Path) -> None:
-    async with opened(folder) as bed:
+async def test_a_place_that_nobody_uses_goes_back_to_ray(tmp_path: Path) -> None:
+    async with opened(tmp_path) as bed:
         lease = bed.add()
         await ended(lease.result)
         assert await ended(lease.over) == b""
@@ -131,8 +134,8 @@ async def test_a_place_that_nobody_uses_goes_back_to_ray(folder: Path) -> None:
 
 
 @in_loop
-async def test_leases_that_are_over_are_forgotten(folder: Path) -> None:
-    async with opened(folder) as bed:
+async def test_leases_that_are_over_are_forgotten(tmp_path: Path) -> None:
+    async with opened(tmp_path) as bed:
         for _ in range(3):
             lease = bed.add()
             await ended(lease.result)
@@ -143,8 +146,8 @@ async def test_leases_that_are_over_are_forgotten(folder: Path) -> None:
 
 
 @in_loop
-async def test_another_kind_of_leaf_may_need_the_place(folder: Path) -> None:
-    async with opened(folder) as bed:
+async def test_another_kind_of_leaf_may_need_the_place(tmp_path: Path) -> None:
+    async with opened(tmp_path) as bed:
         lease = bed.add()
         await ended(lease.result)
         await until(lambda: lease.is_waiting)
@@ -153,73 +156,70 @@ async def test_another_kind_of_leaf_may_need_the_place(folder: Path) -> None:
         assert await ended(lease.over) == b""
 
 
-def test_a_task_that_waits_for_the_place_gets_it_soon(
+@in_loop
+async def test_a_task_that_waits_for_the_place_gets_it_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver_side, "_IDLE", 1e6)
     monkeypatch.setattr(process_side, "_PATIENCE", 1e6)
-
-    async def scenario() -> None:
-        async with opened(tmp_path) as bed:
-            bed.add(start=False)
-            waiting = bed.task
-            lease = bed.add()
-            assert await ended(lease.result) == b"FIRST"
-            assert await ended(lease.over) == b""
-            waiting.start().join()
-
-    asyncio.run(scenario())
-
-
-def test_ray_decides_again_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        async with opened(tmp_path) as bed:
-            lease = bed.add()
-            assert await ended(lease.result) == b"FIRST"
-            assert bed.leases.take("a") is lease
-            monkeypatch.setattr(process_side, "TERM", 0)
-            lease.send(b"second")
-            assert await ended(lease.over) == b"SECOND"
-            assert await ended(lease.result) == b"SECOND"
-            assert not lease.is_waiting
-
-    asyncio.run(scenario())
+    async with opened(tmp_path) as bed:
+        bed.add(start=False)
+        waiting = bed.task
+        lease = bed.add()
+        assert await ended(lease.result) == b"FIRST"
+        assert await ended(lease.over) == b""
+        waiting.start().join()
 
 
 @in_loop
-async def test_without_the_drivers_socket_ray_gets_the_outcome(folder: Path) -> None:
+async def test_ray_decides_again_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as bed:
+        lease = bed.add()
+        assert await ended(lease.result) == b"FIRST"
+        assert bed.leases.take("a") is lease
+        monkeypatch.setattr(process_side, "TERM", 0)
+        lease.send(b"second")
+        assert await ended(lease.over) == b"SECOND"
+        assert await ended(lease.result) == b"SECOND"
+        assert not lease.is_waiting
+
+
+@in_loop
+async def test_without_the_drivers_socket_ray_gets_the_outcome(tmp_path: Path) -> None:
     leases = Leases(None)
     await leases.open()
-    lease = Bed(folder, leases).add()
+    lease = Bed(tmp_path, leases).add()
     assert await ended(lease.result) == b"FIRST"
     assert leases.take("a") is None
 
 
 @in_loop
-async def test_a_socket_that_cannot_be_made_costs_only_time(folder: Path) -> None:
-    leases = Leases(folder / "not" / "there")
+async def test_a_socket_that_cannot_be_made_costs_only_time(tmp_path: Path) -> None:
+    leases = Leases(tmp_path / "not" / "there")
     await leases.open()
     await leases.open()
-    assert await ended(Bed(folder, leases).add().result) == b"FIRST"
+    assert await ended(Bed(tmp_path, leases).add().result) == b"FIRST"
 
 
 @in_loop
-async def test_a_process_of_a_single_leaf_does_not_connect(folder: Path) -> None:
-    async with opened(folder) as bed:
-        with Lessee(folder, None) as lessee:
+async def test_a_process_of_a_single_leaf_does_not_connect(tmp_path: Path) -> None:
+    async with opened(tmp_path) as bed:
+        with Lessee(tmp_path, None) as lessee:
             assert not lessee.hand_over(b"outcome")
             assert lessee.next_job() is None
         assert await ended(bed.add(lambda _: b"outcome", kind=None).result) == b"outcome"
 
 
 @in_loop
-async def test_a_process_that_dies_gives_its_leaf_rays_error(folder: Path) -> None:
+async def test_a_process_that_dies_gives_its_leaf_rays_error(tmp_path: Path) -> None:
     def dies(lessee: Lessee) -> bytes:
         lessee.hand_over(b"done")
         lessee.next_job()
         raise RuntimeError("killed")
 
-    async with opened(folder) as bed:
+    async with opened(tmp_path) as bed:
         lease = bed.add(dies)
         assert await ended(lease.result) == b"done"
         assert bed.leases.take("a") is lease
@@ -229,7 +229,7 @@ async def test_a_process_that_dies_gives_its_leaf_rays_error(folder: Path) -> No
 
 
 @in_loop
-async def test_a_process_that_dies_may_have_forked_another(folder: Path) -> None:
+async def test_a_process_that_dies_may_have_forked_another(tmp_path: Path) -> None:
     """Which keeps the socket open; the outcome that was sent counts all the same."""
     kept: list[socket.socket] = []
 
@@ -240,7 +240,7 @@ async def test_a_process_that_dies_may_have_forked_another(folder: Path) -> None
             raise RuntimeError("killed")
         return b""
 
-    async with opened(folder) as bed:
+    async with opened(tmp_path) as bed:
         lease = bed.add(dies)
         assert await ended(lease.result) == b"done"
         assert bed.leases.take("a") is lease
@@ -251,93 +251,83 @@ async def test_a_process_that_dies_may_have_forked_another(folder: Path) -> None
 
 
 @in_loop
-async def test_a_process_that_dies_between_leaves_costs_none(folder: Path) -> None:
+async def test_a_process_that_dies_between_leaves_costs_none(tmp_path: Path) -> None:
     def dies(lessee: Lessee) -> bytes:
         lessee.hand_over(b"done")
         raise RuntimeError("killed")
 
-    async with opened(folder) as bed:
+    async with opened(tmp_path) as bed:
         lease = bed.add(dies)
         assert await ended(lease.result) == b"done"
         await until(lambda: not lease.is_waiting)
         assert bed.leases.take("a") is None
 
 
-def test_an_outcome_counts_although_ray_says_first_that_the_task_is_over(
+@in_loop
+async def test_an_outcome_counts_although_ray_says_first_that_the_task_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_side, "_PATIENCE", 0.01)
+    async with opened(tmp_path) as bed:
+        release = threading.Event()
 
-    async def scenario() -> None:
-        async with opened(tmp_path) as bed:
-            release = threading.Event()
+        def slow(lessee: Lessee) -> bytes:
+            release.wait(WITHIN)
+            return echo(lessee)
 
-            def slow(lessee: Lessee) -> bytes:
-                release.wait(WITHIN)
-                return echo(lessee)
-
-            lease = bed.add(slow)
-            await until(lambda: not lease.is_pending)
-            release.set()
-            bed.task.join()  # the loop stands still: it has read nothing, and the task is over
-            assert await ended(lease.result) == b"FIRST"
-
-    asyncio.run(scenario())
+        lease = bed.add(slow)
+        await until(lambda: not lease.is_pending)
+        release.set()
+        bed.task.join()  # the loop stands still: it has read nothing, and the task is over
+        assert await ended(lease.result) == b"FIRST"
 
 
-def test_a_leaf_that_comes_too_late_was_not_taken(
+@in_loop
+async def test_a_leaf_that_comes_too_late_was_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_side, "_PATIENCE", 0.01)
-
-    async def scenario() -> None:
-        async with opened(tmp_path) as bed:
-            lease = bed.add()
-            assert await ended(lease.result) == b"FIRST"
-            assert lease.is_waiting
-            bed.task.join()  # it has given up, and the loop does not know
-            lease.send(b"second")
-            assert await ended(lease.result) == b""
-
-    asyncio.run(scenario())
+    async with opened(tmp_path) as bed:
+        lease = bed.add()
+        assert await ended(lease.result) == b"FIRST"
+        assert lease.is_waiting
+        bed.task.join()  # it has given up, and the loop does not know
+        lease.send(b"second")
+        assert await ended(lease.result) == b""
 
 
-def test_a_driver_that_does_not_answer_is_not_waited_for(
+@in_loop
+async def test_a_driver_that_does_not_answer_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_side, "_ANSWER_WAIT", 0.05)
-
-    async def scenario() -> None:
-        async with opened(tmp_path) as bed:
-            lease = bed.add()
-            bed.task.join()  # the loop stands still
-            assert await ended(lease.result) == b"FIRST"
-            await until(lambda: bed.leases._writers)  # it sees now that somebody was there
-
-    asyncio.run(scenario())
+    async with opened(tmp_path) as bed:
+        lease = bed.add()
+        bed.task.join()  # the loop stands still
+        assert await ended(lease.result) == b"FIRST"
+        await until(lambda: bed.leases._writers)  # it sees now that somebody was there
 
 
 @in_loop
 async def test_a_folder_with_a_long_name(tmp_path: Path) -> None:
-    folder = tmp_path / ("x" * 120)
-    async with opened(folder) as bed:
+    async with opened(tmp_path / ("x" * 120)) as bed:
         lease = bed.add()
         assert await ended(lease.result) == b"FIRST"
         await until(lambda: lease.is_waiting)
 
 
 @in_loop
-async def test_a_process_that_nobody_knows_is_sent_away(folder: Path) -> None:
-    async with opened(folder):
+async def test_a_process_that_nobody_knows_is_sent_away(tmp_path: Path) -> None:
+    async with opened(tmp_path):
         started = time.monotonic()
-        with Lessee(folder, "a stranger") as lessee:
+        with Lessee(tmp_path, "a stranger") as lessee:
             assert not await asyncio.to_thread(lessee.hand_over, b"outcome")
         assert time.monotonic() - started < process_side.TERM
 
 
 @in_loop
-async def test_closing_ends_all_that_have_no_leaf(folder: Path) -> None:
-    async with opened(folder) as bed:
+async def test_closing_ends_all_that_have_no_leaf(tmp_path: Path) -> None:
+    async with opened(tmp_path) as bed:
         lease = bed.add()
         await ended(lease.result)
         await bed.leases.close()

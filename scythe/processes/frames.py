@@ -1,0 +1,23 @@
+"""How processes of Scythe send each other bytes over a stream: the length, then so many bytes."""
+
+from __future__ import annotations
+
+import struct
+from typing import IO
+
+HEADER = struct.Struct("!Q")  # the length of what follows
+
+
+def framed(data: bytes) -> bytes:
+    """Return what is sent for these bytes."""
+    return HEADER.pack(len(data)) + data
+
+
+def read_frame(stream: IO[bytes]) -> bytes | None:
+    """Return the bytes that were sent, or None where the stream ends before all of them came."""
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    (size,) = HEADER.unpack(header)
+    data = stream.read(size)
+    return data if len(data) == size else None
