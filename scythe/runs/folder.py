@@ -42,8 +42,9 @@ FolderT = TypeVar("FolderT", bound=RunFolder)
 def claim(store: Store, run: FolderT) -> FolderT:
     """Take the run's folder for this allocation, or that of a later second.
 
-    Whoever sees anything but its own claim in the folder goes on to the next second: of two that
-    claim at one time at most one sees itself alone, as each writes before it looks.
+    Whoever sees another claim, or anything in the folder, goes on to the next second: of two that
+    claim at one time at most one sees itself alone, as each writes before it looks. A claim is
+    released when the folder has a manifest, so the folder is looked at last.
 
     Raises:
         StorageError: No folder is free.
@@ -51,11 +52,11 @@ def claim(store: Store, run: FolderT) -> FolderT:
     for _ in range(_CLAIM_TRIES):
         layout = run.layout
         mark = f"{layout.claims}{uuid.uuid4()}"
-        if not any(True for _ in store.list_keys(layout.prefix)):
-            store.put_bytes(mark, b"")
-            if list(store.list_keys(layout.prefix)) == [mark]:
-                return run
-            store.delete(mark)
+        store.put_bytes(mark, b"")
+        alone = list(store.list_keys(layout.claims)) == [mark]
+        if alone and next(store.list_keys(layout.prefix), None) is None:
+            return run
+        store.delete(mark)
         run = run.a_second_later()
     raise StorageError(
         f"No free folder for the run {run.experiment_id} within the next {_CLAIM_TRIES} s: "

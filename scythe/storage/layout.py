@@ -69,8 +69,12 @@ class RunLayout:
 
     @property
     def claims(self) -> str:
-        """The folder by which an allocation claims the run's folder."""
-        return f"{self.prefix}.claim/"
+        """What the keys begin with by which allocations claim the run's folder.
+
+        They lie beside the run's folder: some stores list a folder whose last key was deleted.
+        """
+        version, slash, name = self.prefix.rstrip("/").rpartition("/")
+        return f"{version}{slash}.claims/{name}."
 
     @property
     def artifacts(self) -> str:

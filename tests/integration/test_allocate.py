@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -248,9 +249,23 @@ def test_two_runs_never_share_a_folder(experiment: Any, store: Store, folder: st
     for name, workflow_run_id in lines:
         data = store.get_bytes(f"{store.config.prefix}/{folder}/v1.0.0/{name}/manifest.yml")
         assert yaml.safe_load(data)["workflow_run_id"] == workflow_run_id
-    assert not any("/.claim/" in key for key in keys_of(store, folder))
+    assert not any("/.claims/" in key for key in keys_of(store, folder))
     versions = experiment.list_versions()
     assert len(versions[0].list_runs()) == 6
+
+
+def test_a_folder_that_is_claimed_by_another_is_left_as_it_was(
+    experiment: Any, store: Store, folder: str, ended: Ended
+) -> None:
+    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    prefix = f"{store.config.prefix}/{folder}/v1.0.0"
+    taken = {f"{now + timedelta(seconds=i):%Y-%m-%d_%H-%M-%S}" for i in range(30)}
+    for name in taken:
+        store.put_bytes(f"{prefix}/.claims/{name}.another", b"")
+    run, _ = ended(experiment.allocate([wall()], version=V1))
+    assert run.dt_str not in taken
+    assert [found.dt_str for found in experiment.list_versions()[0].list_runs()] == [run.dt_str]
+    assert len([key for key in keys_of(store, folder) if "/.claims/" in key]) == len(taken)
 
 
 @pytest.fixture

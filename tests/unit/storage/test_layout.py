@@ -29,7 +29,7 @@ def test_all_keys_are_below_the_prefix_and_different() -> None:
     layout = RunLayout("scythe", RUN)
     keys = [
         *[layout.manifest, layout.io_spec, layout.input_artifacts, layout.workflow_spec],
-        *[layout.specs, layout.status, layout.claims, layout.artifacts, layout.final],
+        *[layout.specs, layout.status, layout.artifacts, layout.final],
         layout.artifact("a", "b"),
         layout.final_table("t"),
         layout.node_table("root", "t"),
@@ -39,6 +39,12 @@ def test_all_keys_are_below_the_prefix_and_different() -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert all(key.startswith(layout.prefix) for key in keys)
+
+
+@pytest.mark.parametrize("prefix", ["scythe", ""])
+def test_claims_lie_beside_the_folder_of_the_run(prefix: str) -> None:
+    claims = RunLayout(prefix, "walls/v1.0.0/2026-01-02_03-04-05").claims
+    assert claims == f"{prefix}/walls/v1.0.0/.claims/2026-01-02_03-04-05.".lstrip("/")
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "scythe/", "/a/b/"])
