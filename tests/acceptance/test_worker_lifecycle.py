@@ -165,7 +165,8 @@ def test_what_a_dead_worker_ran_is_run_again(held: Held, other: Held, tmp_path: 
         assert "was ended (not done after 0.5 s) with 1 running leaf, which Hatchet gives" in (
             first.text
         )
-    with running(APP, "main.py", log=tmp_path / "b") as second:
+    # A slot for each leaf of the run, also where the first worker's leaf is there before them.
+    with running(APP, "main.py", log=tmp_path / "b", SCYTHE_WORKER_SLOTS="3") as second:
         second.wait_ready()
         specs = [other.spec(number) for number in range(2)]
         _, run_ref = BaseExperiment(runnable=other.app.held).allocate(specs, version="bumppatch")
