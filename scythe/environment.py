@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from scythe.errors import EngineError
+
 TOKEN = "HATCHET_CLIENT_TOKEN"  # noqa: S105 - the name of a variable
 _DOTENV_FILES = (".env", ".env.hatchet", ".env.dev", ".env.local")  # those that the SDK reads
 _AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE")
@@ -63,3 +65,16 @@ def prepare_environment() -> str | None:
         file=sys.stderr,
     )
     return stack.api_url
+
+
+def require_engine() -> None:
+    """Prepare the environment, and see that it names an engine.
+
+    Raises:
+        EngineError: There is no token, and no local stack runs.
+    """
+    if prepare_environment() is None and not token_is_given():
+        raise EngineError(
+            f"{TOKEN} is not set and no local stack runs: set it to a token of your engine, or "
+            "start the local stack with `scythe dev`."
+        )

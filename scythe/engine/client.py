@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from scythe.engine.sdk_logs import quiet_logger
-from scythe.environment import TOKEN, prepare_environment, token_is_given
+from scythe.environment import TOKEN, require_engine
 from scythe.errors import EngineError
 
 _CHECK_SECONDS = 8.0
@@ -28,11 +28,7 @@ def client() -> Any:
     Raises:
         EngineError: There is no token, or it is not one.
     """
-    if prepare_environment() is None and not token_is_given():
-        raise EngineError(
-            f"{TOKEN} is not set and no local stack runs: set it to a token of your engine, or "
-            "start the local stack with `scythe dev`."
-        )
+    require_engine()
     from hatchet_sdk import ClientConfig, Hatchet
 
     try:
@@ -45,18 +41,18 @@ def client() -> Any:
         ) from error
 
 
-def engine_address() -> str:
+def _engine_address() -> str:
     """Return the address of the engine's gRPC port."""
     return str(client().config.host_port)
 
 
 def check_engine() -> str:
-    """Return the version of the engine, or say within seconds why it cannot be used.
+    """Return version and address of the engine, or say within seconds why it cannot be used.
 
     Raises:
         EngineError: It cannot be reached, does not answer, or refuses the token.
     """
-    hatchet, address = client(), engine_address()
+    hatchet, address = client(), _engine_address()
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=_CHECK_SECONDS / 2).close()
@@ -80,7 +76,7 @@ def check_engine() -> str:
             f"What answers at {address} is no Hatchet engine, or one older than v0.78: check "
             "HATCHET_CLIENT_HOST_PORT (the engine's gRPC port, not the dashboard's)."
         )
-    return version
+    return f"Hatchet {version} at {address}"
 
 
 def shift_health_port(number: int) -> None:
@@ -129,7 +125,7 @@ def _engine_explained() -> Generator[None]:
     try:
         yield
     except RpcError as error:
-        raise EngineError(_explain_refusal(engine_address(), error)) from error
+        raise EngineError(_explain_refusal(_engine_address(), error)) from error
 
 
 def start_run(task_name: str, payload: BaseModel, metadata: Mapping[str, Any]) -> Any:

@@ -82,6 +82,7 @@ class PartReady:
         place: Where its leaves run.
         shared: What other parts need to run leaves there too.
         environment: Variables by which a part that takes its place finds that again.
+        engine: Version and address of the engine; only when it is sent for the first time.
     """
 
     slots: int
@@ -90,6 +91,7 @@ class PartReady:
     place: str = ""
     shared: dict[str, str] = field(default_factory=dict[str, str])
     environment: dict[str, str] = field(default_factory=dict[str, str])
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-import types
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
 
@@ -67,7 +67,7 @@ def leave_terminal() -> None:
     os.close(null)
 
 
-def _pass_over(number: int, frame: types.FrameType | None) -> None:
+def _pass_over(*_: Any) -> None:
     pass
 
 
@@ -90,7 +90,7 @@ class Part:
         self._registered = False
         self._stopping = False
         self._evict_at, self._renewed = 0.0, 0
-        self._ready = PartReady(slots=0)
+        self._engine, self._ready = "", PartReady(slots=0)
         self._main, self._sdk_errors = HiddenMain(), SdkErrors()
         self._host = PartHost(self._send)
 
@@ -124,7 +124,7 @@ class Part:
         from scythe.parts.workflow_ref import find_workflow
 
         plan = self._plan
-        check_engine()
+        self._engine = check_engine()
         shift_health_port(plan.number)
         experiments = [find_experiment(ref) for ref in plan.experiments]
         workflows = [find_workflow(ref) for ref in plan.workflows]
@@ -171,7 +171,7 @@ class Part:
         """Let SIGTERM stop the worker gracefully, once: to the SDK the second one means at once."""
         graceful: Any = signal.getsignal(signal.SIGTERM)
 
-        def stop(number: int, frame: types.FrameType | None) -> None:
+        def stop(number: int, frame: Any) -> None:
             if not self._registered:
                 os._exit(128 + number)
             if not self._stopping:
@@ -200,7 +200,7 @@ class Part:
         self._registered = True
         self._main.show()
         self._sdk_errors.remove()
-        self._send(self._ready)
+        self._send(replace(self._ready, engine=self._engine))
         if self._executor is not None:
             self._place = PlaceWatch(self._plan, self._update_labels, self._ready)
         threading.Thread(target=self._end_when_lost, name="scythe-lost", daemon=True).start()

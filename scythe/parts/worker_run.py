@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from scythe.labels import required_labels
 from scythe.leaf_classes import limit_of
@@ -38,7 +37,6 @@ class WorkerRun:
             for item in work.experiments
         }
         self._weights = {item.name: limit_of(item.options).slots for item in work.experiments}
-        self._engine = ""
         self._store: StoreConfig | None = None
         self._supervisor = Supervisor(self._plans, self._announce)
 
@@ -65,8 +63,12 @@ class WorkerRun:
         self._supervisor.stop()
 
     def _check(self) -> None:
-        """Find out within seconds, before any process starts, what would keep it from working."""
-        from scythe.engine.client import check_engine, engine_address
+        """Find out what would keep it from working, before any process starts.
+
+        What else is wrong with the engine its parts say: to import the Hatchet SDK in this process
+        too would delay them by seconds.
+        """
+        from scythe.environment import require_engine
         from scythe.executor import load_executor_factory
         from scythe.settings import store_config
         from scythe.storage.store import Store
@@ -74,9 +76,7 @@ class WorkerRun:
         for plan in self._plans:
             if plan.role == "leaf":
                 load_executor_factory(plan.executor)
-        with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop in this one
-            version = thread.submit(check_engine).result()
-        self._engine = f"Hatchet {version} at {engine_address()}"
+        require_engine()
         if any(plan.role != "tasks" for plan in self._plans):
             self._store = store_config()
             Store(self._store, patience=0).check()
@@ -85,5 +85,6 @@ class WorkerRun:
         leaves = [part.ready for part in parts if part.ready and part.plan.role == "leaf"]
         absent = PartReady(0, labels=leaves[0].labels if leaves else {})
         facts = [PartFacts(part.plan, part.ready or absent, part.pid) for part in parts]
-        worker = WorkerFacts(facts, self._engine, self._store, self._needs, self._weights)
+        engine = next((fact.ready.engine for fact in facts if fact.ready.engine), "")
+        worker = WorkerFacts(facts, engine, self._store, self._needs, self._weights)
         logger.info("%s", banner(worker))
