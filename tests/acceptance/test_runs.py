@@ -132,7 +132,7 @@ def test_a_batch_fails_leaf_by_leaf(executor: str, stack: dict[str, str], tmp_pa
     assert len(set(ids)) == 1000
     assert len({one.rsplit("-", 1)[0] for one in ids}) == 1
     tries = Counter(int(line) for line in trace.read_text().splitlines())
-    assert {tries[i] for i in good} == {1}
+    assert {tries[i] for i in good} == {1}, [i for i in good if tries[i] != 1]
     assert {tries[i] for i in modes} == {2}
 
 
