@@ -1,7 +1,7 @@
-"""All tests in three pytest processes side by side: they often wait. `make test` runs this.
+"""All tests in two pytest processes side by side: they mostly wait. `make test` runs this.
 
-Each starts a stack of its own, so that no worker of one takes a task of another. Options go on to
-all.
+Each starts a stack of its own, so that no worker of one takes a task of the other. Options go on to
+both.
 """
 
 from __future__ import annotations
@@ -36,21 +36,10 @@ class Side:
     tests: tuple[str, ...]
 
 
-# Each takes about a third of the time. What is new runs with the others.
-_WORKERS = ("tests/acceptance/test_runs.py", "tests/acceptance/test_worker_lifecycle.py")
-_RAY = (
-    "tests/acceptance/test_examples.py",
-    "tests/acceptance/test_leaf_classes.py",
-    "tests/acceptance/test_ray_nodes.py",
-    "tests/integration/test_ray_cluster.py",
-    "tests/integration/test_ray_gpus.py",
-    "tests/integration/test_ray_loss.py",
-    "tests/integration/test_ray_shipping.py",
-)
+# Each takes about half of the time.
 SIDES = (
-    Side("workers", _WORKERS),
-    Side("ray", _RAY),
-    Side("others", ("tests", *(f"--ignore={path}" for path in (*_WORKERS, *_RAY)))),
+    Side("acceptance", ("tests/acceptance",)),
+    Side("others", ("tests", "--ignore=tests/acceptance")),
 )
 
 

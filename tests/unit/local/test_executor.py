@@ -414,7 +414,8 @@ def test_a_leaf_that_takes_too_long_may_tidy_up(pool: Pool, tmp_path: Path) -> N
     assert (tmp_path / "tidied").exists()
     assert list(tmp_path.glob("own-*")) == []
     assert "in tidies_up" in failure.traceback
-    assert "/scythe/" not in failure.traceback
+    package = Path(local.__file__).parents[1]  # its checkout may have the same name
+    assert f"{package}{os.sep}" not in failure.traceback
 
 
 def test_the_time_of_a_leaf_begins_when_its_code_is_there(pool: Pool) -> None:
