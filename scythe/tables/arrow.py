@@ -38,11 +38,11 @@ def to_ipc(table: pa.Table) -> bytes:
 
 
 def from_ipc(data: bytes) -> pa.Table:
-    """Read a table from an Arrow IPC stream."""
+    """Read a table from an Arrow IPC stream; run-end encoded columns become plain ones."""
     import pyarrow as pa
 
     with pa.ipc.open_stream(data) as reader:
-        return reader.read_all()
+        return _without_runs(reader.read_all())
 
 
 def column(values: Sequence[Any]) -> pa.Array:
@@ -150,6 +150,17 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
         else:
             arrays.append(_cast(table.column(source), field.type))
     return pa.table(arrays, schema=schema)
+
+
+def _without_runs(table: pa.Table) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for number, field in enumerate(table.schema):
+        if pa.types.is_run_end_encoded(field.type):
+            plain = pc.run_end_decode(table.column(number))
+            table = table.set_column(number, field.with_type(plain.type), plain)
+    return table
 
 
 def _cast(array: Any, wanted: Any) -> Any:

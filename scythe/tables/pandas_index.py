@@ -66,8 +66,8 @@ def with_pandas_index(table: pa.Table, levels: Sequence[tuple[str, str | None] |
         {
             "name": field.name,
             "field_name": field.name,
-            "pandas_type": _pandas_type(field.type),
-            "numpy_type": _numpy_type(field.type),
+            "pandas_type": _pandas_type(_value_type(field.type)),
+            "numpy_type": _numpy_type(_value_type(field.type)),
             "metadata": None,
         }
         | known.get(field.name, {})
@@ -110,6 +110,13 @@ def shared_note(schemas: Sequence[pa.Schema], unified: pa.Schema) -> dict[bytes,
 def _note(schema: pa.Schema) -> dict[str, Any]:
     note = (schema.metadata or {}).get(_PANDAS)
     return cast("dict[str, Any]", json.loads(note)) if note else {}
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a column's values, which a run-end encoded one holds once for each run."""
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_run_end_encoded(kind) else kind
 
 
 def _pandas_type(kind: pa.DataType) -> str:

@@ -13,6 +13,8 @@ from scythe.tables.pandas_index import free_name, index_names, with_pandas_index
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_MANY_ROWS = 1000  # from which on a level's value is worth keeping once
+
 
 def is_table(value: Any) -> bool:
     """Return whether a value is a table of pandas, polars, Arrow or alike."""
@@ -80,7 +82,8 @@ def with_leaf_index(table: pa.Table, index: Mapping[str, Any]) -> pa.Table:
         index: The value of each level for this leaf.
 
     Returns:
-        A table of n rows whose first columns are the levels.
+        A table of n rows whose first columns are the levels; in a large one they are run-end
+        encoded, which `from_ipc` undoes.
     """
     import numpy as np
     import pyarrow as pa
@@ -93,7 +96,7 @@ def with_leaf_index(table: pa.Table, index: Mapping[str, Any]) -> pa.Table:
     arrays: list[Any] = []
     for name, value in index.items():
         levels.append((free_name(name, table.column_names), name))
-        arrays.append(pa.repeat(column([value])[0], table.num_rows))
+        arrays.append(_repeated(column([value]), table.num_rows))
     if own:
         levels += own
         arrays += [table.column(field) for field, _ in own]
@@ -105,6 +108,15 @@ def with_leaf_index(table: pa.Table, index: Mapping[str, Any]) -> pa.Table:
     for name in data:
         made = made.append_column(table.schema.field(name), table.column(name))
     return with_pandas_index(made, levels)
+
+
+def _repeated(value: pa.Array, count: int) -> pa.Array:
+    """Return a column with one value in all rows; of many rows it holds the value only once."""
+    import pyarrow as pa
+
+    if count < _MANY_ROWS:
+        return pa.repeat(value[0], count)
+    return pa.RunEndEncodedArray.from_arrays(pa.array([count], pa.int64()), value)
 
 
 def _is_pandas(value: Any) -> bool:

@@ -264,3 +264,25 @@ def test_rows_without_columns_are_kept() -> None:
 def test_an_arrow_table_with_no_odd_types_is_not_copied() -> None:
     table = pa.table({"a": [1]})
     assert to_arrow(table) is table
+
+
+def test_a_large_table_carries_each_level_once_and_reads_like_a_small_one(tmp_path: Path) -> None:
+    index = {**INDEX, "t": "text", "flag": True}
+    n_rows = 1000
+    frame = pa.table({"a": np.random.default_rng(0).random(n_rows)})
+    large = with_leaf_index(storable("t", frame), index)
+    data = to_ipc(large)
+    numbers = pa.array(np.arange(n_rows))
+    assert len(data) < len(to_ipc(frame.append_column("n", numbers))) + 6000  # the index is a note
+    read = from_ipc(data)
+    parts = [from_ipc(to_ipc(with_leaf_index(frame.slice(i, 10), index))) for i in (0, 990)]
+    assert read.schema.equals(parts[0].schema, check_metadata=True)
+    for name in index:
+        assert read.column(name).to_pylist() == [index[name]] * n_rows
+    found = read_back(read)
+    assert found.index.names == [*index, "sort_subindex"]
+    assert found["a"].tolist() == frame.column("a").to_pylist()
+    values = [pa.table({"a": range(n_rows)}), pa.table({"a": [1, 2]})]
+    both = merged(tmp_path, *values)
+    assert both.index.get_level_values("sort_index").tolist() == [0] * n_rows + [1, 1]
+    assert both.index.get_level_values("x").tolist() == [0.0] * n_rows + [0.5, 0.5]
