@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import pyarrow.compute as pc
 
-from benchmarks.leaves import BurnInput, NoopInput, burn, noop
+from benchmarks.leaves import BurnInput, NoopInput, WaitInput, burn, noop, wait
 from scythe.experiments import BaseExperiment, ExperimentRun
 
 Size = int | Literal["auto"]
 _LIMIT = 1800.0  # seconds
+_WAIT = 1.0  # seconds that a leaf keeps its slot, so that the next one gets another
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,12 @@ def run_noops(n: int, size: Size = 1) -> Measured:
     if table.num_rows != n or not right or not _all_there(table, n):
         raise SystemExit(f"wrong rows in {measured.run.experiment_id}")
     return measured
+
+
+def fill_slots(slots: int) -> None:
+    """Have a leaf in every slot at one time: the processes of all slots are there afterwards."""
+    specs = (WaitInput(experiment_id="", sort_index=i, seconds=_WAIT) for i in range(slots))
+    _run(wait, specs, slots, 1)
 
 
 def run_burns(n: int, seconds: float, size: Size = 1) -> tuple[Measured, float]:

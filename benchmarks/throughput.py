@@ -15,7 +15,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.runs import run_noops
+from benchmarks.runs import fill_slots, run_noops
 from benchmarks.serving import LEAVES, serving, worker_of
 from benchmarks.table import Table
 from scythe.environment import prepare_environment
@@ -41,6 +41,7 @@ def floor_rate(leaves: int, slots: int, *more: str) -> float:
 def scythe_rate(leaves: int, slots: int, executor: str, size: int = 1) -> float:
     """Return the rate of Scythe, from `allocate` to the final tables."""
     with serving(LEAVES, **worker_of(executor, slots)):
+        fill_slots(slots)
         run_noops(_WARM * slots, min(size, 2))
         return run_noops(leaves, size).rate
 

@@ -85,6 +85,8 @@ class Running:
         """Wait for its end, show what it printed, and return its exit code."""
         code = self._process.wait()
         self.show()
+        if not self._report.exists():
+            print(f"\n== {self.side.name}: pytest is gone, with exit code {code} and no report.")
         return code
 
     def show(self) -> None:

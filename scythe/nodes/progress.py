@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from contextlib import suppress
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import Self
 
 from scythe.engine.tasks import NodeRun
 from scythe.nodes.models import ScatterGatherInput, ScatterGatherResult
-from scythe.nodes.tree import AUTO, NodeTasks
+from scythe.nodes.tree import AUTO, NodeTasks, RecursionMap
 from scythe.status import NodeCounts, RunState, RunStatus
 from scythe.storage.layout import RunLayout
 from scythe.storage.store import Store
@@ -20,10 +21,25 @@ logger = logging.getLogger(__name__)
 
 _PAUSE = 1.0  # seconds between two counts
 _PAUSE_PER_CHILD = 0.02  # a node with many nodes below it looks at them less often
+_PAUSE_PER_NODE = 0.2  # to count the tasks of a node takes the engine up to 10 ms
+
+
+def pause_of(tree: RecursionMap, n_children: int) -> float:
+    """Return how long a node waits between two counts.
+
+    Args:
+        tree: The node. Those beside it ask the engine too: together five times a second.
+        n_children: The number of nodes below it, 0 for one that runs leaves.
+
+    Returns:
+        Seconds.
+    """
+    n_beside = math.prod(step.factor for step in tree.path or [])
+    return max(_PAUSE, _PAUSE_PER_CHILD * n_children, _PAUSE_PER_NODE * n_beside)
 
 
 class NodeProgress:
-    """Counts the children of a node, about once a second, and stores the counts.
+    """Counts the children of a node, once a second or less often, and stores the counts.
 
     The root writes `status.json`; every other node writes a small file that its parent reads.
     """
@@ -78,8 +94,9 @@ class NodeProgress:
             self._task = None
 
     async def _follow(self) -> None:
+        pause = pause_of(self._payload.recursion_map, len(self._children))
         while True:
-            await asyncio.sleep(max(_PAUSE, _PAUSE_PER_CHILD * len(self._children)))
+            await asyncio.sleep(pause)
             try:
                 counts = await self._count()
                 if counts != self._counts:

@@ -158,7 +158,7 @@ def _without_runs(table: pa.Table) -> pa.Table:
 
     for number, field in enumerate(table.schema):
         if pa.types.is_run_end_encoded(field.type):
-            plain = pc.run_end_decode(table.column(number))
+            plain = pc.call_function("run_end_decode", [table.column(number)])
             table = table.set_column(number, field.with_type(plain.type), plain)
     return table
 

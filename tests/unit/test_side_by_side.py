@@ -83,7 +83,9 @@ def test_a_side_that_ends_without_a_report_has_failed(
 ) -> None:
     code = beside(tmp_path, "def test(): os._exit(7)", "def test(): pass")
     assert code == 7
-    assert capfd.readouterr().out.splitlines()[-1] == "1 passed, 1 failed, 0 skipped"
+    output = capfd.readouterr().out
+    assert output.splitlines()[-1] == "1 passed, 1 failed, 0 skipped"
+    assert "one: pytest is gone, with exit code 7 and no report" in output
 
 
 @pytest.mark.parametrize(("body", "code"), [("", 5), ("def test(): pass", 0)])

@@ -277,8 +277,8 @@ def test_a_large_table_carries_each_level_once_and_reads_like_a_small_one(tmp_pa
     read = from_ipc(data)
     parts = [from_ipc(to_ipc(with_leaf_index(frame.slice(i, 10), index))) for i in (0, 990)]
     assert read.schema.equals(parts[0].schema, check_metadata=True)
-    for name in index:
-        assert read.column(name).to_pylist() == [index[name]] * n_rows
+    for name, value in index.items():
+        assert read.column(name).to_pylist() == [value] * n_rows
     found = read_back(read)
     assert found.index.names == [*index, "sort_subindex"]
     assert found["a"].tolist() == frame.column("a").to_pylist()
