@@ -12,10 +12,24 @@ from contextlib import contextmanager
 from typing import Any
 
 from scythe_ray.discovery import within
-from scythe_ray.environment import LOOPBACK_ONLY
+from scythe_ray.environment import LOOPBACK_ONLY, RayEnvironment
 
 _LEAVE_TIMEOUT = 20.0
 logger = logging.getLogger("scythe.ray")
+
+
+def import_ray() -> None:
+    """Import Ray so that it does not end this process with its node where the parent is process 1.
+
+    Ray takes such a process for one of a node that died; in a container it is the worker's. The
+    variable counts when Ray is imported for the first time.
+    """
+    environment = RayEnvironment()
+    environment.set({"RAY_RAYLET_PID": str(os.getpid())})
+    try:
+        import ray  # noqa: F401 # pyright: ignore[reportUnusedImport]
+    finally:
+        environment.restore()
 
 
 def connect(timeout: float, **options: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from scythe.errors import WorkerStartError
 from scythe.executor import ExecutorRequest
 from scythe.processes.spawning import is_preparing
+from scythe_ray.driver import import_ray
 from scythe_ray.offer import Offer
 from scythe_ray.resources import CPU, GPU, RayNode, check_labels, show_amount
 from scythe_ray.settings import ray_settings
@@ -35,6 +36,7 @@ def open_executor(request: ExecutorRequest) -> RayExecutor:
     if request.slots is not None and request.slots < 1:
         raise WorkerStartError(f"SLOTS={request.slots} leaves no place for a leaf: use 1 or more.")
     _check_ray()
+    import_ray()
     from scythe_ray.attach import join_cluster, open_cluster
     from scythe_ray.executor import RayExecutor
 

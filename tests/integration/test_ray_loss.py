@@ -140,7 +140,7 @@ def opened(worker: Watched) -> Iterator[tuple[RayExecutor, Callable[..., Any]]]:
     executor = open_executor(ExecutorRequest(host=worker))
     with asyncio.Runner() as runner:
 
-        def do(work: Any, within: float = 60.0) -> Any:
+        def do(work: Any, within: float = 120.0) -> Any:
             return runner.run(asyncio.wait_for(work, within))
 
         try:
@@ -152,12 +152,13 @@ def opened(worker: Watched) -> Iterator[tuple[RayExecutor, Callable[..., Any]]]:
 async def lose(
     executor: RayExecutor, folder: Path, end: Callable[[], None], *, may_be_left: bool = False
 ) -> ExecutorError:
-    """Run a leaf, end what it needs, and return how it fails."""
+    """Run a leaf, end what it needs, and return how it fails, within 30 s of that."""
     task = asyncio.ensure_future(executor.run(call("hang", folder, 1)))
     pids = await announced(folder, 1)
     end()
     with pytest.raises((ExecutorUnavailable, LeafFailed)) as caught:
-        await task
+        async with asyncio.timeout(30):
+            await task
     deadline = time.monotonic() + 20
     while not may_be_left and any(is_alive(pid) for pid in pids.values()):
         assert time.monotonic() < deadline, "something of the leaf is left"
@@ -199,7 +200,7 @@ def test_a_node_that_died_gives_its_leaves_back_and_is_attached_to_again(
     worker = Watched()
     with opened(worker) as (executor, do):
         assert executor.capacity.environment == {"SCYTHE_RAY_ADDRESS": head.address}
-        failure = do(lose(executor, tmp_path, lambda: head.kill("raylet")), within=30).failure
+        failure = do(lose(executor, tmp_path, lambda: head.kill("raylet"))).failure
         assert failure.kind in (FailureKind.CLUSTER_LOST, FailureKind.NODE_LOST)
         assert not failure.kind.is_final
         do(until(lambda: worker.asked == [False]))
@@ -288,7 +289,7 @@ def test_a_head_that_hangs_keeps_neither_leaf_nor_worker(
     worker = Watched()
     with opened(worker) as (executor, do):
         (gcs,) = head.processes("gcs_server")
-        failure = do(lose(executor, tmp_path, gcs.suspend, may_be_left=True), within=30).failure
+        failure = do(lose(executor, tmp_path, gcs.suspend, may_be_left=True)).failure
         assert failure.kind is FailureKind.CLUSTER_LOST
         do(until(lambda: len(worker.asked) == 2))
         assert worker.asked[0] is False
@@ -297,3 +298,54 @@ def test_a_head_that_hangs_keeps_neither_leaf_nor_worker(
         gcs.resume()
         do(until(lambda: worker.asked[2:] == [True]))
         do(executor.run(call()))
+
+
+CONTAINED = """
+import asyncio, os
+import psutil
+from scythe.executor import ExecutorRequest
+from scythe_ray.plugin import open_executor
+
+class Worker:
+    asked = []
+    leave = start_anew = print
+    def offer(self, *, taking):
+        self.asked.append(taking)
+
+async def lose_node(executor, worker):
+    from tests.integration.test_ray_cluster import call
+    from tests.integration.test_ray_loss import until
+    await executor.run(call())
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] == "raylet":
+            process.kill()
+    await until(lambda: worker.asked == [False, True])
+    await executor.run(call())
+    await executor.aclose()
+
+assert os.getppid() == 1
+worker = Worker()
+asyncio.run(lose_node(open_executor(ExecutorRequest(host=worker)), worker))
+print("there")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs root on Linux")
+def test_a_worker_in_a_container_outlives_its_node() -> None:
+    """There `main.py` is process 1, and Ray ends what has that for a parent without a word."""
+    first = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
+    given = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    given |= {"SCYTHE_RAY_ADDRESS": "local", "SCYTHE_RAY_NUM_CPUS": "1"}
+    given["PYTHONPATH"] = str(Path(__file__).parent)  # of the leaf's module
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    done = subprocess.run(
+        [*namespace, sys.executable, "-c", first, sys.executable, "-c", CONTAINED],
+        env=given,
+        cwd=Path(__file__).parents[2],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines() == ["there"], done.stderr
+    assert done.returncode == 0
