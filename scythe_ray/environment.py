@@ -19,6 +19,9 @@ _ALWAYS = {
     "RAY_DEDUP_LOGS": "0",
     # A leaf that was cancelled has a result that nobody awaits: no reason for an error message.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    # Ray gives a dead head 5 s to take the last notes for its dashboard, and ends this process if
+    # another one answers meanwhile.
+    "RAY_task_events_shutdown_flush_timeout_ms": "200",
 }
 _OWN_CLUSTER = {
     "RAY_worker_niceness": "0",

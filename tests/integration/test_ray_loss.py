@@ -210,6 +210,17 @@ def test_a_node_that_died_gives_its_leaves_back_and_is_attached_to_again(
         do(executor.run(call()))
 
 
+def test_a_head_that_is_back_at_once_finds_the_worker_gone(head: Head, tmp_path: Path) -> None:
+    """Ray ends a process that still belongs to the old one when another answers there."""
+    worker = Watched()
+    with opened(worker) as (executor, do):
+        failure = do(lose(executor, tmp_path, head.kill, may_be_left=True)).failure
+        assert failure.kind in (FailureKind.CLUSTER_LOST, FailureKind.NODE_LOST)
+        head.start()
+        do(until(lambda: worker.asked == [False, True]))
+        do(executor.run(call()))
+
+
 STOPPED = """
 import os, signal, sys, threading
 from scythe_ray import driver
