@@ -27,6 +27,10 @@ _OWN_CLUSTER = {
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     LOOPBACK_ONLY: "0",
+    # There is no dashboard to show them, and they cost a millisecond for each leaf.
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
 }
 _FOREIGN_CLUSTER = {
     # Without it Ray ends this process, with no exception, 60 s after it lost the head.

@@ -25,6 +25,7 @@ from scythe.storage.files import split_s3_uri
 from scythe.storage.store import Store
 from tests.acceptance.running import worker
 from tests.integration.conftest import APP
+from tests.integration.database import query
 
 DEADLINE = 180  # another process of tests may run beside this one
 
@@ -388,3 +389,16 @@ def test_an_engine_that_knows_none_of_the_tasks_keeps_their_runs(
         check=True,
     )
     assert done.stdout.split() in (["QUEUED", "QUEUED"], ["RUNNING", "QUEUED"])
+
+
+def test_the_engine_is_told_once_that_a_leaf_has_started(start: Any, stack_home: Path) -> None:
+    run, ref = start([{"x": i} for i in range(3)])
+    ref.result(timeout=DEADLINE)
+    ids = level(frame(run, "scalars"), "workflow_run_id")
+    told = query(
+        stack_home,
+        "SELECT count(*) FROM v1_task_events_olap e JOIN v1_tasks_olap t ON t.id = e.task_id "
+        f"WHERE t.external_id IN ({', '.join(map(repr, ids))}) AND e.event_type = 'STARTED' "
+        "GROUP BY t.id",
+    )
+    assert told == ["1"] * 3
