@@ -26,8 +26,8 @@ CANCELLED = LeafFailure(
     message="Hatchet cancelled the leaf: its run was cancelled, or no worker took it within its "
     "schedule timeout (check that a worker serves this experiment and has its labels)",
 )
-_FAILURE_MARK = "scythe-failure: "
-_FAILURE = re.compile(rf"{_FAILURE_MARK}([A-Za-z0-9+/]+=*)")
+FAILURE_MARK = "scythe-failure: "
+_FAILURE = re.compile(rf"{FAILURE_MARK}([A-Za-z0-9+/]+=*)")
 _TRACEBACK_CHARS = 8_000
 
 
@@ -182,7 +182,7 @@ def encode_failure(failure: LeafFailure, attempts: int, workflow_run_id: str) ->
     # Hatchet's database refuses NUL characters, and its SDK cuts the text at line ends.
     data = base64.b64encode(json.dumps(record).encode()).decode()
     text = f"{failure.summary}\n{failure.traceback[-_TRACEBACK_CHARS:]}".replace("\x00", "\\x00")
-    return f"{printable(text)}\n{_FAILURE_MARK}{data}"
+    return f"{printable(text)}\n{FAILURE_MARK}{data}"
 
 
 def decode_failure(text: str) -> LeafRecord:

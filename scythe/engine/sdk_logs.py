@@ -14,6 +14,7 @@ from typing import Any
 
 from scythe.engine.leaf_counts import serve_counts, shared_counts
 from scythe.engine.sdk_starts import say_starts_once
+from scythe.messages import FAILURE_MARK
 from scythe.processes import logs as worker_logs
 
 _SDK = "hatchet"
@@ -131,5 +132,7 @@ def sentence(record: logging.LogRecord) -> str:
     details = getattr(error, "details", None)
     reason = details() if callable(details) else error
     message = record.getMessage()
+    if FAILURE_MARK in message:  # of a leaf, whose traceback is in `errors.pq`
+        message, reason = message.splitlines()[0], str(reason).partition("\n")[0]
     said = f"{message[:1].upper()}{message[1:]}"
     return f"{said}: {reason}" if reason and str(reason) not in said else said

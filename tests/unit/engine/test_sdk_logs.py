@@ -16,6 +16,9 @@ import pytest
 
 from scythe.engine import sdk_logs
 from scythe.engine.sdk_logs import SdkErrors, SdkLogger, quiet_logger
+from scythe.engine.tasks import LeafError
+from scythe.messages import encode_failure
+from scythe.outcomes import FailureKind, LeafFailure
 from scythe.processes import logs as worker_logs
 
 
@@ -74,6 +77,18 @@ def test_errors_are_one_line_and_not_said_again_at_once(
     monkeypatch.setattr(sdk_logs, "_REPEAT", 0.0)
     raised(sdk, "failed heartbeat (6)", RpcError())
     assert len(caplog.records) == 2
+
+
+def test_a_leaf_that_failed_is_one_line(
+    sdk: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    failure = LeafFailure(FailureKind.APPLICATION, "ValueError", "no 7", "Traceback:\n  line 1\n")
+    error = LeafError(encode_failure(failure, 1, "run-1"))
+    raised(sdk, f"failed step run: work:work/1\n{error}", error)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "Failed step run: work:work/1: application_error: ValueError: no 7"
+    )
 
 
 def test_the_engines_return_is_said_in_the_sdks_own_process(
