@@ -4,7 +4,8 @@
         [--sizes 1 auto] [--prefetch 0 2] [--work 40]
 
 Leaves compute in pure Python. The share is their processor time, over the time between the start of
-the first and the end of the last one, over two.
+the first and the end of the last one, over two. Prefetch is the number of slots beyond the two
+CPUs: SCYTHE_RAY_PREFETCH with Ray, a larger SCYTHE_WORKER_SLOTS with the executor local.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ def main() -> None:
     prepare_environment()
     table = Table("executor", "prefetch", "batch size", "leaf [s]", "leaves", "share of 2 CPUs")
     for executor in options.executors:
-        for prefetch in options.prefetch if executor == "ray" else ["-"]:
-            variables = {} if prefetch == "-" else {"SCYTHE_RAY_PREFETCH": prefetch}
-            with serving(LEAVES, **worker_of(executor, 2, **variables)):
+        for prefetch in options.prefetch:
+            more = int(prefetch) if executor == "local" else 0
+            variables = worker_of(executor, 2 + more, SCYTHE_RAY_PREFETCH=prefetch)
+            with serving(LEAVES, **variables):
                 run_burns(4, 0.01)
                 for text in options.sizes:
                     size: Size = "auto" if text == "auto" else int(text)

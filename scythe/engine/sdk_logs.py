@@ -133,6 +133,6 @@ def sentence(record: logging.LogRecord) -> str:
     reason = details() if callable(details) else error
     message = record.getMessage()
     if FAILURE_MARK in message:  # of a leaf, whose traceback is in `errors.pq`
-        message, reason = message.splitlines()[0], str(reason).partition("\n")[0]
+        message, reason = message.splitlines()[0], str(reason or "").partition("\n")[0]
     said = f"{message[:1].upper()}{message[1:]}"
     return f"{said}: {reason}" if reason and str(reason) not in said else said
