@@ -18,6 +18,7 @@ from scythe_ray.failures import lost_failure
 from scythe_ray.offer import Offer
 from scythe_ray.remote import UsedProcess
 from scythe_ray.resources import RayNode, demand_of
+from scythe_ray.scratch import sweep_scratch
 from scythe_ray.session import Session
 from scythe_ray.settings import RaySettings
 
@@ -174,6 +175,7 @@ class RayExecutor:
                     said = str(error)
                     logger.warning("%s", said)
                 continue
+            await loop.run_in_executor(self._threads, sweep_scratch)  # of leaves that died with it
             self._session = Session(self._cluster, nodes, self._settings, self._threads)
             self._offer.follow(self._cluster)
             self._see(nodes)

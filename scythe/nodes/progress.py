@@ -120,7 +120,7 @@ class NodeProgress:
         total = NodeCounts()
         for node in self._children:
             data = self._store.find_bytes(self._layout.node_status(node))
-            if data is not None:
+            if data:  # a server that failed while it was written may hold it empty
                 total = total.plus(NodeCounts.model_validate_json(data))
         return total
 

@@ -61,7 +61,7 @@ def wait_for_run(
 
 def _stored_status(store: Store, layout: RunLayout) -> RunStatus:
     data = store.find_bytes(layout.status)
-    if data is not None:
+    if data:  # a server that failed while it was written may hold it empty
         return RunStatus.model_validate_json(data)
     manifest = store.find_bytes(layout.manifest)
     fields = from_yaml(manifest) if manifest else {}

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,7 +177,9 @@ def wait_clean(bed: Bed) -> None:
     """Wait until nothing of a run is left on the nodes that are alive."""
     for node in bed.nodes.values():
         if node.is_alive:
-            wait_until(lambda node=node: not left_over(node), f"{node.name} is clean", 40)
+            with suppress(AssertionError):  # what is left says more
+                wait_until(lambda node=node: not left_over(node), f"{node.name} is clean", 40)
+            assert left_over(node) == [], node.name
 
 
 def left_over(node: Node) -> list[str]:

@@ -66,6 +66,11 @@ class Head:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def temporary(self) -> Path:
+        """Where leaves have their temporary files."""
+        return self.folder / "t"
+
     def start(self) -> None:
         """Start it with a node of one CPU."""
         environment = {
@@ -73,7 +78,9 @@ class Head:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "TMPDIR": str(self.temporary),
         }
+        self.temporary.mkdir(exist_ok=True)
         temporary = f"--temp-dir={self.folder}/r"
         head = ("--head", f"--port={self.port}", "--include-dashboard=false", temporary)
         node = ("--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=80000000")
@@ -194,9 +201,10 @@ def test_a_lost_head_ends_a_worker_that_is_to_stop_then(
 
 
 def test_a_node_that_died_gives_its_leaves_back_and_is_attached_to_again(
-    head: Head, tmp_path: Path
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The head is there all the time: it is the process of the node that is watched."""
+    monkeypatch.setattr(tempfile, "tempdir", str(head.temporary))
     worker = Watched()
     with opened(worker) as (executor, do):
         assert executor.capacity.environment == {"SCYTHE_RAY_ADDRESS": head.address}
@@ -204,9 +212,11 @@ def test_a_node_that_died_gives_its_leaves_back_and_is_attached_to_again(
         assert failure.kind in (FailureKind.CLUSTER_LOST, FailureKind.NODE_LOST)
         assert not failure.kind.is_final
         do(until(lambda: worker.asked == [False]))
+        assert list(head.temporary.glob("scythe-leaf-*"))
         head.kill()
         head.start()
         do(until(lambda: worker.asked == [False, True]))
+        assert not list(head.temporary.glob("scythe-leaf-*"))
         do(executor.run(call()))
 
 

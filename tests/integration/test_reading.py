@@ -108,6 +108,11 @@ def test_a_manifest_that_is_not_there(run: Any, folder: str) -> None:
         run.manifest()
 
 
+def test_a_status_that_a_failing_server_holds_empty_is_none(store: Store, run: Any) -> None:
+    store.put_bytes(run.layout.status, b"")
+    assert run.status().state == "queued"
+
+
 def test_the_status_of_a_run_that_nobody_knows(run: Any) -> None:
     status = run.status()
     assert (status.state, status.total, status.workflow_run_id) == ("queued", 0, None)
