@@ -179,6 +179,21 @@ async def until(condition: Callable[[], bool], within: float = 40.0) -> None:
             await asyncio.sleep(0.1)
 
 
+def says(command: list[str], environment: dict[str, str], lines: list[str]) -> None:
+    """Run a script beside this process, and check what it prints and that it ends well."""
+    done = subprocess.run(
+        command,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines() == lines, done.stderr
+    assert done.returncode == 0
+
+
 def test_a_lost_head_ends_a_worker_that_is_to_stop_then(
     head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,18 +282,11 @@ def test_a_worker_hears_that_it_is_to_stop_while_its_cluster_is_lost_and_afterwa
 ) -> None:
     """Else it would end at once, with all leaves that run and without cleaning up."""
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    done = subprocess.run(
+    says(
         [sys.executable, "-c", STOPPED, head.address],
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
+        environment,
+        ["told attached", "told away", "told again", "told left"],
     )
-    said = ["told attached", "told away", "told again", "told left"]
-    assert done.stdout.splitlines() == said, done.stderr
-    assert done.returncode == 0
 
 
 def test_what_is_wrong_with_a_head_is_said_in_time(
@@ -359,14 +367,6 @@ def test_a_worker_in_a_container_outlives_its_node() -> None:
     given |= {"SCYTHE_RAY_ADDRESS": "local", "SCYTHE_RAY_NUM_CPUS": "1"}
     given["PYTHONPATH"] = str(Path(__file__).parent)  # of the leaf's module
     namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    done = subprocess.run(
-        [*namespace, sys.executable, "-c", first, sys.executable, "-c", CONTAINED],
-        env=given,
-        cwd=Path(__file__).parents[2],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
+    says(
+        [*namespace, sys.executable, "-c", first, sys.executable, "-c", CONTAINED], given, ["there"]
     )
-    assert done.stdout.splitlines() == ["there"], done.stderr
-    assert done.returncode == 0
