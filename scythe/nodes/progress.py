@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -63,9 +64,11 @@ class NodeProgress:
         self._started = time.time()
         self._counts = NodeCounts()
         self._task: asyncio.Task[None] | None = None
+        # One after the other: a write goes on when its task is cancelled, and must not end last.
+        self._writer = ThreadPoolExecutor(1, "scythe-status")
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._write, "running")
+        await self._put("running")
         self._task = asyncio.create_task(self._follow())
         return self
 
@@ -77,14 +80,15 @@ class NodeProgress:
     ) -> None:
         await self._stop()
         if isinstance(error, Exception):
-            await asyncio.to_thread(self._write, "failed", f"{type(error).__name__}: {error}")
+            await self._put("failed", f"{type(error).__name__}: {error}")
+        await asyncio.to_thread(self._writer.shutdown)
 
     async def finish(self, result: ScatterGatherResult) -> None:
         """Store the last counts, after the node's tables are there."""
         await self._stop()
         done = result.n_leaves - result.n_failed
         self._counts = NodeCounts(done=done, failed=result.n_failed)
-        await asyncio.to_thread(self._write, "done")
+        await self._put("done")
 
     async def _stop(self) -> None:
         if self._task is not None:
@@ -101,7 +105,7 @@ class NodeProgress:
                 counts = await self._count()
                 if counts != self._counts:
                     self._counts = counts
-                    await asyncio.to_thread(self._write, "running")
+                    await self._put("running")
             except Exception as error:  # noqa: BLE001 - counts are a courtesy, the run goes on
                 logger.warning("cannot store the counts of the run: %s", error)
 
@@ -123,6 +127,10 @@ class NodeProgress:
             if data:  # a server that failed while it was written may hold it empty
                 total = total.plus(NodeCounts.model_validate_json(data))
         return total
+
+    async def _put(self, state: RunState, message: str = "") -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, self._write, state, message)
 
     def _write(self, state: RunState, message: str = "") -> None:
         tree = self._payload.recursion_map

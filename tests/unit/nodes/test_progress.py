@@ -1,11 +1,24 @@
-"""How often the nodes of a tree are counted."""
+"""How often the nodes of a tree are counted, and that the last counts are stored last."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from scythe.nodes.progress import pause_of
-from scythe.nodes.tree import RecursionMap
+from scythe.nodes import progress
+from scythe.nodes.models import ScatterGatherInput, ScatterGatherResult
+from scythe.nodes.progress import NodeProgress, pause_of
+from scythe.nodes.tree import NodeTasks, RecursionMap, Rows
+from scythe.settings import ScytheStorageSettings
+from scythe.status import RunStatus
+from scythe.storage.files import S3Url
+from scythe.storage.layout import RunLayout
+
+_LIMIT = 10.0  # seconds
 
 
 def base_node(factor: int, depth: int) -> RecursionMap:
@@ -30,3 +43,49 @@ def test_a_node_with_few_beside_it_is_counted_once_a_second() -> None:
 
 def test_a_node_looks_at_many_nodes_below_it_less_often() -> None:
     assert pause_of(RecursionMap(factor=1000, max_depth=1), 1000) == pytest.approx(20)
+
+
+class HeldStore:
+    """A bucket that takes its time over the first counts of a node that runs."""
+
+    def __init__(self) -> None:
+        self.stored: list[RunStatus] = []
+        self.is_asked, self.may_go_on = threading.Event(), threading.Event()
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        status = RunStatus.model_validate_json(data)
+        if status.state == "running" and status.done:
+            self.is_asked.set()
+            assert self.may_go_on.wait(_LIMIT)
+        self.stored.append(status)
+
+
+async def _end_while_counts_are_stored(store: Any) -> None:
+    async def count() -> dict[str, int]:
+        return {"completed": 2, "failed": 0, "cancelled": 0, "running": 1}
+
+    run: Any = SimpleNamespace(workflow_run_id="r", count_children=count)
+    payload = ScatterGatherInput(
+        experiment_id="e",
+        task_name="t",
+        specs_uri=S3Url("s3://b/p/specs.pq"),
+        storage_settings=ScytheStorageSettings(BUCKET="b"),
+        recursion_map=RecursionMap(factor=3, max_depth=0),
+    )
+    tasks = NodeTasks(range(3), Rows(0, 3), 1)
+    async with NodeProgress(RunLayout("p", "e"), store, run, payload, tasks) as node:
+        assert await asyncio.to_thread(store.is_asked.wait, _LIMIT)
+        ended = asyncio.create_task(node.finish(ScatterGatherResult(uris={}, n_leaves=3)))
+        await asyncio.wait({ended}, timeout=0.3)  # an end that does not wait is stored by then
+        store.may_go_on.set()
+        await ended
+
+
+def test_counts_that_are_being_stored_when_a_run_ends_do_not_replace_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "pause_of", lambda *_: 0.0)
+    store = HeldStore()
+    asyncio.run(_end_while_counts_are_stored(store))
+    found = [(status.state, status.done) for status in store.stored]
+    assert found == [("running", 0), ("running", 2), ("done", 3)]
