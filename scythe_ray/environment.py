@@ -31,6 +31,9 @@ _OWN_CLUSTER = {
     "RAY_task_events_report_interval_ms": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_event_stats": "0",
+    # Nor does anybody read the log files that Ray would look through ten times a second.
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "LOG_NAME_UPDATE_INTERVAL_S": "3600",
 }
 _FOREIGN_CLUSTER = {
     # Without it Ray ends this process, with no exception, 60 s after it lost the head.

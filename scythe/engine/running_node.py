@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 from scythe.engine.children import Output
@@ -88,6 +89,12 @@ async def is_cancelled(workflow_run_id: str) -> bool:
     """Return whether somebody cancelled a run."""
     details = await _ask(workflow_run_id)
     return details is not None and details.status.value == "CANCELLED"
+
+
+async def creation_of(workflow_run_id: str) -> datetime | None:
+    """Return when a run was created, by the engine's clock. None where it does not answer."""
+    details = await _in_thread(client().runs.get, workflow_run_id)
+    return None if details is None else details.run.metadata.created_at
 
 
 async def hand_on(workflow_run_id: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scythe.engine.leaf_counts import serve_counts, shared_counts
-from scythe.engine.sdk_starts import say_starts_once
+from scythe.engine.sdk_starts import say_starts_of_long_tasks
 from scythe.messages import FAILURE_MARK
 from scythe.processes import logs as worker_logs
 
@@ -39,7 +39,7 @@ def _logger_of_sdk_process(label: str | None, counts: Any) -> logging.Logger:
     if counts is not None:
         serve_counts(counts)
     if label is not None:
-        say_starts_once()
+        say_starts_of_long_tasks()
     return quiet_logger(label)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +13,13 @@ from pydantic import BaseModel, ConfigDict
 from scythe.engine.children import OpenChildren, Output
 from scythe.engine.client import cancel_tree, client
 from scythe.engine.run_log import RunLog
-from scythe.engine.running_node import find_end, hand_on, is_cancelled, start_children
+from scythe.engine.running_node import (
+    creation_of,
+    find_end,
+    hand_on,
+    is_cancelled,
+    start_children,
+)
 from scythe.errors import RegistrationError
 from scythe.leaf_classes import limit_of
 from scythe.messages import LeafInput, find_payload
@@ -54,7 +60,7 @@ class TaskRun:
     log: Callable[[str], object] = _to_nowhere
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NodeRun:
     """What a scatter node's handler knows of its Hatchet run, and how it starts children.
 
@@ -68,6 +74,7 @@ class NodeRun:
     task_run_id: str
     context: Any
     _waits: dict[str, asyncio.Task[Output]] = field(default_factory=dict, init=False, repr=False)
+    _created: datetime | None = field(default=None, init=False, repr=False)
 
     async def run_children(
         self,
@@ -122,8 +129,10 @@ class NodeRun:
 
     async def count_children(self) -> dict[str, int]:
         """Return how many children are queued, running, completed, failed and cancelled."""
+        # Without it the engine looks through all tasks of the last day, and at none before.
+        self._created = self._created or await creation_of(self.workflow_run_id)
         metrics = await client().metrics.aio_get_task_metrics(
-            parent_task_external_id=self.task_run_id
+            since=self._created, parent_task_external_id=self.task_run_id
         )
         return cast("dict[str, int]", metrics.model_dump())
 

@@ -23,20 +23,24 @@ logger = logging.getLogger(__name__)
 _PAUSE = 1.0  # seconds between two counts
 _PAUSE_PER_CHILD = 0.02  # a node with many nodes below it looks at them less often
 _PAUSE_PER_NODE = 0.2  # to count the tasks of a node takes the engine up to 10 ms
+_PAUSE_BY_AGE = 0.03  # of a node's age: what takes minutes is looked at less often
+_MOST_BY_AGE = 5.0  # seconds
 
 
-def pause_of(tree: RecursionMap, n_children: int) -> float:
+def pause_of(tree: RecursionMap, n_children: int, age: float = 0.0) -> float:
     """Return how long a node waits between two counts.
 
     Args:
         tree: The node. Those beside it ask the engine too: together five times a second.
         n_children: The number of nodes below it, 0 for one that runs leaves.
+        age: Seconds since the node began.
 
     Returns:
         Seconds.
     """
     n_beside = math.prod(step.factor for step in tree.path or [])
-    return max(_PAUSE, _PAUSE_PER_CHILD * n_children, _PAUSE_PER_NODE * n_beside)
+    by_age = min(_MOST_BY_AGE, _PAUSE_BY_AGE * age)
+    return max(_PAUSE, by_age, _PAUSE_PER_CHILD * n_children, _PAUSE_PER_NODE * n_beside)
 
 
 class NodeProgress:
@@ -98,9 +102,9 @@ class NodeProgress:
             self._task = None
 
     async def _follow(self) -> None:
-        pause = pause_of(self._payload.recursion_map, len(self._children))
+        tree, n_children = self._payload.recursion_map, len(self._children)
         while True:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause_of(tree, n_children, time.time() - self._started))
             try:
                 counts = await self._count()
                 if counts != self._counts:

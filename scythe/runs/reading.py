@@ -34,9 +34,7 @@ def read_table(store: Store, key: str) -> pa.Table | None:
 def read_status(store: Store, layout: RunLayout) -> RunStatus:
     """Read the counts of a run. A run whose root is gone from the engine is `failed`."""
     status = _stored_status(store, layout)
-    if status.is_over or time.time() - status.updated < _ENGINE_PAUSE:
-        return status
-    return _checked_with_engine(store, layout, status)
+    return _checked_with_engine(store, layout, status) if _is_silent(status) else status
 
 
 def wait_for_run(
@@ -44,9 +42,13 @@ def wait_for_run(
 ) -> RunStatus:
     """Wait until a run is over; see `ExperimentRun.wait`."""
     deadline = None if timeout is None else time.monotonic() + timeout
+    ask_at = 0.0
     with KeptInterrupts() as interrupts, ProgressView(enabled=progress) as view:
         while True:
-            status = read_status(store, layout)
+            status = _stored_status(store, layout)
+            if _is_silent(status) and time.monotonic() >= ask_at:
+                status = _checked_with_engine(store, layout, status)
+                ask_at = time.monotonic() + _ENGINE_PAUSE
             interrupts.check()
             view.show(status)
             if status.is_over:
@@ -71,6 +73,10 @@ def _stored_status(store: Store, layout: RunLayout) -> RunStatus:
         total=fields.get("n_specs") or 0,
         updated=0.0,
     )
+
+
+def _is_silent(status: RunStatus) -> bool:
+    return not status.is_over and time.time() - status.updated >= _ENGINE_PAUSE
 
 
 def _checked_with_engine(store: Store, layout: RunLayout, status: RunStatus) -> RunStatus:
