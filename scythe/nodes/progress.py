@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -68,8 +67,7 @@ class NodeProgress:
         self._started = time.time()
         self._counts = NodeCounts()
         self._task: asyncio.Task[None] | None = None
-        # One after the other: a write goes on when its task is cancelled, and must not end last.
-        self._writer = ThreadPoolExecutor(1, "scythe-status")
+        self._writing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._put("running")
@@ -85,7 +83,6 @@ class NodeProgress:
         await self._stop()
         if isinstance(error, Exception):
             await self._put("failed", f"{type(error).__name__}: {error}")
-        await asyncio.to_thread(self._writer.shutdown)
 
     async def finish(self, result: ScatterGatherResult) -> None:
         """Store the last counts, after the node's tables are there."""
@@ -100,6 +97,8 @@ class NodeProgress:
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        if self._writing is not None:  # goes on when its task is cancelled, and must not end last
+            await asyncio.wait({self._writing})
 
     async def _follow(self) -> None:
         tree, n_children = self._payload.recursion_map, len(self._children)
@@ -133,8 +132,8 @@ class NodeProgress:
         return total
 
     async def _put(self, state: RunState, message: str = "") -> None:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._writer, self._write, state, message)
+        self._writing = asyncio.create_task(asyncio.to_thread(self._write, state, message))
+        await asyncio.shield(self._writing)
 
     def _write(self, state: RunState, message: str = "") -> None:
         tree = self._payload.recursion_map
