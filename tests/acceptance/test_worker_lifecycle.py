@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Generator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,23 +88,37 @@ def other(tmp_path: Path) -> Generator[Held]:
 
 # Stopping
 
-HEALTH = {
-    "HATCHET_CLIENT_WORKER_HEALTHCHECK_ENABLED": "true",
-    "HATCHET_CLIENT_WORKER_HEALTHCHECK_PORT": "38001",
-}
+
+@pytest.fixture
+def health_ports() -> tuple[int, int]:
+    """Two free ports, of the leaf part and of the fan part.
+
+    They lie below those from which the system takes one for any connection.
+    """
+    for port in random.sample(range(10_000, 20_000, 2), 100):
+        with suppress(OSError), closing(socket.socket()) as one, closing(socket.socket()) as other:
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 1))
+            return port, port + 1
+    pytest.fail("no two free ports were found")
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
 def test_running_leaves_finish_before_the_worker_stops(
-    how: str, held: Held, tmp_path: Path
+    how: str, held: Held, health_ports: tuple[int, int], tmp_path: Path
 ) -> None:
-    with running(APP, "main.py", log=tmp_path / "log", **HEALTH) as worker:
+    health = {
+        "HATCHET_CLIENT_WORKER_HEALTHCHECK_ENABLED": "true",
+        "HATCHET_CLIENT_WORKER_HEALTHCHECK_PORT": str(health_ports[0]),
+    }
+    with running(APP, "main.py", log=tmp_path / "log", **health) as worker:
         worker.wait_ready()
-        for port in (38001, 38002):  # of the leaf part and of the fan part
+        for port in health_ports:
             until(lambda port=port: is_healthy(port), f"the part at port {port} says it is well")
             assert listens_at(worker, port) == {"127.0.0.1"}
         ref = held.start()
-        with urllib.request.urlopen("http://127.0.0.1:38001/metrics", timeout=10) as answer:
+        metrics = f"http://127.0.0.1:{health_ports[0]}/metrics"
+        with urllib.request.urlopen(metrics, timeout=10) as answer:
             counts = answer.read().decode().splitlines()
         assert {"scythe_leaves_in_flight 1.0", "scythe_leaves_done_total 0.0"} <= set(counts)
         if how == "SIGTERM":
