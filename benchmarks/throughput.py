@@ -68,13 +68,13 @@ def peer_rate(python: str, leaves: int, slots: int) -> float:
 def measures_of(options: argparse.Namespace, slots: int) -> dict[str, Callable[[], float]]:
     """Return what takes turns with so many slots."""
     leaves = options.leaves
-    measures: dict[str, Callable[[], float]] = {_FLOOR: lambda: floor_rate(leaves, slots)}
+    measures: dict[str, Callable[[], float]] = {_FLOOR: partial(floor_rate, leaves, slots)}
     if "ray" in options.executors:
-        measures["bare Hatchet with bare Ray"] = lambda: floor_rate(leaves, slots, "ray")
+        measures["bare Hatchet with bare Ray"] = partial(floor_rate, leaves, slots, "ray")
     for executor in options.executors:
         measures[f"Scythe, {executor}"] = partial(scythe_rate, leaves, slots, executor)
     if options.peer:
-        measures["scythe-engine"] = lambda: peer_rate(options.peer, leaves // 5, slots)
+        measures["scythe-engine"] = partial(peer_rate, options.peer, leaves // 5, slots)
     return measures
 
 

@@ -8,20 +8,20 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Generator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from scythe.stack.ports import is_free
 from tests.acceptance.running import APPS, load_app
 from tests.acceptance.workers import TAG, WorkerProcess, running, until
 
@@ -95,12 +95,9 @@ def health_ports() -> tuple[int, int]:
 
     They lie below those from which the system takes one for any connection.
     """
-    for port in random.sample(range(10_000, 20_000, 2), 100):
-        with suppress(OSError), closing(socket.socket()) as one, closing(socket.socket()) as other:
-            one.bind(("127.0.0.1", port))
-            other.bind(("127.0.0.1", port + 1))
-            return port, port + 1
-    pytest.fail("no two free ports were found")
+    ports = random.sample(range(10_000, 20_000, 2), 100)
+    port = next(port for port in ports if is_free(port) and is_free(port + 1))
+    return port, port + 1
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])

@@ -23,7 +23,7 @@ from scythe.scatter_gather import RecursionMap
 from scythe.settings import ScytheStorageSettings
 from scythe.storage.files import split_s3_uri
 from scythe.storage.store import Store
-from tests.acceptance.running import worker
+from tests.acceptance.running import wait_until, worker
 from tests.integration.conftest import APP
 from tests.integration.database import query
 
@@ -123,10 +123,7 @@ def test_hatchet_is_told_once_when_a_leaf_began(
     start: Any, stack_home: Path, tmp_path: Path
 ) -> None:
     run, _ = start([{"mode": "wait", "folder": str(tmp_path)}] * 2)
-    deadline = time.monotonic() + DEADLINE
-    while run.status().running < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: run.status().running == 2, "two leaves run", DEADLINE)
     (tmp_path / "go").touch()
     run.wait(timeout=DEADLINE)
     leaves = frame(run, "leaves")
