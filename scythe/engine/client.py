@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from scythe.engine.sdk_logs import quiet_logger
+from scythe.engine.sdk_queues import talk_less
 from scythe.environment import TOKEN, require_engine
 from scythe.errors import EngineError
 
@@ -264,7 +265,7 @@ def make_worker(
     with warnings.catch_warnings():
         # The SDK wants a list of labels from v2 on, but its client only takes a dict.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return client().worker(
+        worker = client().worker(
             name=name,
             slots=slots,
             durable_slots=durable_slots if any(map(has_durable_tasks, workflows)) else None,
@@ -272,6 +273,8 @@ def make_worker(
             workflows=list(workflows),
             lifespan=lifespan,
         )
+    talk_less(worker)
+    return worker
 
 
 def update_labels(worker: Any, worker_id: str, labels: Mapping[str, str]) -> None:

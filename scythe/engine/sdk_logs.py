@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from scythe.engine.leaf_counts import serve_counts, shared_counts
-from scythe.engine.sdk_starts import say_starts_of_long_tasks
 from scythe.messages import FAILURE_MARK
 from scythe.processes import logs as worker_logs
 
@@ -25,10 +24,9 @@ RENEWED = signal.SIGURG  # to the parent of the SDK's process, which does nothin
 
 
 class SdkLogger(logging.Logger):
-    """The logger that the SDK is given, and the one thing of ours that its processes get too.
+    """The logger that the SDK is given, which its processes get too.
 
-    So it quiets them, tells them the counts that are served with the SDK's metrics, and has those
-    of a worker's part say less to the engine.
+    So it quiets them, and tells them the counts that are served with the SDK's metrics.
     """
 
     def __reduce__(self) -> tuple[Callable[[str | None, Any], logging.Logger], tuple[Any, Any]]:
@@ -38,8 +36,6 @@ class SdkLogger(logging.Logger):
 def _logger_of_sdk_process(label: str | None, counts: Any) -> logging.Logger:
     if counts is not None:
         serve_counts(counts)
-    if label is not None:
-        say_starts_of_long_tasks()
     return quiet_logger(label)
 
 

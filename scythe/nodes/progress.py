@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _PAUSE = 1.0  # seconds between two counts
 _PAUSE_PER_CHILD = 0.02  # a node with many nodes below it looks at them less often
 _PAUSE_PER_NODE = 0.2  # to count the tasks of a node takes the engine up to 10 ms
-_PAUSE_BY_AGE = 0.03  # of a node's age: what takes minutes is looked at less often
+_PAUSE_BY_AGE = 0.1  # of a node's age: what takes minutes is looked at less often
 _MOST_BY_AGE = 5.0  # seconds
 
 
