@@ -113,7 +113,7 @@ class Controls:
         self._asks[node_id] += 1
         try:
             if node_id not in self._actors:
-                self._start_actor(node_id)
+                self._start_actor(node_id, is_last=method == "close")
             ref: Any = getattr(self._actors[node_id], method).remote(*args)
             return await asyncio.wait_for(asyncio.wrap_future(ref.future()), limit)
         except Exception as error:  # noqa: BLE001 - a node that is gone has no leaf either
@@ -140,7 +140,7 @@ class Controls:
         with suppress(Exception):  # the cluster is lost
             ray.kill(self._actors.pop(node_id))
 
-    def _start_actor(self, node_id: str) -> None:
+    def _start_actor(self, node_id: str, *, is_last: bool = False) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -149,7 +149,7 @@ class Controls:
             num_cpus=0,
             max_concurrency=_ACTOR_CALLS,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        ).remote(self._packed)
+        ).remote(self._packed, is_last)
         self._used[node_id] = time.monotonic()
         self._look_later(node_id, _UNUSED)
 

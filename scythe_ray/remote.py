@@ -250,12 +250,19 @@ def _setup_failure(error: Exception) -> LeafFailure:
 
 
 class ControlActor:
-    """`NodeControl` on another node than the driver's, as a Ray actor."""
+    """`NodeControl` on another node than the driver's, as a Ray actor.
 
-    def __init__(self, driver: bytes) -> None:
+    Args:
+        driver: A pickled `Driver`.
+        is_last: Whether no other follows it there: it is started to remove all, and leaves no note
+            if the driver does not wait for it.
+    """
+
+    def __init__(self, driver: bytes, is_last: bool) -> None:
         known: Driver = pickle.loads(driver)  # noqa: S301 - made by our own driver
         self._control = NodeControl(leaf_folder(known.session_dir, known.driver_id))
-        self._control.remember()  # it ends when it is not used, and another may follow
+        if not is_last:
+            self._control.remember()  # it ends when it is not used, and another may follow
 
     def find(self, token: str) -> Sighting | None:
         """See `NodeControl.find`."""
