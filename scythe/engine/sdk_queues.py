@@ -89,21 +89,24 @@ class TaskEvents:
         if not isinstance(event, self._kind):
             self._queue.put(event)
             return
-        # What the task was given is not said again: it may be large.
-        known = event.action.model_copy(update={"action_payload": self._no_input})
-        event, key = replace(event, action=known), event.action.key  # of a try
+        key = event.action.key  # of a try
         if (before := self._young.pop(key, None)) is not None:
             before.cancel()
-        if event.type == self._started:
-            start = replace(event, payload=str(time.time_ns()))
-            later = asyncio.get_running_loop().call_later(SHORT, self._say, key, start)
-            self._young[key] = later
-        else:
-            self._queue.put(event)
+        if event.type != self._started:
+            self._tell(event)
+            return
+        start = replace(event, payload=str(time.time_ns()))
+        later = asyncio.get_running_loop().call_later(SHORT, self._tell_start, key, start)
+        self._young[key] = later
 
-    def _say(self, key: str, start: Any) -> None:
+    def _tell_start(self, key: str, start: Any) -> None:
         del self._young[key]
-        self._queue.put(start)
+        self._tell(start)
+
+    def _tell(self, event: Any) -> None:
+        # What the task was given is not said again: it may be large.
+        known = event.action.model_copy(update={"action_payload": self._no_input})
+        self._queue.put(replace(event, action=known))
 
 
 def _arrived(queue: Any) -> Any:
@@ -116,7 +119,7 @@ def say_what_is_told() -> None:
     from hatchet_sdk.worker.action_listener_process import WorkerActionListenerProcess
 
     listener: Any = WorkerActionListenerProcess
-    make, send = listener.__init__, listener.send_event
+    make, send, started = listener.__init__, listener.send_event, _started()
 
     def with_own_queue(self: Any, *args: Any, **more: Any) -> None:
         make(self, *args, **more)
@@ -127,7 +130,7 @@ def say_what_is_told() -> None:
 
     async def send_told(self: Any, event: Any, retry_attempt: int = 1) -> None:
         self.running_step_runs.pop(event.action.step_run_id, None)
-        moment = getattr(event, "payload", None) if event.type == _started() else None
+        moment = getattr(event, "payload", None) if event.type == started else None
         if moment is not None:
             await _say_start(self.dispatcher_client, event.action, int(moment))
         else:
