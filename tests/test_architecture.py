@@ -120,7 +120,8 @@ def test_only_the_store_imports_boto3() -> None:
 def test_hatchets_client_and_worker_are_used_in_one_module() -> None:
     using = importers_of("hatchet_sdk")
     assert using == {
-        f"scythe.engine.{name}" for name in ("client", "running_node", "sdk_queues", "tasks")
+        f"scythe.engine.{name}"
+        for name in ("client", "running_node", "sdk_process", "sdk_queues", "tasks")
     }
     names = {
         i.name for i in imports_of("scythe.engine.tasks") if i.module.startswith("hatchet_sdk")

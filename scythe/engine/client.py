@@ -262,18 +262,19 @@ def make_worker(
         labels: The worker's labels.
         lifespan: Runs to its `yield` before the first task, and on after the last one has ended.
     """
+    durable = durable_slots if any(map(has_durable_tasks, workflows)) else None
     with warnings.catch_warnings():
         # The SDK wants a list of labels from v2 on, but its client only takes a dict.
         warnings.simplefilter("ignore", DeprecationWarning)
         worker = client().worker(
             name=name,
             slots=slots,
-            durable_slots=durable_slots if any(map(has_durable_tasks, workflows)) else None,
+            durable_slots=durable,
             labels=dict(labels),
             workflows=list(workflows),
             lifespan=lifespan,
         )
-    talk_less(worker)
+    talk_less(worker, slots + (durable or 0))
     return worker
 
 

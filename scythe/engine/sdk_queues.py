@@ -1,80 +1,69 @@
-"""What a worker and the process through which the SDK talks to the engine say to each other.
+"""What a worker tells the process through which the SDK talks to the engine.
 
 The engine is told once that a task has started, and of a short one only that it has ended. The SDK
 says a start twice, when that process hears of the task and when the worker begins with it,
 milliseconds apart. Each costs the engine about a twentieth of a leaf that does nothing, the two
 processes as much again, and is for Hatchet's dashboard alone: there a task that was over within
 `SHORT` has no start, a longer one its true one.
+
+Short tasks that end soon after each other are told as one: then the engine also writes them down,
+frees their slots and gives out the next ones together, for a fifth to a third less of its time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from collections import deque
 from dataclasses import replace
-from queue import Empty
 from typing import Any
 
+from scythe.engine.sdk_process import Ends, next_in, say_what_is_told
+
 SHORT = 0.25  # seconds
+_LATER = 0.1  # of the time after which a slot has its next end: that much later an end may be told
+_LATEST = 0.025  # seconds
+_MUCH = 1 << 20  # characters; the engine takes messages of 4 MiB
 
 
-def talk_less(worker: Any) -> None:
+def talk_less(worker: Any, slots: int) -> None:
     """Have a worker and its process say to each other what is needed, and without threads.
 
     Args:
         worker: The SDK's worker, not started yet.
+        slots: How many tasks it may have at a time.
     """
     from hatchet_sdk.worker.runner.run_loop_manager import WorkerActionRunLoopManager
 
     async def next_action(self: Any) -> Any:
         return await next_in(self.action_queue)
 
-    worker._event_queue = TaskEvents(worker._event_queue)  # noqa: SLF001 - no hook is public
+    worker._event_queue = TaskEvents(worker._event_queue, slots)  # noqa: SLF001 - no public hook
     manager: Any = WorkerActionRunLoopManager
     manager._get_action = next_action  # noqa: SLF001
 
 
-async def next_in(queue: Any, seconds: float | None = None) -> Any:
-    """Return the next item of a queue between processes that nobody else reads.
-
-    Args:
-        queue: The queue, of `multiprocessing`.
-        seconds: How long to wait for it; None for ever.
-
-    Raises:
-        Empty: There was none for so long.
-    """
-    loop, pipe = asyncio.get_running_loop(), queue._reader.fileno()  # noqa: SLF001
-    there = asyncio.Event()
-    loop.add_reader(pipe, there.set)
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                with suppress(Empty):
-                    return queue.get_nowait()
-                there.clear()
-                await there.wait()
-    except TimeoutError:
-        raise Empty from None
-    finally:
-        loop.remove_reader(pipe)
-
-
 class TaskEvents:
-    """The queue from a worker to the SDK's process, without the starts of short tasks.
+    """The queue from a worker to the SDK's process, as the module says.
 
     Args:
         queue: The SDK's queue.
+        slots: How many tasks the worker may have at a time.
     """
 
-    def __init__(self, queue: Any) -> None:
+    def __init__(self, queue: Any, slots: int) -> None:
+        from hatchet_sdk.contracts import dispatcher_pb2
         from hatchet_sdk.runnables.action import ActionPayload
         from hatchet_sdk.worker.action_listener_process import ActionEvent
 
-        self._queue, self._kind = queue, ActionEvent
-        self._started, self._no_input = _started(), ActionPayload()
-        self._young: dict[str, asyncio.TimerHandle] = {}
+        self._queue, self._kind, self._no_input = queue, ActionEvent, ActionPayload()
+        self._started = dispatcher_pb2.STEP_EVENT_TYPE_STARTED
+        self._completed = dispatcher_pb2.STEP_EVENT_TYPE_COMPLETED
+        self._young: dict[str, asyncio.TimerHandle] = {}  # tries that began within SHORT
+        self._ends: deque[float] = deque(maxlen=slots)  # the times of the last ones
+        self._held: list[Any] = []  # ends that are not told yet
+        self._n_held = 0  # characters
+        self._telling: asyncio.TimerHandle | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Return what else a queue has."""
@@ -87,110 +76,55 @@ class TaskEvents:
     def put(self, event: Any) -> None:
         """Tell the process of an event; of a start only if the task runs on for a while."""
         if not isinstance(event, self._kind):
+            self._tell_held()  # the last message says that there are no more
             self._queue.put(event)
             return
-        key = event.action.key  # of a try
+        key = event.action.key
         if (before := self._young.pop(key, None)) is not None:
             before.cancel()
-        if event.type != self._started:
-            self._tell(event)
+        if event.type == self._started:
+            start = replace(event, payload=str(time.time_ns()))
+            loop = asyncio.get_running_loop()
+            self._young[key] = loop.call_later(SHORT, self._tell_start, key, start)
             return
-        start = replace(event, payload=str(time.time_ns()))
-        later = asyncio.get_running_loop().call_later(SHORT, self._tell_start, key, start)
-        self._young[key] = later
+        if event.type == self._completed and before is not None:
+            self._hold(event)
+        else:
+            self._queue.put(self._bare(event))
+        if not self._young:
+            self._tell_held()
 
     def _tell_start(self, key: str, start: Any) -> None:
         del self._young[key]
-        self._tell(start)
+        self._queue.put(self._bare(start))
 
-    def _tell(self, event: Any) -> None:
+    def _hold(self, end: Any) -> None:
+        """Tell the end of a short task with those of the others that are about to end."""
+        loop = asyncio.get_running_loop()
+        now, is_full = loop.time(), len(self._ends) == self._ends.maxlen
+        cycle = now - self._ends[0] if is_full else _LATEST / _LATER
+        self._ends.append(now)
+        if self._n_held + len(end.payload) > _MUCH:
+            self._tell_held()
+        self._held.append(self._bare(end))
+        self._n_held += len(end.payload)
+        if self._telling is None:
+            self._telling = loop.call_later(min(_LATER * cycle, _LATEST), self._tell_held)
+
+    def _tell_held(self) -> None:
+        held, self._held, self._n_held = self._held, [], 0
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        if held:
+            self._queue.put(Ends(held) if len(held) > 1 else held[0])
+
+    def _bare(self, event: Any) -> Any:
         # What the task was given is not said again: it may be large.
         known = event.action.model_copy(update={"action_payload": self._no_input})
-        self._queue.put(replace(event, action=known))
+        return replace(event, action=known)
 
 
 def _arrived(queue: Any) -> Any:
     say_what_is_told()
     return queue
-
-
-def say_what_is_told() -> None:
-    """Say no start but those that the worker tells. For the SDK's process."""
-    from hatchet_sdk.worker.action_listener_process import WorkerActionListenerProcess
-
-    listener: Any = WorkerActionListenerProcess
-    make, send, started = listener.__init__, listener.send_event, _started()
-
-    def with_own_queue(self: Any, *args: Any, **more: Any) -> None:
-        make(self, *args, **more)
-        self.event_queue = _HeardEvents(self.event_queue, self.running_step_runs)
-
-    async def next_event(self: Any, timeout_seconds: float) -> Any:
-        return await next_in(self.event_queue, timeout_seconds)
-
-    async def send_told(self: Any, event: Any, retry_attempt: int = 1) -> None:
-        self.running_step_runs.pop(event.action.step_run_id, None)
-        moment = getattr(event, "payload", None) if event.type == started else None
-        if moment is not None:
-            await _say_start(self.dispatcher_client, event.action, int(moment))
-        else:
-            await send(self, event, retry_attempt)
-
-    listener.__init__, listener.send_event = with_own_queue, send_told
-    listener._get_event = next_event  # noqa: SLF001
-
-
-class _HeardEvents:
-    """The same queue where it is read.
-
-    Args:
-        queue: The SDK's queue.
-        unheard: Takes the time of each task of which the worker has said nothing yet: for the
-            SDK's warning, and its health check, of a worker that does not begin with its tasks.
-    """
-
-    def __init__(self, queue: Any, unheard: dict[str, float]) -> None:
-        self._queue, self._unheard = queue, unheard
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what else a queue has."""
-        return getattr(self._queue, name)
-
-    def put(self, event: Any) -> None:
-        """Note the task of which the engine has just told, whose start is not said."""
-        note = self._unheard.__setitem__  # at once the SDK would take it for a task that runs
-        asyncio.get_running_loop().call_soon(note, event.action.step_run_id, time.time())
-
-
-def _started() -> Any:
-    from hatchet_sdk.contracts.dispatcher_pb2 import STEP_EVENT_TYPE_STARTED
-
-    return STEP_EVENT_TYPE_STARTED
-
-
-async def _say_start(client: Any, action: Any, started: int) -> None:
-    """Say a start with its time: the SDK's own function would give it the time of the message."""
-    from google.protobuf.timestamp_pb2 import Timestamp
-    from hatchet_sdk.contracts.dispatcher_pb2 import StepActionEvent
-    from hatchet_sdk.utils.api_auth import create_authorization_header
-
-    moment = Timestamp()
-    moment.FromNanoseconds(started)
-    event = StepActionEvent(
-        worker_id=action.worker_id,
-        job_id=action.job_id,
-        job_run_id=action.job_run_id,
-        task_id=action.step_id,
-        task_run_external_id=action.step_run_id,
-        action_id=action.action_id,
-        event_timestamp=moment,
-        event_type=_started(),
-        retry_count=action.retry_count,
-        should_not_retry=False,
-    )
-    if client.aio_client is not None:
-        with suppress(Exception):  # the SDK's own way says what is wrong, and tries again
-            metadata = create_authorization_header(client.token)
-            await client.aio_client.SendStepActionEvent(event, metadata=metadata)
-            return
-    await client.send_step_action_event(action, _started(), None, False)

@@ -1,132 +1,43 @@
-"""What a worker and the process of the SDK tell each other, and the engine."""
+"""What a worker tells the SDK's process of its tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Generator
-from queue import Empty
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hatchet_sdk.contracts import dispatcher_pb2
-from hatchet_sdk.runnables.action import Action, ActionPayload, ActionType
+from hatchet_sdk.runnables.action import ActionPayload
 from hatchet_sdk.utils.typing import STOP_LOOP
 from hatchet_sdk.worker.action_listener_process import (
-    ActionEvent,
     QueuedBatchActionEvent,
     WorkerActionListenerProcess,
 )
 
 from scythe.engine import sdk_queues
-from scythe.engine.sdk_queues import TaskEvents, next_in, say_what_is_told
+from scythe.engine.sdk_process import Ends
+from scythe.engine.sdk_queues import TaskEvents
+from tests.unit.engine.sdk_events import COMPLETED, FAILED, LONG, STARTED, Told, event_of
 
-STARTED = dispatcher_pb2.STEP_EVENT_TYPE_STARTED
-COMPLETED = dispatcher_pb2.STEP_EVENT_TYPE_COMPLETED
-FAILED = dispatcher_pb2.STEP_EVENT_TYPE_FAILED
 _SPAWN = multiprocessing.get_context("spawn")
-_LONG = 60.0  # seconds that no test takes
-
-
-def event_of(key: str, kind: Any, payload: str | None = None) -> ActionEvent:
-    run, retry = key.split("/")
-    action = Action(
-        worker_id="w",
-        tenant_id="t",
-        workflow_run_id="wr",
-        job_id="j",
-        job_name="",
-        job_run_id="jr",
-        step_id="s",
-        step_run_id=run,
-        action_id="a",
-        action_type=ActionType.START_STEP_RUN,
-        retry_count=int(retry),
-        action_payload=ActionPayload(input={"spec": "x" * 1000}),
-    )
-    return ActionEvent(action=action, type=kind, payload=payload, should_not_retry=False)
-
-
-class Told:
-    """Takes what is put into the queue."""
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-        self._news: asyncio.Queue[Any] = asyncio.Queue()
-
-    def put(self, event: Any) -> None:
-        self.events.append(event)
-        self._news.put_nowait(event)
-
-    async def hear(self) -> Any:
-        return await asyncio.wait_for(self._news.get(), _LONG)
-
-    @property
-    def kinds(self) -> list[tuple[str, Any]]:
-        return [(event.action.key, event.type) for event in self.events]
-
-
-@pytest.fixture
-def queue() -> Generator[Any]:
-    made = _SPAWN.Queue()
-    yield made
-    made.close()
-    made.join_thread()
-
-
-def test_items_come_in_their_order_whatever_their_size(queue: Any) -> None:
-    items = [b"x" * size for size in (0, 1, 3_000_000, 10)]
-
-    async def take() -> list[bytes]:
-        for item in items:
-            queue.put(item)
-        return [await next_in(queue, _LONG) for _ in items]
-
-    assert asyncio.run(take()) == items
-
-
-def test_an_item_that_comes_later_is_waited_for_while_other_things_go_on(queue: Any) -> None:
-    async def take() -> tuple[Any, int]:
-        taking, turns = asyncio.create_task(next_in(queue)), 0
-        while turns < 100:
-            turns += 1
-            await asyncio.sleep(0)
-        queue.put("late")
-        return await asyncio.wait_for(taking, _LONG), turns
-
-    assert asyncio.run(take()) == ("late", 100)
-
-
-def test_a_wait_has_an_end_and_loses_nothing(queue: Any) -> None:
-    async def take() -> str:
-        with pytest.raises(Empty):
-            await next_in(queue, 0.05)
-        waiting = asyncio.create_task(next_in(queue))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.wait([waiting])
-        queue.put("after")
-        return await next_in(queue, _LONG)
-
-    assert asyncio.run(take()) == "after"
 
 
 def test_of_a_short_task_only_the_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdk_queues, "SHORT", _LONG)
+    monkeypatch.setattr(sdk_queues, "SHORT", LONG)
     told = Told()
 
     async def run() -> None:
-        events = TaskEvents(told)
+        events = TaskEvents(told, 2)
         for key, kind in (
             *(("a/0", STARTED), ("b/0", STARTED), ("a/0", FAILED)),
-            *(("a/1", STARTED), ("b/0", COMPLETED), ("a/1", COMPLETED)),
+            *(("a/1", STARTED), ("b/0", COMPLETED), ("a/1", FAILED)),
         ):
             events.put(event_of(key, kind, "given" if kind != STARTED else None))
 
     asyncio.run(run())
-    assert told.kinds == [("a/0", FAILED), ("b/0", COMPLETED), ("a/1", COMPLETED)]
+    assert told.kinds == [("a/0", FAILED), ("a/1", FAILED), ("b/0", COMPLETED)]
     assert {event.payload for event in told.events} == {"given"}
     # What the task was given is not sent back.
     assert {event.action.action_payload.model_dump_json() for event in told.events} == {
@@ -141,7 +52,7 @@ def test_of_a_long_task_the_start_is_told_once_with_its_time(
     told = Told()
 
     async def run() -> tuple[int, int]:
-        events, before = TaskEvents(told), time.time_ns()
+        events, before = TaskEvents(told, 2), time.time_ns()
         events.put(event_of("a/2", STARTED))
         after = time.time_ns()
         await told.hear()
@@ -158,7 +69,7 @@ def test_a_node_that_goes_on_after_a_while_is_told_again(monkeypatch: pytest.Mon
     told = Told()
 
     async def run() -> None:
-        events = TaskEvents(told)
+        events = TaskEvents(told, 2)
         for _ in range(2):
             events.put(event_of("n/0", STARTED))
             await told.hear()
@@ -174,7 +85,7 @@ def test_a_task_that_is_cut_off_and_begins_again_at_once_has_one_start(
     told = Told()
 
     async def run() -> None:
-        events = TaskEvents(told)
+        events = TaskEvents(told, 2)
         events.put(event_of("n/0", STARTED))
         events.put(event_of("n/0", STARTED))
         events.put(event_of("other/0", STARTED))
@@ -185,112 +96,145 @@ def test_a_task_that_is_cut_off_and_begins_again_at_once_has_one_start(
     assert told.kinds == [("n/0", STARTED), ("other/0", STARTED)]
 
 
+def put_all(events: TaskEvents, *what: tuple[str, Any]) -> None:
+    for key, kind in what:
+        events.put(event_of(key, kind, None if kind == STARTED else f"of {key}"))
+
+
+def keys_of(event: Any) -> list[str]:
+    together = event.events if isinstance(event, Ends) else [event]
+    return [one.action.key for one in together]
+
+
+STARTS = [(key, STARTED) for key in ("a/0", "b/1", "c/0")]
+
+
+def test_short_tasks_that_end_together_are_told_as_one() -> None:
+    told = Told()
+
+    async def run() -> None:
+        events = TaskEvents(told, 3)
+        put_all(events, *STARTS, ("b/1", COMPLETED), ("a/0", COMPLETED))
+        assert told.events == []
+        put_all(events, ("c/0", COMPLETED))
+
+    asyncio.run(run())
+    (ends,) = told.events
+    assert isinstance(ends, Ends)
+    assert keys_of(ends) == ["b/1", "a/0", "c/0"]
+    assert [one.payload for one in ends.events] == ["of b/1", "of a/0", "of c/0"]
+    assert (ends.action, ends.type) == (ends.events[0].action, COMPLETED)
+    assert {one.action.action_payload.model_dump_json() for one in ends.events} == {
+        ActionPayload().model_dump_json()
+    }
+
+
+def test_an_end_does_not_wait_for_a_task_that_goes_on() -> None:
+    told = Told()
+
+    async def run() -> None:
+        events = TaskEvents(told, 3)
+        put_all(events, *STARTS, ("a/0", COMPLETED))
+        assert keys_of(await told.hear()) == ["a/0"]
+        put_all(events, ("b/1", COMPLETED), ("c/0", COMPLETED))
+
+    asyncio.run(run())
+    assert [keys_of(event) for event in told.events] == [["a/0"], ["b/1", "c/0"]]
+    assert not isinstance(told.events[0], Ends)
+
+
+def test_a_failure_is_told_at_once_and_frees_those_who_waited_for_it() -> None:
+    told = Told()
+
+    async def run() -> None:
+        events = TaskEvents(told, 3)
+        put_all(events, *STARTS, ("a/0", COMPLETED), ("b/1", FAILED))
+        assert told.kinds == [("b/1", FAILED)]
+        put_all(events, ("c/0", FAILED))
+
+    asyncio.run(run())
+    assert told.kinds == [("b/1", FAILED), ("c/0", FAILED), ("a/0", COMPLETED)]
+
+
+def test_the_end_of_a_long_task_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdk_queues, "SHORT", 0.0)
+    told = Told()
+
+    async def run() -> None:
+        events = TaskEvents(told, 3)
+        put_all(events, STARTS[0])
+        await told.hear()
+        put_all(events, STARTS[1], ("a/0", COMPLETED))
+        assert told.kinds == [("a/0", STARTED), ("a/0", COMPLETED)]
+
+    asyncio.run(run())
+
+
+def test_what_is_held_is_told_before_the_last_message() -> None:
+    told = Told()
+
+    async def run() -> None:
+        events = TaskEvents(told, 3)
+        put_all(events, *STARTS, ("a/0", COMPLETED), ("b/1", COMPLETED))
+        events.put(STOP_LOOP)
+
+    asyncio.run(run())
+    assert keys_of(told.events[0]) == ["a/0", "b/1"]
+    assert told.events[1:] == [STOP_LOOP]
+
+
+def test_no_message_is_larger_than_the_engine_takes() -> None:
+    told, large = Told(), "x" * 600_000
+
+    async def run() -> None:
+        events = TaskEvents(told, 9)
+        keys = [f"{n}/0" for n in range(9)]
+        put_all(events, *((key, STARTED) for key in keys))
+        for key in keys:
+            events.put(event_of(key, COMPLETED, large))
+
+    asyncio.run(run())
+    assert [len(keys_of(event)) for event in told.events] == [1] * 9
+    assert [keys_of(event) for event in told.events] == [[f"{n}/0"] for n in range(9)]
+
+
+class Clock:
+    """An event loop whose time is set, and which tells how late calls are wanted."""
+
+    def __init__(self) -> None:
+        self.now, self.waits = 1000.0, list[float]()
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, call: Any, *args: Any) -> SimpleNamespace:
+        if delay != sdk_queues.SHORT:
+            self.waits.append(delay)
+        return SimpleNamespace(cancel=lambda: None)
+
+
+def test_how_long_an_end_may_wait_follows_from_how_soon_a_slot_has_its_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(sdk_queues, "asyncio", SimpleNamespace(get_running_loop=lambda: clock))
+    events = TaskEvents(Told(), 2)
+    put_all(events, ("goes on/0", STARTED))
+    for n, now in enumerate([0.0, 0.02, 0.06, 0.1, 5.0]):
+        clock.now = 1000.0 + now
+        put_all(events, (f"{n}/0", STARTED), (f"{n}/0", COMPLETED))
+        events.put(STOP_LOOP)  # tells it
+    # Of two slots one had its last end two ends ago.
+    assert clock.waits == pytest.approx([0.025, 0.025, 0.006, 0.008, 0.025])
+
+
 def test_other_messages_pass() -> None:
     told = Told()
-    events = TaskEvents(told)
+    events = TaskEvents(told, 2)
     batch = QueuedBatchActionEvent(action=event_of("a/0", STARTED).action, type=STARTED, items=[])
     for message in (STOP_LOOP, batch):
         events.put(message)
     assert told.events == [STOP_LOOP, batch]
-
-
-class Engine:
-    """Takes messages; the first `refuse` starts that are said with their time are refused."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[str, Any, int]] = []
-        self.sdks_way: list[tuple[Any, ...]] = []
-        self.refuse = 0
-        self.aio_client: Any = self
-        self.token = "secret"
-
-    async def SendStepActionEvent(self, event: Any, metadata: Any) -> None:
-        assert dict(metadata) == {"authorization": "bearer secret"}
-        if self.refuse:
-            self.refuse -= 1
-            raise ConnectionError("away")
-        moment = event.event_timestamp.ToNanoseconds()
-        self.said.append(
-            (f"{event.task_run_external_id}/{event.retry_count}", event.event_type, moment)
-        )
-
-    async def send_step_action_event(self, action: Any, *more: Any) -> None:
-        self.sdks_way.append((action.key, *more))
-
-
-@pytest.fixture
-def listener(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The SDK's process, as `say_what_is_told` changes it."""
-
-    async def send(self: Any, event: Any, retry_attempt: int = 1) -> None:
-        self.sent.append((event.action.key, event.type, event.payload))
-
-    def make(self: Any, queue: Any) -> None:
-        self.event_queue, self.running_step_runs = queue, {}
-        self.dispatcher_client, self.sent = Engine(), []
-
-    monkeypatch.setattr(WorkerActionListenerProcess, "__init__", make)
-    monkeypatch.setattr(WorkerActionListenerProcess, "send_event", send)
-    monkeypatch.setattr(WorkerActionListenerProcess, "_get_event", None)
-    say_what_is_told()
-    kind: Any = WorkerActionListenerProcess
-    return SimpleNamespace(of=kind)
-
-
-def test_a_start_is_said_with_its_time(listener: SimpleNamespace) -> None:
-    process = listener.of(Told())
-    process.running_step_runs["a"] = 1.0
-    asyncio.run(process.send_event(event_of("a/3", STARTED, "1234567890123456789")))
-    assert process.dispatcher_client.said == [("a/3", STARTED, 1234567890123456789)]
-    assert process.sent == []
-    assert process.running_step_runs == {}
-
-
-@pytest.mark.parametrize("connected", [True, False])
-def test_a_start_that_the_engine_does_not_take_goes_the_way_of_the_sdk(
-    listener: SimpleNamespace, connected: bool
-) -> None:
-    process = listener.of(Told())
-    process.dispatcher_client.refuse = 1
-    if not connected:
-        process.dispatcher_client.aio_client = None
-    asyncio.run(process.send_event(event_of("a/0", STARTED, "1")))
-    assert process.dispatcher_client.said == []
-    assert process.dispatcher_client.sdks_way == [("a/0", STARTED, None, False)]
-
-
-def test_an_end_goes_the_way_of_the_sdk(listener: SimpleNamespace) -> None:
-    process = listener.of(Told())
-    process.running_step_runs["a"] = 1.0
-    asyncio.run(process.send_event(event_of("a/0", FAILED, "why")))
-    assert process.sent == [("a/0", FAILED, "why")]
-    assert process.running_step_runs == {}
-
-
-def test_a_task_that_the_worker_has_not_begun_is_known(listener: SimpleNamespace) -> None:
-    async def hear() -> tuple[dict[str, float], dict[str, float], list[Any]]:
-        process = listener.of(told := Told())
-        process.event_queue.put(event_of("a/0", STARTED))
-        at_once = dict(process.running_step_runs)  # the SDK looks whether it runs already
-        await asyncio.sleep(0)
-        return at_once, dict(process.running_step_runs), told.events
-
-    before = time.time()
-    at_once, later, told = asyncio.run(hear())
-    assert (at_once, list(later), told) == ({}, ["a"], [])
-    assert before <= later["a"] <= time.time()
-
-
-def test_the_process_reads_what_the_worker_tells(listener: SimpleNamespace, queue: Any) -> None:
-    process = listener.of(queue)
-
-    async def read() -> Any:
-        with pytest.raises(Empty):
-            await process._get_event(timeout_seconds=0.01)
-        queue.put(STOP_LOOP)
-        return await process._get_event(timeout_seconds=_LONG)
-
-    assert asyncio.run(read()) == STOP_LOOP
 
 
 def _put_back(events: Any, answers: Any) -> None:
@@ -299,13 +243,15 @@ def _put_back(events: Any, answers: Any) -> None:
     answers.put((type(events).__module__, changed))
 
 
-def test_the_other_process_gets_the_queue_of_the_sdk_and_says_what_it_is_told(queue: Any) -> None:
-    answers = _SPAWN.Queue()
-    other = _SPAWN.Process(target=_put_back, args=(TaskEvents(queue), answers))
+def test_the_other_process_gets_the_queue_of_the_sdk_and_says_what_it_is_told() -> None:
+    queue, answers = _SPAWN.Queue(), _SPAWN.Queue()
+    other = _SPAWN.Process(target=_put_back, args=(TaskEvents(queue, 1), answers))
     other.start()
     try:
-        assert answers.get(timeout=_LONG) == ("multiprocessing.queues", "scythe.engine.sdk_queues")
+        assert answers.get(timeout=LONG) == ("multiprocessing.queues", "scythe.engine.sdk_process")
     finally:
-        other.join(_LONG)
-        answers.close()
+        other.join(LONG)
+        for one in (queue, answers):
+            one.close()
+            one.join_thread()
     assert other.exitcode == 0

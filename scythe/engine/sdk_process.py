@@ -1,0 +1,185 @@
+"""What the process through which the SDK talks to the engine does otherwise than the SDK has it.
+
+It is told of tasks by the worker (`sdk_queues`), says that to the engine and nothing else, several
+ends in one message, and reads its queue in its event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Several tasks have ended well.
+
+    Attributes:
+        events: The SDK's event of each, at least one.
+    """
+
+    events: list[Any]
+
+    @property
+    def action(self) -> Any:
+        """The action of one of them, for the SDK's log."""
+        return self.events[0].action
+
+    @property
+    def type(self) -> Any:
+        """What has happened to each of them."""
+        return self.events[0].type
+
+
+async def next_in(queue: Any, seconds: float | None = None) -> Any:
+    """Return the next item of a queue between processes that nobody else reads.
+
+    Args:
+        queue: The queue, of `multiprocessing`.
+        seconds: How long to wait for it; None for ever.
+
+    Raises:
+        Empty: There was none for so long.
+    """
+    loop, pipe = asyncio.get_running_loop(), queue._reader.fileno()  # noqa: SLF001
+    there = asyncio.Event()
+    loop.add_reader(pipe, there.set)
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                with suppress(Empty):
+                    return queue.get_nowait()
+                there.clear()
+                await there.wait()
+    except TimeoutError:
+        raise Empty from None
+    finally:
+        loop.remove_reader(pipe)
+
+
+def say_what_is_told() -> None:
+    """Say to the engine what the worker tells, and nothing else."""
+    from hatchet_sdk.contracts.dispatcher_pb2 import STEP_EVENT_TYPE_STARTED
+    from hatchet_sdk.worker.action_listener_process import WorkerActionListenerProcess
+
+    listener: Any = WorkerActionListenerProcess
+    make, send = listener.__init__, listener.send_event
+
+    def with_own_queue(self: Any, *args: Any, **more: Any) -> None:
+        make(self, *args, **more)
+        self.event_queue = _HeardEvents(self.event_queue, self.running_step_runs)
+
+    async def next_event(self: Any, timeout_seconds: float) -> Any:
+        return await next_in(self.event_queue, timeout_seconds)
+
+    async def send_told(self: Any, event: Any, retry_attempt: int = 1) -> None:
+        several = isinstance(event, Ends)
+        events = event.events if several else [event]
+        for one in events:
+            self.running_step_runs.pop(one.action.step_run_id, None)
+        if several and await _say_ends(self.dispatcher_client, events):
+            return
+        for one in events:
+            moment = getattr(one, "payload", None) if one.type == STEP_EVENT_TYPE_STARTED else None
+            if moment is not None:
+                await _say_start(self.dispatcher_client, one.action, int(moment))
+            else:
+                await send(self, one, retry_attempt)
+
+    listener.__init__, listener.send_event = with_own_queue, send_told
+    listener._get_event = next_event  # noqa: SLF001
+
+
+class _HeardEvents:
+    """The worker's queue where it is read.
+
+    Args:
+        queue: The SDK's queue.
+        unheard: Takes the time of each task of which the worker has said nothing yet: for the
+            SDK's warning, and its health check, of a worker that does not begin with its tasks.
+    """
+
+    def __init__(self, queue: Any, unheard: dict[str, float]) -> None:
+        self._queue, self._unheard = queue, unheard
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what else a queue has."""
+        return getattr(self._queue, name)
+
+    def put(self, event: Any) -> None:
+        """Note the task of which the engine has just told, whose start is not said."""
+        note = self._unheard.__setitem__  # at once the SDK would take it for a task that runs
+        asyncio.get_running_loop().call_soon(note, event.action.step_run_id, time.time())
+
+
+async def _say_start(client: Any, action: Any, started: int) -> None:
+    """Say a start with its time: the SDK's own function would give it the time of the message."""
+    from google.protobuf.timestamp_pb2 import Timestamp
+    from hatchet_sdk.contracts.dispatcher_pb2 import STEP_EVENT_TYPE_STARTED, StepActionEvent
+
+    moment = Timestamp()
+    moment.FromNanoseconds(started)
+    event = StepActionEvent(
+        worker_id=action.worker_id,
+        job_id=action.job_id,
+        job_run_id=action.job_run_id,
+        task_id=action.step_id,
+        task_run_external_id=action.step_run_id,
+        action_id=action.action_id,
+        event_timestamp=moment,
+        event_type=STEP_EVENT_TYPE_STARTED,
+        retry_count=action.retry_count,
+        should_not_retry=False,
+    )
+    if not await _say(client, "SendStepActionEvent", event):
+        await client.send_step_action_event(action, STEP_EVENT_TYPE_STARTED, None, False)
+
+
+async def _say_ends(client: Any, events: list[Any]) -> bool:
+    """Say the ends of several tasks in one message; return whether the engine took it.
+
+    Engines before v0.98 have no such message.
+    """
+    from google.protobuf.timestamp_pb2 import Timestamp
+    from hatchet_sdk.contracts.dispatcher_pb2 import BatchActionEvent, BatchActionEventItem
+
+    moment = Timestamp()
+    moment.GetCurrentTime()
+    first = events[0]
+    message = BatchActionEvent(
+        worker_id=first.action.worker_id,
+        job_id=first.action.job_id,
+        action_id=first.action.action_id,
+        event_timestamp=moment,
+        event_type=first.type,
+        items=[
+            BatchActionEventItem(
+                task_run_external_id=event.action.step_run_id,
+                event_payload=event.payload,
+                retry_count=event.action.retry_count,
+            )
+            for event in events
+        ],
+    )
+    return await _say(client, "SendBatchActionEvent", message)
+
+
+async def _say(client: Any, name: str, message: Any) -> bool:
+    """Send a message to the engine once; return whether it took it.
+
+    Where it did not, the SDK's own way says what is wrong, and tries again.
+    """
+    from hatchet_sdk.utils.api_auth import create_authorization_header
+
+    if client.aio_client is None:
+        return False
+    try:
+        send = getattr(client.aio_client, name)
+        await send(message, metadata=create_authorization_header(client.token))
+    except Exception:  # noqa: BLE001 - of whatever kind
+        return False
+    return True
