@@ -15,7 +15,7 @@ from scythe.experiments import BaseExperiment, ExperimentRun
 
 Size = int | Literal["auto"]
 _LIMIT = 1800.0  # seconds
-_WAIT = 1.0  # seconds that a leaf keeps its slot, so that the next one gets another
+_START = 0.5  # seconds that the process of a slot takes at most to start
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ def run_noops(n: int, size: Size = 1) -> Measured:
 
 def fill_slots(slots: int) -> None:
     """Have a leaf in every slot at one time: the processes of all slots are there afterwards."""
-    specs = (WaitInput(experiment_id="", sort_index=i, seconds=_WAIT) for i in range(slots))
+    seconds = 1 + _START * slots  # until the last process is there: the first ones take no other
+    specs = (WaitInput(experiment_id="", sort_index=i, seconds=seconds) for i in range(slots))
     _run(wait, specs, slots, 1)
 
 
