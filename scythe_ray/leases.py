@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
+from collections import deque
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from scythe_ray.record import RecordError, private_folder
 
 _IDLE = 0.2  # seconds that a place is kept for the next leaf
 _WANTED = 0.02  # the same, where Ray has a task that may wait for just this place
+_SOON = 0.01  # seconds that a leaf waits for a place that others have: Ray takes that for a task
 _DRAIN = 1.0  # after the task's end: what its process had sent has long arrived
 _HELLO_WAIT = 10.0
 logger = logging.getLogger("scythe.ray")
@@ -28,6 +31,7 @@ class Lease:
         result: What comes of the leaf that it has: bytes of `run_envelope`, or one of Ray's
             exceptions; empty where the task ended without having taken the leaf.
         over: What the task returned to Ray.
+        took: Seconds that the last leaf of which the outcome came took.
 
     Args:
         ref: Ray's reference of the task's result.
@@ -42,6 +46,7 @@ class Lease:
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._begun = self.took = 0.0
         self.result = self._new_result()
         self.over: asyncio.Future[bytes] = asyncio.wrap_future(ref.future())
         self.over.add_done_callback(self._settle)
@@ -57,9 +62,15 @@ class Lease:
         """Whether nothing was heard of it: Ray has not started it, or not on this machine."""
         return self._reading is None and not self.over.done()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has a leaf, and will tell here what comes of it."""
+        return self._reading is not None and not self.result.done() and not self.over.done()
+
     def send(self, job: bytes) -> None:
         """Give it another leaf."""
         self._stop_timer()
+        self._begun = self._loop.time()
         self.result = self._new_result()
         if self._writer is not None:
             self._writer.write(framed(job))
@@ -87,6 +98,7 @@ class Lease:
             writer.close()
             return
         self._reader, self._writer = reader, writer
+        self._begun = self._loop.time()
         writer.write(WELCOME)
         self._reading = self._loop.create_task(self._read(reader))
         self._reading.add_done_callback(self._settle)
@@ -99,6 +111,7 @@ class Lease:
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 data = await _read_frame(reader)
+                self.took = self._loop.time() - self._begun
                 if not self.result.done():
                     self.result.set_result(data)
                 self._on_idle(self)
@@ -148,6 +161,8 @@ class Leases:
         self._server: asyncio.Server | None = None
         self._leases: dict[str, Lease] = {}
         self._idle: dict[Hashable, list[Lease]] = {}
+        self._turns: dict[Hashable, deque[asyncio.Future[Lease]]] = {}  # of leaves that wait
+        self._pace: dict[Hashable, float] = {}  # seconds of the last leaf
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def open(self) -> None:
@@ -164,16 +179,21 @@ class Leases:
             link.close()
             logger.warning("Each leaf is a Ray task of its own, which takes longer: %s", error)
 
-    def take(self, kind: Hashable) -> Lease | None:
+    async def take(self, kind: Hashable) -> Lease | None:
         """Return a lease that waits for a leaf of this kind, the latest first.
 
-        Where there is none, the others are given up: a new task may need their places.
+        Where there is none, but leaves of this kind are so short that one will wait before Ray has
+        started a task, it is waited for: otherwise leaves that come together are spread over many
+        processes, each of which takes its time to begin. Where none is to be had, those of other
+        kinds are given up: a new task may need their places.
         """
         waiting = self._idle.get(kind, [])
         while waiting:
             lease = waiting.pop()
             if lease.is_waiting:
                 return lease
+        if (lease := await self._next_free(kind)) is not None:
+            return lease
         self._release()
         return None
 
@@ -213,11 +233,35 @@ class Leases:
         else:
             lease.attach(reader, writer)
 
+    async def _next_free(self, kind: Hashable) -> Lease | None:
+        """Wait for a lease that is about to be free, if there is one."""
+        turns = self._turns.setdefault(kind, deque())
+        busy = sum(lease.is_busy for lease in self._leases.values() if lease.kind == kind)
+        if not busy or (len(turns) + 1) / busy * self._pace.get(kind, math.inf) >= _SOON:
+            return None
+        turn: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        turns.append(turn)
+        try:
+            async with asyncio.timeout(_SOON):
+                lease = await turn
+        except TimeoutError:
+            return None
+        finally:
+            if turn in turns:
+                turns.remove(turn)
+        return lease if lease.is_waiting else None
+
     def _on_idle(self, lease: Lease) -> None:
-        others = [other for other in self._idle.get(lease.kind, []) if other.is_waiting]
-        self._idle[lease.kind] = [*others, lease]
+        self._pace[lease.kind] = lease.took
         pending = any(other.is_pending for other in self._leases.values())
         lease.keep(_WANTED if pending else _IDLE)
+        turns = self._turns.get(lease.kind)
+        while turns:
+            if not (turn := turns.popleft()).done():
+                turn.set_result(lease)
+                return
+        others = [other for other in self._idle.get(lease.kind, []) if other.is_waiting]
+        self._idle[lease.kind] = [*others, lease]
 
     def _release(self) -> None:
         for waiting in self._idle.values():

@@ -16,7 +16,7 @@ from scythe_ray.attempt import Attempt, PlaceLost
 from scythe_ray.cluster import Cluster
 from scythe_ray.controls import Controls
 from scythe_ray.failures import infeasible_failure, node_lost_failure, taken_failure
-from scythe_ray.leases import Leases
+from scythe_ray.leases import Lease, Leases
 from scythe_ray.nodes import NodeTable
 from scythe_ray.remote import Job, UsedProcess, run_envelope, this_driver
 from scythe_ray.resources import GPU, Demand, RayNode, able_nodes
@@ -31,6 +31,7 @@ class _Kind(NamedTuple):
     amounts: frozenset[tuple[str, float]]
     labels: frozenset[tuple[str, str]]
     stays: bool  # on this node
+    alone: bool  # in a process that is not used again
 
 
 class Session:
@@ -88,9 +89,11 @@ class Session:
         while outcome is None:
             able = [node.node_id for node in await self._nodes.admit(demand)]
             await self._leases.open()
+            kind = self._kind(call, demand, able, anew=anew)
+            lease = None if kind.alone else await self._leases.take(kind)
             if self._aborted is not None:
                 raise ExecutorUnavailable(self._aborted)
-            attempt = self._submit(call, demand, able, anew=anew)
+            attempt = self._submit(call, demand, able, kind, lease)
             self._attempts[attempt] = demand
             try:
                 outcome = await attempt.outcome()
@@ -129,32 +132,37 @@ class Session:
         await self._leases.close()
         await self._controls.close(self._nodes.alive)
 
-    def _submit(self, call: LeafCall, demand: Demand, able: list[str], *, anew: bool) -> Attempt:
+    def _kind(self, call: LeafCall, demand: Demand, able: list[str], *, anew: bool) -> _Kind:
         is_draining = self._here in self._cluster.draining  # Ray gives it nothing new
-        stays = self._scope == "node" and self._here in able and not is_draining
-        nodes = [self._here] if stays else able
+        return _Kind(
+            frozenset(demand.amounts.items()),
+            frozenset(demand.labels.items()),
+            stays=self._scope == "node" and self._here in able and not is_draining,
+            alone=call.resources.fresh_process or anew,
+        )
+
+    def _submit(
+        self, call: LeafCall, demand: Demand, able: list[str], kind: _Kind, lease: Lease | None
+    ) -> Attempt:
+        nodes = [self._here] if kind.stays else able
         self._controls.prepare(nodes)
         token = next(self._tokens)
-        once = call.resources.fresh_process or anew
-        kind = _Kind(frozenset(demand.amounts.items()), frozenset(demand.labels.items()), stays)
-        lease = None if once else self._leases.take(kind)
         uses_gpu = demand.amounts.get(GPU, 0) > 0
-        job = pickle.dumps(Job(token, call, uses_gpu, may_stay=not once))
+        job = pickle.dumps(Job(token, call, uses_gpu, may_stay=not kind.alone))
         if lease is not None:
             lease.send(job)
         else:
-            ref = self._start(call.code.experiment, demand, kind, job, once=once)
-            lease = self._leases.add(token, ref, None if once else kind)
-        attempt = Attempt(call, token, lease, nodes, demand.describe(), self._controls, retire=once)
-        attempt.stays = stays
+            ref = self._start(call.code.experiment, demand, kind, job)
+            lease = self._leases.add(token, ref, None if kind.alone else kind)
+        description = demand.describe()
+        attempt = Attempt(call, token, lease, nodes, description, self._controls, retire=kind.alone)
+        attempt.stays = kind.stays
         return attempt
 
-    def _start(
-        self, experiment: str, demand: Demand, kind: _Kind, job: bytes, *, once: bool
-    ) -> Any:
+    def _start(self, experiment: str, demand: Demand, kind: _Kind, job: bytes) -> Any:
         """Give Ray a task; return its reference of the result."""
         try:
-            return self._function(experiment, demand, kind, once=once).remote(self._driver, job)
+            return self._function(experiment, demand, kind).remote(self._driver, job)
         except (ValueError, TypeError) as error:
             raise ExecutorUnavailable(
                 infeasible_failure(
@@ -163,16 +171,16 @@ class Session:
                 )
             ) from error
 
-    def _function(self, experiment: str, demand: Demand, kind: _Kind, *, once: bool) -> Any:
+    def _function(self, experiment: str, demand: Demand, kind: _Kind) -> Any:
         """Return the remote function with what the leaf needs: to make it takes a while."""
-        key = (experiment, kind, once)
+        key = (experiment, kind)
         if key not in self._functions:
             options = demand.options()
             if kind.stays:
                 options["scheduling_strategy"] = self._stay
                 options.pop("label_selector", None)  # the node has been looked at
             options["name"] = experiment[:_NAME_CHARS]
-            self._functions[key] = (self._once if once else self._many).options(**options)
+            self._functions[key] = (self._once if kind.alone else self._many).options(**options)
         return self._functions[key]
 
     def _on_joined(self, nodes: list[RayNode]) -> None:

@@ -115,12 +115,87 @@ async def test_leaves_follow_each_other_into_one_task(tmp_path: Path) -> None:
         lease = bed.add()
         assert await ended(lease.result) == b"FIRST"
         for job in (b"second", b"third", b"x" * 3_000_000):
-            assert bed.leases.take("a") is lease
+            assert await bed.leases.take("a") is lease
             lease.send(job)
-            assert bed.leases.take("a") is None  # it has a leaf
             assert await ended(lease.result) == job.upper()
         lease.close()
         assert await ended(lease.over) == b""
+
+
+@in_loop
+async def test_a_short_leaf_waits_for_the_place_of_one_that_is_about_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_side, "_SOON", WITHIN)
+    async with opened(tmp_path) as bed:
+        lease = bed.add()
+        await ended(lease.result)
+        assert await bed.leases.take("a") is lease
+        lease.send(b"second")
+        results = list[bytes]()
+
+        async def follow(job: bytes) -> None:
+            assert await bed.leases.take("a") is lease
+            lease.send(job)
+            results.append(await ended(lease.result))
+
+        async with asyncio.timeout(WITHIN):
+            await asyncio.gather(*[follow(job) for job in (b"third", b"fourth", b"fifth")])
+        assert results == [b"THIRD", b"FOURTH", b"FIFTH"]
+
+
+@in_loop
+async def test_nobody_waits_longer_than_ray_takes_for_a_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+
+    def second_is_long(lessee: Lessee) -> bytes:
+        assert lessee.hand_over(b"quick")
+        assert lessee.next_job() == b"second"
+        assert goes_on.wait(WITHIN)
+        assert lessee.hand_over(b"long")
+        while lessee.next_job() is not None:
+            assert lessee.hand_over(b"quick")
+        return b""
+
+    monkeypatch.setattr(driver_side, "_IDLE", WITHIN)
+    async with opened(tmp_path) as bed:
+        lease = bed.add(second_is_long)
+        await ended(lease.result)
+        bed.leases._pace["a"] = 0.001  # whatever this machine did
+        assert await bed.leases.take("a") is lease
+        lease.send(b"second")
+        assert await bed.leases.take("a") is None
+        # One that is ended while it waits costs nobody the place.
+        monkeypatch.setattr(driver_side, "_SOON", WITHIN)
+        waiting = asyncio.create_task(bed.leases.take("a"))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        goes_on.set()
+        assert await ended(lease.result) == b"long"
+        assert await bed.leases.take("a") is lease
+
+
+@in_loop
+async def test_nobody_waits_for_leaves_that_take_as_long_as_a_task_of_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_side, "_IDLE", WITHIN)
+    async with opened(tmp_path) as bed:
+        lease = bed.add()
+        await ended(lease.result)
+        assert await bed.leases.take("a") is lease
+        for pace in (0.01, 0.0051):  # the second one is short enough for one that waits, not two
+            bed.leases._pace["a"] = pace
+            lease.send(b"second")
+            asked = [asyncio.create_task(bed.leases.take("a")) for _ in range(2)]
+            await asyncio.sleep(0)
+            assert [one.done() for one in asked] == [pace == 0.01, True]
+            await asyncio.gather(*asked)
+            await ended(lease.result)
+            lease = await bed.leases.take("a") or lease
+        assert await bed.leases.take("b") is None
 
 
 @in_loop
@@ -129,7 +204,7 @@ async def test_a_place_that_nobody_uses_goes_back_to_ray(tmp_path: Path) -> None
         lease = bed.add()
         await ended(lease.result)
         assert await ended(lease.over) == b""
-        await until(lambda: bed.leases.take("a") is None)
+        assert await bed.leases.take("a") is None
         assert lease.result.result() == b"FIRST"  # Ray's word does not replace it
 
 
@@ -151,7 +226,7 @@ async def test_another_kind_of_leaf_may_need_the_place(tmp_path: Path) -> None:
         lease = bed.add()
         await ended(lease.result)
         await until(lambda: lease.is_waiting)
-        assert bed.leases.take("b") is None
+        assert await bed.leases.take("b") is None
         assert not lease.is_waiting
         assert await ended(lease.over) == b""
 
@@ -178,7 +253,7 @@ async def test_ray_decides_again_after_a_while(
     async with opened(tmp_path) as bed:
         lease = bed.add()
         assert await ended(lease.result) == b"FIRST"
-        assert bed.leases.take("a") is lease
+        assert await bed.leases.take("a") is lease
         monkeypatch.setattr(process_side, "TERM", 0)
         lease.send(b"second")
         assert await ended(lease.over) == b"SECOND"
@@ -192,7 +267,7 @@ async def test_without_the_drivers_socket_ray_gets_the_outcome(tmp_path: Path) -
     await leases.open()
     lease = Bed(tmp_path, leases).add()
     assert await ended(lease.result) == b"FIRST"
-    assert leases.take("a") is None
+    assert await leases.take("a") is None
 
 
 @in_loop
@@ -222,7 +297,7 @@ async def test_a_process_that_dies_gives_its_leaf_rays_error(tmp_path: Path) -> 
     async with opened(tmp_path) as bed:
         lease = bed.add(dies)
         assert await ended(lease.result) == b"done"
-        assert bed.leases.take("a") is lease
+        assert await bed.leases.take("a") is lease
         lease.send(b"second")
         with pytest.raises(RuntimeError, match="killed"):
             await ended(lease.result)
@@ -243,7 +318,7 @@ async def test_a_process_that_dies_may_have_forked_another(tmp_path: Path) -> No
     async with opened(tmp_path) as bed:
         lease = bed.add(dies)
         assert await ended(lease.result) == b"done"
-        assert bed.leases.take("a") is lease
+        assert await bed.leases.take("a") is lease
         lease.send(b"second")
         with pytest.raises(RuntimeError, match="killed"):
             await ended(lease.result)
@@ -260,7 +335,7 @@ async def test_a_process_that_dies_between_leaves_costs_none(tmp_path: Path) -> 
         lease = bed.add(dies)
         assert await ended(lease.result) == b"done"
         await until(lambda: not lease.is_waiting)
-        assert bed.leases.take("a") is None
+        assert await bed.leases.take("a") is None
 
 
 @in_loop
