@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from benchmarks.leaves import WaitInput, wait, wait_on_gpu
 from benchmarks.serving import LEAVES, serving, worker_of
 from benchmarks.table import Table
-from scythe.environment import prepare_environment
+from scythe.environment import require_engine
 from scythe.experiments import BaseExperiment
 
 _LIMIT = 600.0  # seconds
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.3, 1.0, 3.0])
     parser.add_argument("--gpu-leaves", type=int, default=10)
     options = parser.parse_args()
-    prepare_environment()
+    require_engine()
     table = Table("leaf [s]", "leaves with GPU", "processes", "share of the GPU", "share of 2 CPUs")
     resources = {"SCYTHE_RAY_NUM_CPUS": "2", "SCYTHE_RAY_NUM_GPUS": "1"}
     slots = worker_of("ray", 2, **resources, SCYTHE_WORKER_HAS_GPU="True")

@@ -15,7 +15,7 @@ import argparse
 from benchmarks.runs import Size, run_burns
 from benchmarks.serving import LEAVES, serving, worker_of
 from benchmarks.table import Table
-from scythe.environment import prepare_environment
+from scythe.environment import require_engine
 
 _LEAST_LEAVES = 8
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--prefetch", nargs="+", default=["0", "2"])
     parser.add_argument("--work", type=float, default=40.0, help="seconds of computing in a run")
     options = parser.parse_args()
-    prepare_environment()
+    require_engine()
     table = Table("executor", "prefetch", "batch size", "leaf [s]", "leaves", "share of 2 CPUs")
     for executor in options.executors:
         for prefetch in options.prefetch:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from scythe.environment import prepare_environment
+from scythe.environment import require_engine
 from scythe.stack.engine_build import engine_version
 
 _PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -34,7 +34,7 @@ def section(name: str, options: list[str]) -> str:
 
 
 def main() -> None:
-    prepare_environment()
+    require_engine()
     names = sys.argv[1:] or _BENCHMARKS
     sections = [section(name, []) for name in names]
     head = (

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.runs import run_noops
 from benchmarks.serving import LEAVES, peak_memory, serving, worker_of
 from benchmarks.table import Table
-from scythe.environment import prepare_environment
+from scythe.environment import require_engine
 from scythe.settings import store_config
 from scythe.storage.store import open_store
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--batch-size", default="5000")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    prepare_environment()
+    require_engine()
     size: Any = "auto" if options.batch_size == "auto" else int(options.batch_size)
     if options.one:
         print(json.dumps(measure(options.one, size)))

@@ -1,6 +1,6 @@
 """No-op leaves per second: Scythe beside a bare Hatchet program, bare Ray and scythe-engine.
 
-    python -m benchmarks.throughput [--leaves 1000] [--slots 2 8 32] [--executors local ray]
+    python -m benchmarks.throughput [--leaves 600] [--slots 2 8 32] [--executors local ray]
         [--rounds 3] [--batched 100000] [--batch-size 5000] [--peer PYTHON]
 
 The speed of a machine changes within minutes. So the workers of what is compared are up together,
@@ -24,7 +24,7 @@ import psutil
 from benchmarks.runs import fill_slots, run_noops
 from benchmarks.serving import LEAVES, paused, serving, worker_of
 from benchmarks.table import Table
-from scythe.environment import prepare_environment
+from scythe.environment import require_engine
 
 _PEER = str(Path(__file__).with_name("peer.py"))
 _WARM = 4  # leaves a slot, before those that count
@@ -124,7 +124,7 @@ def beside_floor(options: argparse.Namespace, slots: int) -> dict[str, Up]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--leaves", type=int, default=1000)
+    parser.add_argument("--leaves", type=int, default=600)
     parser.add_argument("--slots", type=int, nargs="*", default=[2, 8, 32])
     parser.add_argument("--executors", nargs="+", default=["local", "ray"])
     parser.add_argument("--rounds", type=int, default=3)
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=5000)
     parser.add_argument("--peer")
     options = parser.parse_args()
-    prepare_environment()
+    require_engine()
     table = Table("what", "slots", "leaves/s", "bare Hatchet, in turns with it", "ratio")
     for slots in options.slots:
         for what, up in beside_floor(options, slots).items():
