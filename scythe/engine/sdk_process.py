@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from queue import Empty
 from typing import Any
 
+_PATIENCE = 10.0  # seconds for one message
+
 
 @dataclass(frozen=True, slots=True)
 class Ends:
@@ -77,18 +79,17 @@ def say_what_is_told() -> None:
         return await next_in(self.event_queue, timeout_seconds)
 
     async def send_told(self: Any, event: Any, retry_attempt: int = 1) -> None:
-        several = isinstance(event, Ends)
-        events = event.events if several else [event]
+        events = event.events if isinstance(event, Ends) else [event]
         for one in events:
             self.running_step_runs.pop(one.action.step_run_id, None)
-        if several and await _say_ends(self.dispatcher_client, events):
-            return
-        for one in events:
-            moment = getattr(one, "payload", None) if one.type == STEP_EVENT_TYPE_STARTED else None
-            if moment is not None:
-                await _say_start(self.dispatcher_client, one.action, int(moment))
-            else:
-                await send(self, one, retry_attempt)
+        is_start = event.type == STEP_EVENT_TYPE_STARTED
+        moment = getattr(event, "payload", None) if is_start else None
+        if isinstance(event, Ends):
+            await _say_ends(self.dispatcher_client, events)
+        elif moment is not None:
+            await _say_start(self.dispatcher_client, event.action, int(moment))
+        else:
+            await send(self, event, retry_attempt)
 
     listener.__init__, listener.send_event = with_own_queue, send_told
     listener._get_event = next_event  # noqa: SLF001
@@ -139,11 +140,8 @@ async def _say_start(client: Any, action: Any, started: int) -> None:
         await client.send_step_action_event(action, STEP_EVENT_TYPE_STARTED, None, False)
 
 
-async def _say_ends(client: Any, events: list[Any]) -> bool:
-    """Say the ends of several tasks in one message; return whether the engine took it.
-
-    Engines before v0.98 have no such message.
-    """
+async def _say_ends(client: Any, events: list[Any]) -> None:
+    """Say the ends of several tasks in one message, or one by one: engines before v0.98."""
     from google.protobuf.timestamp_pb2 import Timestamp
     from hatchet_sdk.contracts.dispatcher_pb2 import BatchActionEvent, BatchActionEventItem
 
@@ -165,7 +163,9 @@ async def _say_ends(client: Any, events: list[Any]) -> bool:
             for event in events
         ],
     )
-    return await _say(client, "SendBatchActionEvent", message)
+    if not await _say(client, "SendBatchActionEvent", message):
+        say = client.send_step_action_event
+        await asyncio.gather(*[say(one.action, one.type, one.payload, False) for one in events])
 
 
 async def _say(client: Any, name: str, message: Any) -> bool:
@@ -179,7 +179,8 @@ async def _say(client: Any, name: str, message: Any) -> bool:
         return False
     try:
         send = getattr(client.aio_client, name)
-        await send(message, metadata=create_authorization_header(client.token))
+        metadata = create_authorization_header(client.token)
+        await send(message, metadata=metadata, timeout=_PATIENCE)
     except Exception:  # noqa: BLE001 - of whatever kind
         return False
     return True

@@ -25,6 +25,7 @@ from hatchet_sdk.worker.action_listener_process import (
     WorkerActionListenerProcess,
 )
 
+from scythe.engine import sdk_process
 from scythe.engine.sdk_process import Ends, next_in, say_what_is_told
 from tests.unit.engine.sdk_events import COMPLETED, FAILED, LONG, STARTED, Told, event_of
 
@@ -86,8 +87,9 @@ class Engine:
         self.aio_client: Any = self
         self.token = "secret"
 
-    async def SendStepActionEvent(self, event: Any, metadata: Any) -> None:
+    async def SendStepActionEvent(self, event: Any, metadata: Any, **options: Any) -> None:
         assert dict(metadata) == {"authorization": "bearer secret"}
+        assert options["timeout"] > 0
         if self.refuse:
             self.refuse -= 1
             raise ConnectionError("away")
@@ -144,11 +146,13 @@ def test_a_start_that_the_engine_does_not_take_goes_the_way_of_the_sdk(
 class Dispatcher(DispatcherServicer):
     """An engine of another day: it knows the message of several ends, or does not."""
 
-    def __init__(self, knows: bool) -> None:
+    def __init__(self, *, knows: bool = True, hangs: bool = False) -> None:
         self.said: list[Any] = []
-        self._knows = knows
+        self._knows, self._hangs = knows, hangs
 
     async def SendBatchActionEvent(self, request: Any, context: Any) -> ActionEventResponse:
+        if self._hangs:
+            await asyncio.Event().wait()
         if not self._knows:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
         self.said.append((dict(context.invocation_metadata())["authorization"], request))
@@ -174,10 +178,11 @@ async def say_to(
 
 
 _ENDS = [event_of("a/0", COMPLETED, '{"y": 1}'), event_of("b/2", COMPLETED, '{"y": 2}')]
+_ONE_BY_ONE = [("a/0", COMPLETED, '{"y": 1}', False), ("b/2", COMPLETED, '{"y": 2}', False)]
 
 
 def test_several_ends_are_said_in_one_message(listener: SimpleNamespace) -> None:
-    dispatcher, before = Dispatcher(knows=True), time.time()
+    dispatcher, before = Dispatcher(), time.time()
     process = asyncio.run(say_to(dispatcher, listener, *_ENDS))
     ((secret, said),) = dispatcher.said
     assert (secret, said.worker_id, said.event_type) == ("bearer secret", "w", COMPLETED)
@@ -188,13 +193,16 @@ def test_several_ends_are_said_in_one_message(listener: SimpleNamespace) -> None
     assert (process.sent, process.running_step_runs) == ([], {})
 
 
-def test_an_engine_that_does_not_know_the_message_is_told_one_by_one(
-    listener: SimpleNamespace,
+@pytest.mark.parametrize("engine", [{"knows": False}, {"hangs": True}])
+def test_an_engine_that_does_not_take_the_message_is_told_one_by_one(
+    listener: SimpleNamespace, engine: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dispatcher = Dispatcher(knows=False)
+    monkeypatch.setattr(sdk_process, "_PATIENCE", 0.2)
+    dispatcher = Dispatcher(**engine)
     process = asyncio.run(say_to(dispatcher, listener, *_ENDS))
     assert dispatcher.said == []
-    assert process.sent == [("a/0", COMPLETED, '{"y": 1}'), ("b/2", COMPLETED, '{"y": 2}')]
+    # Awaited, not begun only: the process may be at its end.
+    assert process.dispatcher_client.sdks_way == _ONE_BY_ONE
     assert process.running_step_runs == {}
 
 
@@ -204,7 +212,7 @@ def test_ends_before_there_is_a_connection_go_the_way_of_the_sdk(
     process = listener.of(Told())
     process.dispatcher_client.aio_client = None
     asyncio.run(process.send_event(Ends(_ENDS)))
-    assert [key for key, *_ in process.sent] == ["a/0", "b/2"]
+    assert process.dispatcher_client.sdks_way == _ONE_BY_ONE
 
 
 def test_an_end_goes_the_way_of_the_sdk(listener: SimpleNamespace) -> None:
