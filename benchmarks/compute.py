@@ -1,7 +1,7 @@
 """Which share of two processors the user's code gets, by the length of a leaf.
 
     python -m benchmarks.compute [--seconds 0.01 0.1 1 10] [--executors local ray]
-        [--sizes 1 auto] [--prefetch 0 2] [--work 40]
+        [--sizes 1 auto] [--prefetch 0 4] [--work 40]
 
 Leaves compute in pure Python. The share is their processor time, over the time between the start of
 the first and the end of the last one, over two. Prefetch is the number of slots beyond the two
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.01, 0.1, 1.0, 10.0])
     parser.add_argument("--executors", nargs="+", default=["local", "ray"])
     parser.add_argument("--sizes", nargs="+", default=["1", "auto"])
-    parser.add_argument("--prefetch", nargs="+", default=["0", "2"])
+    parser.add_argument("--prefetch", nargs="+", default=["0", "4"])
     parser.add_argument("--work", type=float, default=40.0, help="seconds of computing in a run")
     options = parser.parse_args()
     require_engine()

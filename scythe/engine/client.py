@@ -251,6 +251,7 @@ def make_worker(
     durable_slots: int,
     labels: Mapping[str, str | int],
     lifespan: Callable[[], AsyncGenerator[None]] | None = None,
+    waiting: Callable[[], int] = lambda: 0,
 ) -> Any:
     """Make a Hatchet worker. Its `start()` blocks, and ends the process with `SystemExit`.
 
@@ -261,6 +262,7 @@ def make_worker(
         durable_slots: Slots for scatter nodes and other durable tasks.
         labels: The worker's labels.
         lifespan: Runs to its `yield` before the first task, and on after the last one has ended.
+        waiting: Tells how many of its tasks wait for a place to run.
     """
     durable = durable_slots if any(map(has_durable_tasks, workflows)) else None
     with warnings.catch_warnings():
@@ -274,7 +276,7 @@ def make_worker(
             workflows=list(workflows),
             lifespan=lifespan,
         )
-    talk_less(worker, slots + (durable or 0))
+    talk_less(worker, slots + (durable or 0), waiting)
     return worker
 
 

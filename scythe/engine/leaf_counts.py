@@ -55,6 +55,12 @@ class CountingExecutor:
         """What the executor offers."""
         return self._executor.capacity
 
+    @property
+    def waiting(self) -> int:
+        """Leaves that it has now and that wait for a place to run."""
+        capacity = self.capacity
+        return max(0, self.running - (capacity.places or capacity.slots))
+
     async def astart(self) -> None:
         """Begin to watch the place."""
         await self._executor.astart()
@@ -82,11 +88,9 @@ class CountingExecutor:
         await self._executor.aclose()
 
     def _show_running(self) -> None:
-        capacity = self.capacity
-        places = capacity.places or capacity.slots
-        self._numbers[_PLACE["scythe_slots"]] = capacity.slots
+        self._numbers[_PLACE["scythe_slots"]] = self.capacity.slots
         self._numbers[_PLACE["scythe_leaves_in_flight"]] = self.running
-        self._numbers[_PLACE["scythe_leaves_queued"]] = max(0, self.running - places)
+        self._numbers[_PLACE["scythe_leaves_queued"]] = self.waiting
 
     def _add(self, name: str, amount: float = 1.0) -> None:
         self._numbers[_PLACE[name]] += amount

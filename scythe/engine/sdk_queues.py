@@ -7,7 +7,8 @@ processes as much again, and is for Hatchet's dashboard alone: there a task that
 `SHORT` has no start, a longer one its true one.
 
 Short tasks that end soon after each other are told as one: then the engine also writes them down,
-frees their slots and gives out the next ones together, for a fifth to a third less of its time.
+frees their slots and gives out the next ones together, for a fifth to a third less of its time. So
+are tasks of any length while leaves wait in the worker for a place to run: these keep all busy.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,22 +25,25 @@ from scythe.engine.sdk_process import Ends, next_in, say_what_is_told
 SHORT = 0.25  # seconds
 _LATER = 0.1  # of the time after which a slot has its next end: that much later an end may be told
 _LATEST = 0.025  # seconds
+_LATEST_WITH_MORE = 1.0  # the same while leaves wait in the worker
 _MUCH = 1 << 20  # characters; the engine takes messages of 4 MiB
 
 
-def talk_less(worker: Any, slots: int) -> None:
+def talk_less(worker: Any, slots: int, waiting: Callable[[], int]) -> None:
     """Have a worker and its process say to each other what is needed, and without threads.
 
     Args:
         worker: The SDK's worker, not started yet.
         slots: How many tasks it may have at a time.
+        waiting: Tells how many of those that it has wait for a place to run.
     """
     from hatchet_sdk.worker.runner.run_loop_manager import WorkerActionRunLoopManager
 
     async def next_action(self: Any) -> Any:
         return await next_in(self.action_queue)
 
-    worker._event_queue = TaskEvents(worker._event_queue, slots)  # noqa: SLF001 - no public hook
+    events = TaskEvents(worker._event_queue, slots, waiting)  # noqa: SLF001 - no hook is public
+    worker._event_queue = events  # noqa: SLF001
     manager: Any = WorkerActionRunLoopManager
     manager._get_action = next_action  # noqa: SLF001
 
@@ -49,18 +54,20 @@ class TaskEvents:
     Args:
         queue: The SDK's queue.
         slots: How many tasks the worker may have at a time.
+        waiting: Tells how many of those that it has wait for a place to run.
     """
 
-    def __init__(self, queue: Any, slots: int) -> None:
+    def __init__(self, queue: Any, slots: int, waiting: Callable[[], int]) -> None:
         from hatchet_sdk.contracts import dispatcher_pb2
         from hatchet_sdk.runnables.action import ActionPayload
         from hatchet_sdk.worker.action_listener_process import ActionEvent
 
         self._queue, self._kind, self._no_input = queue, ActionEvent, ActionPayload()
+        self._waiting = waiting
         self._started = dispatcher_pb2.STEP_EVENT_TYPE_STARTED
         self._completed = dispatcher_pb2.STEP_EVENT_TYPE_COMPLETED
         self._young: dict[str, asyncio.TimerHandle] = {}  # tries that began within SHORT
-        self._ends: deque[float] = deque(maxlen=slots)  # the times of the last ones
+        self._ends: deque[float] = deque(maxlen=slots + 1)  # the times of the last ones
         self._held: list[Any] = []  # ends that are not told yet
         self._n_held = 0  # characters
         self._telling: asyncio.TimerHandle | None = None
@@ -87,29 +94,46 @@ class TaskEvents:
             loop = asyncio.get_running_loop()
             self._young[key] = loop.call_later(SHORT, self._tell_start, key, start)
             return
-        if event.type == self._completed and before is not None:
+        if event.type == self._completed:
             self._hold(event)
         else:
             self._queue.put(self._bare(event))
-        if not self._young:
-            self._tell_held()
+        self._tell_later(self._patience(is_short=before is not None))
 
     def _tell_start(self, key: str, start: Any) -> None:
         del self._young[key]
         self._queue.put(self._bare(start))
 
+    def _patience(self, *, is_short: bool) -> float:
+        """Return for how many seconds ends may be held after one more."""
+        if self._waiting():
+            return _LATEST_WITH_MORE
+        if not (self._young and is_short):
+            return 0.0  # no other is about to end, or a place may be idle for longer than it pays
+        if len(self._ends) < (self._ends.maxlen or 0):
+            return _LATEST
+        return min(_LATER * (self._ends[-1] - self._ends[0]), _LATEST)
+
     def _hold(self, end: Any) -> None:
-        """Tell the end of a short task with those of the others that are about to end."""
-        loop = asyncio.get_running_loop()
-        now, is_full = loop.time(), len(self._ends) == self._ends.maxlen
-        cycle = now - self._ends[0] if is_full else _LATEST / _LATER
-        self._ends.append(now)
-        if self._n_held + len(end.payload) > _MUCH:
+        self._ends.append(asyncio.get_running_loop().time())
+        size = len(end.payload or "")
+        if self._n_held + size > _MUCH:
             self._tell_held()
         self._held.append(self._bare(end))
-        self._n_held += len(end.payload)
-        if self._telling is None:
-            self._telling = loop.call_later(min(_LATER * cycle, _LATEST), self._tell_held)
+        self._n_held += size
+
+    def _tell_later(self, seconds: float) -> None:
+        """Tell what is held, at the latest after so many seconds."""
+        if not seconds:
+            self._tell_held()
+        elif self._held:
+            loop = asyncio.get_running_loop()
+            due = loop.time() + seconds
+            if self._telling is not None and self._telling.when() <= due:
+                return
+            if self._telling is not None:
+                self._telling.cancel()
+            self._telling = loop.call_at(due, self._tell_held)
 
     def _tell_held(self) -> None:
         held, self._held, self._n_held = self._held, [], 0

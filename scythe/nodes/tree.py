@@ -12,7 +12,7 @@ MAX_CHILDREN = 1000  # more cost the engine's database a growing price for each 
 _MAX_DEPTH = 10
 AUTO = 0  # in place of a batch's size: it is measured
 PROBES = 32  # leaves that are run alone to measure it
-BATCH_SECONDS = 3.0  # that a batch should take
+BATCH_SECONDS = 5.0  # that a batch should take
 LEAST_BATCHES = 64
 
 

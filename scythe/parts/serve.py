@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from scythe.engine.client import make_worker
+from scythe.engine.leaf_counts import CountingExecutor
 from scythe.engine.tasks import leaf_task
-from scythe.executor import Executor
 from scythe.experiment import Experiment
 from scythe.nodes.known_tasks import scatter_task
 from scythe.outcomes import CodeRef
@@ -16,7 +16,7 @@ from scythe.parts.leaf_handler import LeafHandler
 
 def leaf_worker(
     name: str,
-    executor: Executor,
+    executor: CountingExecutor,
     experiments: Sequence[Experiment[Any, Any]],
     workflows: Sequence[Any],
     labels: Mapping[str, str | int],
@@ -54,6 +54,7 @@ def leaf_worker(
         durable_slots=durable_slots,
         labels=labels,
         lifespan=lifespan,
+        waiting=lambda: executor.waiting,
     )
 
 

@@ -136,7 +136,7 @@ def test_a_window_counts_the_steps_of_the_path_from_its_own_depth() -> None:
 @pytest.mark.parametrize(
     ("count", "seconds", "size"),
     [
-        (10**6, 0.1, 30),
+        (10**6, 0.1, 50),
         (10**6, 10.0, 1),
         (10**6, 1e-5, 15_625),
         (10, 1e-5, 1),
