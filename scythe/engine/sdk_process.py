@@ -79,14 +79,14 @@ def say_what_is_told() -> None:
         return await next_in(self.event_queue, timeout_seconds)
 
     async def send_told(self: Any, event: Any, retry_attempt: int = 1) -> None:
-        events = event.events if isinstance(event, Ends) else [event]
-        for one in events:
-            self.running_step_runs.pop(one.action.step_run_id, None)
-        is_start = event.type == STEP_EVENT_TYPE_STARTED
-        moment = getattr(event, "payload", None) if is_start else None
         if isinstance(event, Ends):
-            await _say_ends(self.dispatcher_client, events)
-        elif moment is not None:
+            for one in event.events:
+                self.running_step_runs.pop(one.action.step_run_id, None)
+            await _say_ends(self.dispatcher_client, event.events)
+            return
+        self.running_step_runs.pop(event.action.step_run_id, None)
+        moment = getattr(event, "payload", None) if event.type == STEP_EVENT_TYPE_STARTED else None
+        if moment is not None:
             await _say_start(self.dispatcher_client, event.action, int(moment))
         else:
             await send(self, event, retry_attempt)

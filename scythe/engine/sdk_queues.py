@@ -7,7 +7,7 @@ processes as much again, and is for Hatchet's dashboard alone: there a task that
 `SHORT` has no start, a longer one its true one.
 
 Short tasks that end soon after each other are told as one: then the engine also writes them down,
-frees their slots and gives out the next ones together, for a fifth to a third less of its time. So
+frees their slots and gives out the next ones together, for a tenth to a third less of its time. So
 are tasks of any length while leaves wait in the worker for a place to run: these keep all busy.
 """
 

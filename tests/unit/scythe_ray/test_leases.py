@@ -110,13 +110,17 @@ def in_loop(scenario: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...,
 
 
 @in_loop
-async def test_leaves_follow_each_other_into_one_task(tmp_path: Path) -> None:
+async def test_leaves_follow_each_other_into_one_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_side, "_SOON", 0.0)  # nobody waits for it
     async with opened(tmp_path) as bed:
         lease = bed.add()
         assert await ended(lease.result) == b"FIRST"
         for job in (b"second", b"third", b"x" * 3_000_000):
             assert await bed.leases.take("a") is lease
             lease.send(job)
+            assert await bed.leases.take("a") is None  # it has a leaf
             assert await ended(lease.result) == job.upper()
         lease.close()
         assert await ended(lease.over) == b""
