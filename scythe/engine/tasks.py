@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, NewType, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -29,6 +29,7 @@ _SLICE_ITEMS = 900
 _SLICE_BYTES = 3_000_000  # the engine takes messages of 4 MiB, framing included
 _RUN_LOG = RunLog()  # of all tasks of this process
 
+Child = NewType("Child", str)  # its workflow run
 LeafHandler = Callable[[LeafInput, "TaskRun"], Awaitable[dict[str, Any]]]
 NodeHandler = Callable[[Any, "NodeRun"], Awaitable[BaseModel]]
 
@@ -83,18 +84,26 @@ class NodeRun:
         keys: Sequence[str],
         metadata: Mapping[str, Any],
     ) -> list[Output]:
-        """Start children and wait for all of them, in a durable wait.
+        """Start children and wait for all of them, see `start_children` and `outputs`."""
+        return await self.outputs(await self.start_children(task_name, inputs, keys, metadata))
 
-        A node that is started again after its worker died gets the same children back, by key.
+    async def start_children(
+        self,
+        task_name: str,
+        inputs: Sequence[BaseModel],
+        keys: Sequence[str],
+        metadata: Mapping[str, Any],
+    ) -> list[Child]:
+        """Start children.
+
+        A node that is started again after its worker died gets the same children back, by key, if
+        it starts them in the same order.
 
         Args:
             task_name: The Hatchet task.
             inputs: One input for each child.
             keys: One key for each child, unique in this node and the same on every try.
             metadata: Metadata of all children; they also get `index`.
-
-        Returns:
-            For each child its output (empty when Hatchet cancelled it), or the exception.
         """
         stub = client().stubs.workflow(name=task_name, input_validator=type(inputs[0]))
         items = [
@@ -107,6 +116,15 @@ class NodeRun:
         for part in _slices(items):
             waits |= await start_children(self.context, part)
         self._waits.update(waits)
+        return [Child(run) for run in waits]
+
+    async def outputs(self, children: Sequence[Child]) -> list[Output]:
+        """Wait until some of the children are over, in a durable wait.
+
+        Returns:
+            For each of them its output (empty when Hatchet cancelled it), or the exception.
+        """
+        waits: dict[str, asyncio.Task[Output]] = {child: self._waits[child] for child in children}
         outputs = await OpenChildren(waits, find_end).outputs()
         return [find_payload(end) if isinstance(end, dict) else end for end in outputs]
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from scythe.base import BaseSpec
-from scythe.nodes.tree import NodeTasks, RecursionMap, Rows
+from scythe.nodes.tree import Cut, NodeTasks, RecursionMap, Rows
 from scythe.settings import ScytheStorageSettings, default_storage_settings
 from scythe.storage.files import S3Url, split_s3_uri
 
@@ -35,6 +35,7 @@ class ScatterGatherInput(BaseSpec):
         ge=0,
         description="The number of leaves that one Hatchet task runs; 0 to measure it.",
     )
+    tapers: bool = Field(default=False, description="Whether the last batches are smaller.")
     n_specs: int | None = Field(
         default=None, description="The number of specs of the run; None to look into the file."
     )
@@ -55,9 +56,8 @@ class ScatterGatherInput(BaseSpec):
     def tasks(self, n_specs: int) -> NodeTasks:
         """Return the Hatchet tasks of this node and those below it, for a run of `n_specs`."""
         rows = Rows(*(self.window or (0, n_specs)))
-        size = max(1, self.batch_size)
-        count = -(-len(rows) // size)
-        return NodeTasks(self.recursion_map.share(count, self.window_depth), rows, size)
+        cut = Cut(rows, max(1, self.batch_size), self.tapers)
+        return NodeTasks(self.recursion_map.share(len(cut), self.window_depth), cut)
 
 
 class ScatterGatherResult(BaseModel):

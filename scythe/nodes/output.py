@@ -211,11 +211,10 @@ def _lost_tables(output: NodeOutput, child: NodeFailure) -> Iterator[dict[str, p
         f"result is not known: {child.reason}"[:2000],
     )
     record = LeafRecord(failure, 0, None)
-    if tasks.size == 1:
+    if tasks.cut.size == 1:
         yield _failed_tables(output, tasks.single_rows(), record, 0.0)
         return
-    for number in tasks.numbers:
-        rows = tasks.rows_of(number)
+    for rows in tasks.parts:
         yield _failed_tables(output, range(rows.start, rows.stop), record, 0.0)
 
 

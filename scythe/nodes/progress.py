@@ -58,12 +58,11 @@ class NodeProgress:
     ) -> None:
         self._layout, self._store, self._run, self._payload = layout, store, run, payload
         tree = payload.recursion_map
-        self._total = tasks.n_leaves
-        measured = payload.batch_size == AUTO
-        self._is_base = not measured and tree.is_base_case(len(tasks))
-        count = 2 if measured else min(tree.factor, len(tasks))
-        offsets = range(0 if self._is_base else count)
-        self._children = [tree.child(offset).node for offset in offsets]
+        self._total, self._n_tasks = tasks.n_leaves, max(1, len(tasks))
+        measures = payload.batch_size == AUTO
+        self._is_base = not measures and tree.is_base_case(len(tasks))
+        below = [] if self._is_base else tree.measuring() if measures else tree.children(len(tasks))
+        self._children = [child.node for child in below]
         self._started = time.time()
         self._counts = NodeCounts()
         self._task: asyncio.Task[None] | None = None
@@ -116,12 +115,16 @@ class NodeProgress:
         if not self._is_base:
             return await asyncio.to_thread(self._sum_children)
         counts = await self._run.count_children()
-        size, total = max(1, self._payload.batch_size), self._total  # a child is a batch of leaves
+        failed = counts["failed"] + counts["cancelled"]
         return NodeCounts(
-            done=min(total, counts["completed"] * size),
-            failed=min(total, (counts["failed"] + counts["cancelled"]) * size),
+            done=self._leaves_of(counts["completed"]),
+            failed=self._leaves_of(failed),
             running=counts["running"],
         )
+
+    def _leaves_of(self, tasks: int) -> int:
+        """Return how many leaves so many children have, if they are batches of the same size."""
+        return min(self._total, tasks * self._total // self._n_tasks)
 
     def _sum_children(self) -> NodeCounts:
         total = NodeCounts()

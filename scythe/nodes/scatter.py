@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from scythe.engine.tasks import NodeRun, PlainInput
+from scythe.engine.tasks import Child, NodeRun, PlainInput
 from scythe.errors import ScytheError
 from scythe.messages import (
     CANCELLED,
@@ -34,7 +34,13 @@ from scythe.nodes.output import (
 )
 from scythe.nodes.plain_tasks import plain_record, plain_spec
 from scythe.nodes.progress import NodeProgress
-from scythe.nodes.tree import AUTO, PROBES, Rows, plan_batches, plan_tree
+from scythe.nodes.tree import (
+    AUTO,
+    PROBES,
+    Rows,
+    plan_batches,
+    plan_tree,
+)
 from scythe.outcomes import BatchResult, FailureKind, LeafFailure
 from scythe.settings import store_config
 from scythe.specs.file import count_specs, index_of, read_rows, sort_indices, spec_texts
@@ -49,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 # A spec that is larger than this is read from the stored specs by the leaf itself.
 _SPEC_BYTES = 200_000
+_NodeBelow = tuple[ScatterGatherInput, Child]
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="scythe-node")
 
 
@@ -109,7 +116,7 @@ class _Node:
         specs = await self.in_thread(read_rows, self.config, self.payload.specs_key, rows)
         inputs = await self.in_thread(self._leaf_inputs, specs, rows)
         keys = [f"leaf-{row}" for row in rows]
-        results = await self._run_children(self.payload.task_name, inputs, keys)
+        results = await self._run_leaf_tasks(inputs, keys)
         records = [self._record(result) for result in results]
         leaves = LeafSlice(rows, index_of(specs), records, queued, self.root_id)
         return await self.in_thread(write_base_node, self.output, leaves)
@@ -117,7 +124,7 @@ class _Node:
     async def _run_batches(self) -> ScatterGatherResult:
         """Run the specs of this node in tasks of several."""
         queued = time.time()
-        rows = [self.tasks.rows_of(number) for number in self.tasks.numbers]
+        rows = self.tasks.parts
         inputs = [
             LeafInput(
                 rows=(part.start, part.stop),
@@ -129,7 +136,7 @@ class _Node:
             for part in rows
         ]
         keys = [f"batch-{part.start}" for part in rows]
-        results = await self._run_children(self.payload.task_name, inputs, keys)
+        results = await self._run_leaf_tasks(inputs, keys)
         batches = [
             self._batch(part, result, queued) for part, result in zip(rows, results, strict=True)
         ]
@@ -137,60 +144,83 @@ class _Node:
 
     async def _run_nodes(self) -> ScatterGatherResult:
         """Divide the tasks of this node among nodes below it, and merge their tables."""
-        tree = self.payload.recursion_map
-        maps = [tree.child(offset) for offset in range(min(tree.factor, len(self.tasks)))]
-        children = await self._run_child_nodes([{"recursion_map": child} for child in maps])
-        return await self.in_thread(write_inner_node, self.output, children)
+        maps = self.payload.recursion_map.children(len(self.tasks))
+        nodes = await self._start_nodes([{"recursion_map": child} for child in maps])
+        return await self.in_thread(write_inner_node, self.output, await self._results(nodes))
 
     async def _run_measured(self) -> ScatterGatherResult:
-        """Run some leaves alone, and the others in batches of a size that fits their time."""
-        tree = self.payload.recursion_map.model_copy(update={"factor": 2})
-        window = self.tasks.rows
-        middle = min(window.start + PROBES, window.stop)
-        first: dict[str, Any] = {
-            "window": (window.start, middle),
-            "recursion_map": tree.child(0).model_copy(update={"max_depth": tree.depth + 1}),
-        }
-        rest: dict[str, Any] = {"window": (middle, window.stop)}
-        common = {"window_depth": tree.depth + 1, "n_specs": self.n_specs}
-        children = await self._run_child_nodes([{**first, **common, "batch_size": 1}])
-        count = window.stop - middle
-        if count:
-            known = [one for one in children if isinstance(one, ScatterGatherResult)]
+        """Run some leaves alone, and the others in batches of a size that fits their time.
+
+        Half of those leaves are measured. The other half keeps the slots busy until the batches are
+        there.
+        """
+        window, depth = self.tasks.cut.rows, self.payload.recursion_map.depth + 1
+        *maps, last = self.payload.recursion_map.measuring()
+        alone = min(window.start + PROBES, window.stop)
+        middle = (window.start + alone) // 2
+        common = {"window_depth": depth, "n_specs": self.n_specs}
+        halves = [
+            {
+                **common,
+                "batch_size": 1,
+                "window": part,
+                "recursion_map": child.model_copy(update={"max_depth": depth}),
+            }
+            for child, part in zip(maps, [(window.start, middle), (middle, alone)], strict=True)
+        ]
+        nodes = await self._start_nodes(halves)
+        measured = await self._results(nodes[:1])
+        if count := window.stop - alone:
+            known = [one for one in measured if isinstance(one, ScatterGatherResult)]
             seconds = sum(one.seconds for one in known) / max(1, sum(one.n_leaves for one in known))
             size = plan_batches(count, seconds) if known else 1
             plan = plan_tree(count, size)
-            rest["recursion_map"] = tree.child(1).model_copy(
-                update={"factor": plan.factor, "max_depth": tree.depth + 1 + plan.max_depth}
-            )
+            levels = {"factor": plan.factor, "max_depth": depth + plan.max_depth}
+            rest: dict[str, Any] = {
+                **common,
+                "batch_size": size,
+                "tapers": True,
+                "window": (alone, window.stop),
+                "recursion_map": last.model_copy(update=levels),
+            }
             logger.info("%.4g s a leaf: the other %d run in batches of %d", seconds, count, size)
-            children += await self._run_child_nodes([{**rest, **common, "batch_size": size}])
-        return await self.in_thread(write_inner_node, self.output, children)
+            nodes += await self._start_nodes([rest])
+        results = measured + await self._results(nodes[1:])
+        return await self.in_thread(write_inner_node, self.output, results)
 
-    async def _run_child_nodes(
-        self, updates: Sequence[dict[str, Any]]
-    ) -> list[ScatterGatherResult | NodeFailure]:
+    async def _start_nodes(self, updates: Sequence[dict[str, Any]]) -> list[_NodeBelow]:
+        """Start nodes below this one, whose input differs from its own in this."""
         common = {"root_workflow_run_id": self.root_id, "n_specs": self.n_specs}
         inputs = [self.payload.model_copy(update={**common, **update}) for update in updates]
         keys = [f"node-{child.recursion_map.node}" for child in inputs]
-        metadata = {"level": self.payload.recursion_map.depth + 1}
-        outputs = await self._run_children(NODE_TASK, inputs, keys, metadata)
-        return [_node_result(child, output) for child, output in zip(inputs, outputs, strict=True)]
+        metadata = {**self._metadata, "level": self.payload.recursion_map.depth + 1}
+        runs = await self.hatchet.start_children(NODE_TASK, inputs, keys, metadata)
+        return list(zip(inputs, runs, strict=True))
 
-    async def _run_children(
-        self,
-        task: str,
-        inputs: Sequence[BaseModel],
-        keys: Sequence[str],
-        metadata: dict[str, Any] | None = None,
+    async def _results(
+        self, nodes: Sequence[_NodeBelow]
+    ) -> list[ScatterGatherResult | NodeFailure]:
+        outputs = await self.hatchet.outputs([run for _, run in nodes])
+        return [
+            _node_result(payload, output)
+            for (payload, _), output in zip(nodes, outputs, strict=True)
+        ]
+
+    async def _run_leaf_tasks(
+        self, inputs: Sequence[BaseModel], keys: Sequence[str]
     ) -> list[dict[str, Any] | BaseException]:
         if not inputs:
             return []
-        common = {
+        task = self.payload.task_name
+        return await self.hatchet.run_children(task, inputs, keys, self._metadata)
+
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        """Of all that this node starts."""
+        return {
             "experiment_id": self.payload.experiment_id,
             "experiment_name": self.payload.task_name,
         }
-        return await self.hatchet.run_children(task, inputs, keys, {**common, **(metadata or {})})
 
     def _leaf_inputs(self, specs: pa.Table, rows: range) -> list[BaseModel]:
         texts = list(spec_texts(specs))

@@ -13,7 +13,9 @@ _MAX_DEPTH = 10
 AUTO = 0  # in place of a batch's size: it is measured
 PROBES = 32  # leaves that are run alone to measure it
 BATCH_SECONDS = 5.0  # that a batch should take
-LEAST_BATCHES = 64
+_LEAST_SECONDS = 1e-4  # that a leaf of a batch takes, whatever its function does
+LEAST_BATCHES = 16  # or many slots would have nothing to do
+_TAPER = (2, 2, 2, 2, 4, 4, 4, 4)  # of the last batches: by how much they are smaller
 
 
 class RecursionSpec(BaseModel):
@@ -88,6 +90,19 @@ class RecursionMap(BaseModel):
         step = RecursionSpec(factor=self.factor, offset=offset)
         return self.model_copy(update={"path": [*(self.path or []), step]})
 
+    def children(self, n_tasks: int) -> list[RecursionMap]:
+        """Return the maps of the nodes below this one, which divide so many tasks."""
+        return [self.child(offset) for offset in range(min(self.factor, n_tasks))]
+
+    def measuring(self) -> list[RecursionMap]:
+        """Return the maps of the nodes below this one if it measures leaves.
+
+        The first has those that are measured, the second those that run meanwhile, the third the
+        rest, in batches.
+        """
+        tree = self.model_copy(update={"factor": 3})
+        return [tree.child(offset) for offset in range(3)]
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -106,37 +121,78 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """Neighbouring specs of a run, cut into Hatchet tasks. Its length is their number.
+
+    Attributes:
+        rows: All the specs.
+        size: The number of specs of a task; the last one may have fewer.
+        tapers: Whether the last tasks are smaller and smaller, so that all slots end together.
+    """
+
+    rows: Rows
+    size: int
+    tapers: bool = False
+
+    def __len__(self) -> int:
+        return self._n_full + len(self._ends)
+
+    def __getitem__(self, number: int) -> Rows:
+        return Rows(self._start(number), self._start(number + 1))
+
+    def n_leaves(self, numbers: range) -> int:
+        """Return how many specs these tasks have together."""
+        full = len(range(numbers.start, min(numbers.stop, self._n_full), numbers.step))
+        return full * self.size + sum(len(self[number]) for number in numbers[full:])
+
+    def _start(self, number: int) -> int:
+        full = min(number, self._n_full)
+        return self.rows.start + full * self.size + sum(self._ends[: number - full])
+
+    @property
+    def _n_full(self) -> int:
+        return (len(self.rows) - sum(self._taper)) // self.size
+
+    @property
+    def _ends(self) -> list[int]:
+        """The numbers of specs of the tasks after those that have the full size."""
+        rest = len(self.rows) - sum(self._taper) - self._n_full * self.size
+        return [*([rest] if rest else []), *self._taper]
+
+    @property
+    def _taper(self) -> list[int]:
+        ends = [self.size // part for part in _TAPER]
+        return ends if self.tapers and all(ends) and sum(ends) <= len(self.rows) else []
+
+
+@dataclass(frozen=True, slots=True)
 class NodeTasks:
     """The Hatchet tasks of a node and those below it. Each runs neighbouring specs.
 
     Attributes:
-        numbers: The tasks of the node among those that its rows are cut into.
-        rows: All rows that are divided, of this node and others.
-        size: The number of specs of a task; the last one may have fewer.
+        numbers: The tasks of the node among those that the rows are cut into.
+        cut: All rows that are divided, of this node and others.
     """
 
     numbers: range
-    rows: Rows
-    size: int
+    cut: Cut
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def rows_of(self, number: int) -> Rows:
-        """Return the rows of a task."""
-        start = self.rows.start + number * self.size
-        return Rows(start, min(start + self.size, self.rows.stop))
+    @property
+    def parts(self) -> list[Rows]:
+        """The rows of each task."""
+        return [self.cut[number] for number in self.numbers]
 
     @property
     def n_leaves(self) -> int:
         """The number of specs of all tasks."""
-        if not self.numbers:
-            return 0
-        return (len(self.numbers) - 1) * self.size + len(self.rows_of(self.numbers[-1]))
+        return self.cut.n_leaves(self.numbers)
 
     def single_rows(self) -> range:
         """Return the rows of tasks that run one spec each."""
-        first, numbers = self.rows.start, self.numbers
+        first, numbers = self.cut.rows.start, self.numbers
         return range(first + numbers.start, first + numbers.stop, numbers.step)
 
 
@@ -192,6 +248,6 @@ def plan_batches(n_specs: int, seconds: float) -> int:
         n_specs: The number of specs.
         seconds: What one leaf takes.
     """
-    wanted = math.floor(BATCH_SECONDS / max(seconds, 1e-6))
-    most = math.ceil(n_specs / LEAST_BATCHES)  # or some slots would have nothing to do
+    wanted = math.floor(BATCH_SECONDS / max(seconds, _LEAST_SECONDS))
+    most = math.ceil(n_specs / LEAST_BATCHES)
     return max(1, min(wanted, most))

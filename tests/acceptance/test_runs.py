@@ -7,7 +7,7 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -156,14 +156,15 @@ def test_batches_of_a_size_that_is_measured(
     assert run.status().done == 1998
 
 
+@pytest.mark.parametrize(("size", "done"), [(1, 10), ("auto", 40)])
 def test_a_worker_that_stops_in_the_middle_of_a_run_is_quick(
-    stack: dict[str, str], tmp_path: Path
+    size: int | Literal["auto"], done: int, stack: dict[str, str], tmp_path: Path
 ) -> None:
     app = load_app("mixed")
     specs = [app.MixedInput(experiment_id="x", sort_index=i, seconds=0.2) for i in range(100)]
     with worker("mixed", tmp_path / "first"):
-        run, ref = start(app, specs)
-        wait_until(lambda: run.status().done >= 10, "10 leaves are done")
+        run, ref = start(app, specs, batch_size=size)
+        wait_until(lambda: run.status().done >= done, f"{done} leaves are done")
         asked = time.monotonic()
     assert time.monotonic() - asked < 25  # its nodes go back to the engine, they are not waited for
     assert not run.status().is_over

@@ -12,7 +12,7 @@ import pytest
 from scythe.nodes import progress
 from scythe.nodes.models import ScatterGatherInput, ScatterGatherResult
 from scythe.nodes.progress import NodeProgress, pause_of
-from scythe.nodes.tree import NodeTasks, RecursionMap, Rows
+from scythe.nodes.tree import Cut, NodeTasks, RecursionMap, Rows
 from scythe.settings import ScytheStorageSettings
 from scythe.status import RunStatus
 from scythe.storage.files import S3Url
@@ -78,7 +78,7 @@ async def _end_while_counts_are_stored(store: Any) -> None:
         storage_settings=ScytheStorageSettings(BUCKET="b"),
         recursion_map=RecursionMap(factor=3, max_depth=0),
     )
-    tasks = NodeTasks(range(3), Rows(0, 3), 1)
+    tasks = NodeTasks(range(3), Cut(Rows(0, 3), 1))
     async with NodeProgress(RunLayout("p", "e"), store, run, payload, tasks) as node:
         assert await asyncio.to_thread(store.is_asked.wait, _LIMIT)
         ended = asyncio.create_task(node.finish(ScatterGatherResult(uris={}, n_leaves=3)))

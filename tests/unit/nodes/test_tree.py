@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from scythe.nodes.tree import (
     AUTO,
     MAX_CHILDREN,
+    Cut,
     NodeTasks,
     RecursionMap,
     RecursionSpec,
@@ -110,21 +111,32 @@ def test_a_step_may_leave_its_offset_out() -> None:
     assert list(RecursionMap(path=[RecursionSpec(factor=2)], factor=2).share(5)) == [0, 2, 4]
 
 
-@pytest.mark.parametrize("size", [1, 3, 100])
-@pytest.mark.parametrize("count", [1, 2, 99, 100, 101])
+@pytest.mark.parametrize("size", [1, 3, 4, 9, 100])
+@pytest.mark.parametrize("count", [1, 2, 99, 100, 101, 300, 1000])
 @pytest.mark.parametrize("first", [0, 7])
-def test_tasks_cover_the_rows_of_a_window(size: int, count: int, first: int) -> None:
-    rows, numbers = Rows(first, first + count), -(-count // size)
+@pytest.mark.parametrize("tapers", [False, True])
+def test_tasks_cover_the_rows_of_a_window(
+    size: int, count: int, first: int, *, tapers: bool
+) -> None:
+    cut = Cut(Rows(first, first + count), size, tapers)
     tree = RecursionMap(factor=3, max_depth=2)
-    nodes = [node.share(numbers) for node in base_nodes(tree, numbers)]
-    tasks = [NodeTasks(node, rows, size) for node in nodes]
-    parts = [node.rows_of(number) for node in tasks for number in node.numbers]
+    nodes = [node.share(len(cut)) for node in base_nodes(tree, len(cut))]
+    tasks = [NodeTasks(node, cut) for node in nodes]
+    parts = [part for node in tasks for part in node.parts]
     covered = sorted(row for part in parts for row in range(part.start, part.stop))
     assert covered == list(range(first, first + count))
     assert max(map(len, parts)) <= size
+    assert [node.n_leaves for node in tasks] == [sum(map(len, node.parts)) for node in tasks]
     assert sum(node.n_leaves for node in tasks) == count
     if size == 1:
         assert sorted(row for node in tasks for row in node.single_rows()) == covered
+
+
+def test_batches_that_taper_are_smaller_and_smaller_at_the_end() -> None:
+    sizes = [len(part) for part in NodeTasks(range(12), Cut(Rows(0, 50), 8, tapers=True)).parts]
+    assert sizes == [8, 8, 8, 2, 4, 4, 4, 4, 2, 2, 2, 2]
+    even = [len(part) for part in NodeTasks(range(7), Cut(Rows(0, 50), 8)).parts]
+    assert even == [8, 8, 8, 8, 8, 8, 2]
 
 
 def test_a_window_counts_the_steps_of_the_path_from_its_own_depth() -> None:
@@ -138,9 +150,9 @@ def test_a_window_counts_the_steps_of_the_path_from_its_own_depth() -> None:
     [
         (10**6, 0.1, 50),
         (10**6, 10.0, 1),
-        (10**6, 1e-5, 15_625),
+        (10**6, 1e-5, 50_000),
         (10, 1e-5, 1),
-        (10**6, 0.0, 15_625),
+        (10**6, 0.0, 50_000),
     ],
 )
 def test_batches_take_a_few_seconds(count: int, seconds: float, size: int) -> None:
