@@ -14,11 +14,22 @@ from scythe.environment import require_engine
 from scythe.stack.engine_build import engine_version
 
 _PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-_BENCHMARKS = ["batch_cost", "throughput", "compute", "classes", "scale", "tree", "imports"]
+_BENCHMARKS = [
+    "batch_cost",
+    "throughput",
+    "compute",
+    "compute --seconds 1 --sizes 1 --work 160",  # longer runs, of which the ends are less
+    "compute --seconds 0.1 --sizes auto --prefetch 0 --work 300",
+    "classes",
+    "scale",
+    "tree",
+    "imports",
+]
 
 
-def section(name: str, options: list[str]) -> str:
-    """Run one benchmark; its output appears as it comes."""
+def section(title: str) -> str:
+    """Run one benchmark, given as its name and options; its output appears as it comes."""
+    name, *options = title.split()
     command = [sys.executable, "-m", f"benchmarks.{name}", *options]
     print(f"\n== {' '.join(command[2:])}", flush=True)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -29,14 +40,16 @@ def section(name: str, options: list[str]) -> str:
         lines.append(line)
     if process.wait() != 0:
         raise SystemExit(f"benchmarks.{name} failed")
+    table = "".join(lines)
+    if options:
+        return f"### {title}\n\n{table}"
     doc = __import__(f"benchmarks.{name}", fromlist=["x"]).__doc__ or ""
-    return f"## {name}\n\n{doc.strip()}\n\n{''.join(lines)}"
+    return f"## {name}\n\n{doc.strip()}\n\n{table}"
 
 
 def main() -> None:
     require_engine()
-    names = sys.argv[1:] or _BENCHMARKS
-    sections = [section(name, []) for name in names]
+    sections = [section(title) for title in sys.argv[1:] or _BENCHMARKS]
     head = (
         "# Performance\n\n"
         "Made by `make bench`, which prints ratios to something measured in the same run.\n\n"

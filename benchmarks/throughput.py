@@ -4,8 +4,9 @@
         [--rounds 3] [--batched 100000] [--batch-size 5000] [--peer PYTHON]
 
 The speed of a machine changes within minutes. So the workers of what is compared are up together,
-and take short turns with the bare program; one that does not have its turn is paused. `--peer`
-names a Python in whose environment scythe-engine is installed.
+and take short turns with the bare program; one that does not have its turn is paused. Scythe tells
+the engine of leaves that end together in one message, the bare program of each, as the SDK does.
+`--peer` names a Python in whose environment scythe-engine is installed.
 """
 
 from __future__ import annotations
