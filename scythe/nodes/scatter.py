@@ -34,13 +34,7 @@ from scythe.nodes.output import (
 )
 from scythe.nodes.plain_tasks import plain_record, plain_spec
 from scythe.nodes.progress import NodeProgress
-from scythe.nodes.tree import (
-    AUTO,
-    PROBES,
-    Rows,
-    plan_batches,
-    plan_tree,
-)
+from scythe.nodes.tree import AUTO, PROBES, Rows, plan_batches, plan_tree
 from scythe.outcomes import BatchResult, FailureKind, LeafFailure
 from scythe.settings import store_config
 from scythe.specs.file import count_specs, index_of, read_rows, sort_indices, spec_texts
@@ -158,12 +152,11 @@ class _Node:
         *maps, last = self.payload.recursion_map.measuring()
         alone = min(window.start + PROBES, window.stop)
         middle = (window.start + alone) // 2
-        common = {"window_depth": depth, "n_specs": self.n_specs}
         halves = [
             {
-                **common,
                 "batch_size": 1,
                 "window": part,
+                "window_depth": depth,
                 "recursion_map": child.model_copy(update={"max_depth": depth}),
             }
             for child, part in zip(maps, [(window.start, middle), (middle, alone)], strict=True)
@@ -177,10 +170,10 @@ class _Node:
             plan = plan_tree(count, size)
             levels = {"factor": plan.factor, "max_depth": depth + plan.max_depth}
             rest: dict[str, Any] = {
-                **common,
                 "batch_size": size,
                 "tapers": True,
                 "window": (alone, window.stop),
+                "window_depth": depth,
                 "recursion_map": last.model_copy(update=levels),
             }
             logger.info("%.4g s a leaf: the other %d run in batches of %d", seconds, count, size)
