@@ -15,7 +15,7 @@ from tests.chaos.runs import TracedRun, wait_clean
 LEAVES = 60
 HOG = 20
 FREE = 1.0  # GB until the threshold
-ASKED = 2.5  # GB
+ASKED = 4.0  # GB; what runs beside this test may give back some of it
 
 
 def test_a_leaf_that_takes_all_memory(
