@@ -43,9 +43,8 @@ def nodes_below(tree: RecursionMap, tasks: int) -> Iterator[tuple[RecursionMap, 
     """Yield every node with the number of its tasks."""
     count = len(tree.share(tasks))
     yield tree, count
-    if not tree.is_base_case(count):
-        for offset in range(min(tree.factor, count)):
-            yield from nodes_below(tree.child(offset), tasks)
+    for child in tree.children(count):
+        yield from nodes_below(child, tasks)
 
 
 def pack_of(first: int, rows: int) -> bytes:

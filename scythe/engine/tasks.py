@@ -77,16 +77,6 @@ class NodeRun:
     _waits: dict[str, asyncio.Task[Output]] = field(default_factory=dict, init=False, repr=False)
     _created: datetime | None = field(default=None, init=False, repr=False)
 
-    async def run_children(
-        self,
-        task_name: str,
-        inputs: Sequence[BaseModel],
-        keys: Sequence[str],
-        metadata: Mapping[str, Any],
-    ) -> list[Output]:
-        """Start children and wait for all of them, see `start_children` and `outputs`."""
-        return await self.outputs(await self.start_children(task_name, inputs, keys, metadata))
-
     async def start_children(
         self,
         task_name: str,

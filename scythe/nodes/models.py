@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from scythe.base import BaseSpec
-from scythe.nodes.tree import Cut, NodeTasks, RecursionMap, Rows
+from scythe.nodes.tree import AUTO, Cut, NodeTasks, RecursionMap, Rows
 from scythe.settings import ScytheStorageSettings, default_storage_settings
 from scythe.storage.files import S3Url, split_s3_uri
 
@@ -58,6 +58,11 @@ class ScatterGatherInput(BaseSpec):
         rows = Rows(*(self.window or (0, n_specs)))
         cut = Cut(rows, max(1, self.batch_size), self.tapers)
         return NodeTasks(self.recursion_map.share(len(cut), self.window_depth), cut)
+
+    def nodes_below(self, tasks: NodeTasks) -> list[RecursionMap]:
+        """Return the maps of the nodes below this one; none if it runs its tasks itself."""
+        tree = self.recursion_map
+        return tree.measuring() if self.batch_size == AUTO else tree.children(len(tasks))
 
 
 class ScatterGatherResult(BaseModel):

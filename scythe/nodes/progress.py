@@ -12,7 +12,7 @@ from typing import Self
 
 from scythe.engine.tasks import NodeRun
 from scythe.nodes.models import ScatterGatherInput, ScatterGatherResult
-from scythe.nodes.tree import AUTO, NodeTasks, RecursionMap
+from scythe.nodes.tree import NodeTasks, RecursionMap
 from scythe.status import NodeCounts, RunState, RunStatus
 from scythe.storage.layout import RunLayout
 from scythe.storage.store import Store
@@ -57,12 +57,8 @@ class NodeProgress:
         tasks: NodeTasks,
     ) -> None:
         self._layout, self._store, self._run, self._payload = layout, store, run, payload
-        tree = payload.recursion_map
         self._total, self._n_tasks = tasks.n_leaves, max(1, len(tasks))
-        measures = payload.batch_size == AUTO
-        self._is_base = not measures and tree.is_base_case(len(tasks))
-        below = [] if self._is_base else tree.measuring() if measures else tree.children(len(tasks))
-        self._children = [child.node for child in below]
+        self._children = [child.node for child in payload.nodes_below(tasks)]
         self._started = time.time()
         self._counts = NodeCounts()
         self._task: asyncio.Task[None] | None = None
@@ -112,7 +108,7 @@ class NodeProgress:
                 logger.warning("cannot store the counts of the run: %s", error)
 
     async def _count(self) -> NodeCounts:
-        if not self._is_base:
+        if self._children:
             return await asyncio.to_thread(self._sum_children)
         counts = await self._run.count_children()
         failed = counts["failed"] + counts["cancelled"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ from scythe.nodes.output import (
 )
 from scythe.nodes.plain_tasks import plain_record, plain_spec
 from scythe.nodes.progress import NodeProgress
-from scythe.nodes.tree import AUTO, PROBES, Rows, plan_batches, plan_tree
+from scythe.nodes.tree import AUTO, PROBES, RecursionMap, Rows, plan_batches, plan_tree
 from scythe.outcomes import BatchResult, FailureKind, LeafFailure
 from scythe.settings import store_config
 from scythe.specs.file import count_specs, index_of, read_rows, sort_indices, spec_texts
@@ -98,10 +99,11 @@ class _Node:
 
     async def run(self) -> ScatterGatherResult:
         """Run all leaves of the node, here or in nodes below it, and write its tables."""
+        maps = self.payload.nodes_below(self.tasks)
         if self.payload.batch_size == AUTO:
-            return await self._run_measured()
-        if not self.payload.recursion_map.is_base_case(len(self.tasks)):
-            return await self._run_nodes()
+            return await self._run_measured(maps)
+        if maps:
+            return await self._run_nodes(maps)
         return await (self._run_batches() if self.payload.batch_size > 1 else self._run_leaves())
 
     async def _run_leaves(self) -> ScatterGatherResult:
@@ -136,20 +138,19 @@ class _Node:
         ]
         return await self.in_thread(write_batch_node, self.output, batches)
 
-    async def _run_nodes(self) -> ScatterGatherResult:
+    async def _run_nodes(self, maps: Sequence[RecursionMap]) -> ScatterGatherResult:
         """Divide the tasks of this node among nodes below it, and merge their tables."""
-        maps = self.payload.recursion_map.children(len(self.tasks))
         nodes = await self._start_nodes([{"recursion_map": child} for child in maps])
         return await self.in_thread(write_inner_node, self.output, await self._results(nodes))
 
-    async def _run_measured(self) -> ScatterGatherResult:
+    async def _run_measured(self, maps: Sequence[RecursionMap]) -> ScatterGatherResult:
         """Run some leaves alone, and the others in batches of a size that fits their time.
 
         Half of those leaves are measured. The other half keeps the slots busy until the batches are
         there.
         """
         window, depth = self.tasks.cut.rows, self.payload.recursion_map.depth + 1
-        *maps, last = self.payload.recursion_map.measuring()
+        *first, last = maps
         alone = min(window.start + PROBES, window.stop)
         middle = (window.start + alone) // 2
         halves = [
@@ -159,14 +160,14 @@ class _Node:
                 "window_depth": depth,
                 "recursion_map": child.model_copy(update={"max_depth": depth}),
             }
-            for child, part in zip(maps, [(window.start, middle), (middle, alone)], strict=True)
+            for child, part in zip(first, [(window.start, middle), (middle, alone)], strict=True)
         ]
         nodes = await self._start_nodes(halves)
-        measured = await self._results(nodes[:1])
+        (measured,) = await self._results(nodes[:1])
         if count := window.stop - alone:
-            known = [one for one in measured if isinstance(one, ScatterGatherResult)]
-            seconds = sum(one.seconds for one in known) / max(1, sum(one.n_leaves for one in known))
-            size = plan_batches(count, seconds) if known else 1
+            is_known = isinstance(measured, ScatterGatherResult)
+            seconds = measured.seconds / max(1, measured.n_leaves) if is_known else math.inf
+            size = plan_batches(count, seconds)
             plan = plan_tree(count, size)
             levels = {"factor": plan.factor, "max_depth": depth + plan.max_depth}
             rest: dict[str, Any] = {
@@ -178,7 +179,7 @@ class _Node:
             }
             logger.info("%.4g s a leaf: the other %d run in batches of %d", seconds, count, size)
             nodes += await self._start_nodes([rest])
-        results = measured + await self._results(nodes[1:])
+        results = [measured, *await self._results(nodes[1:])]
         return await self.in_thread(write_inner_node, self.output, results)
 
     async def _start_nodes(self, updates: Sequence[dict[str, Any]]) -> list[_NodeBelow]:
@@ -205,7 +206,8 @@ class _Node:
         if not inputs:
             return []
         task = self.payload.task_name
-        return await self.hatchet.run_children(task, inputs, keys, self._metadata)
+        runs = await self.hatchet.start_children(task, inputs, keys, self._metadata)
+        return await self.hatchet.outputs(runs)
 
     @property
     def _metadata(self) -> dict[str, Any]:

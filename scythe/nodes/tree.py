@@ -91,8 +91,10 @@ class RecursionMap(BaseModel):
         return self.model_copy(update={"path": [*(self.path or []), step]})
 
     def children(self, n_tasks: int) -> list[RecursionMap]:
-        """Return the maps of the nodes below this one, which divide so many tasks."""
-        return [self.child(offset) for offset in range(min(self.factor, n_tasks))]
+        """Return the maps of the nodes below this one; none if it runs so many tasks itself."""
+        if self.is_base_case(n_tasks):
+            return []
+        return [self.child(offset) for offset in range(self.factor)]
 
     def measuring(self) -> list[RecursionMap]:
         """Return the maps of the nodes below this one if it measures leaves.
@@ -135,34 +137,31 @@ class Cut:
     tapers: bool = False
 
     def __len__(self) -> int:
-        return self._n_full + len(self._ends)
+        n_full, ends = self._sizes
+        return n_full + len(ends)
 
     def __getitem__(self, number: int) -> Rows:
         return Rows(self._start(number), self._start(number + 1))
 
     def n_leaves(self, numbers: range) -> int:
         """Return how many specs these tasks have together."""
-        full = len(range(numbers.start, min(numbers.stop, self._n_full), numbers.step))
+        n_full, _ = self._sizes
+        full = len(range(numbers.start, min(numbers.stop, n_full), numbers.step))
         return full * self.size + sum(len(self[number]) for number in numbers[full:])
 
     def _start(self, number: int) -> int:
-        full = min(number, self._n_full)
-        return self.rows.start + full * self.size + sum(self._ends[: number - full])
+        n_full, ends = self._sizes
+        full = min(number, n_full)
+        return self.rows.start + full * self.size + sum(ends[: number - full])
 
     @property
-    def _n_full(self) -> int:
-        return (len(self.rows) - sum(self._taper)) // self.size
-
-    @property
-    def _ends(self) -> list[int]:
-        """The numbers of specs of the tasks after those that have the full size."""
-        rest = len(self.rows) - sum(self._taper) - self._n_full * self.size
-        return [*([rest] if rest else []), *self._taper]
-
-    @property
-    def _taper(self) -> list[int]:
-        ends = [self.size // part for part in _TAPER]
-        return ends if self.tapers and all(ends) and sum(ends) <= len(self.rows) else []
+    def _sizes(self) -> tuple[int, list[int]]:
+        """How many tasks have the full size, and how many specs each of those after them has."""
+        taper = [self.size // part for part in _TAPER] if self.tapers else []
+        if not all(taper) or sum(taper) > len(self.rows):
+            taper = []
+        n_full, rest = divmod(len(self.rows) - sum(taper), self.size)
+        return n_full, [*([rest] if rest else []), *taper]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,8 @@ from scythe.nodes.tree import (
 def base_nodes(tree: RecursionMap, count: int) -> list[RecursionMap]:
     """All nodes that run leaves, found as the scatter nodes find them."""
     rows = tree.share(count)
-    if tree.is_base_case(len(rows)):
-        return [tree]
-    children = [tree.child(offset) for offset in range(min(tree.factor, len(rows)))]
-    return [node for child in children for node in base_nodes(child, count)]
+    children = tree.children(len(rows))
+    return [node for child in children for node in base_nodes(child, count)] or [tree]
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 7, 10])
