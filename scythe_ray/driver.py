@@ -70,6 +70,7 @@ def leave() -> bool:
 
     if not ray.is_initialized():
         return True
+    _forget_references()
     try:
         within(_LEAVE_TIMEOUT, ray.shutdown, "ray.shutdown()")
     except Exception as error:  # noqa: BLE001 - whatever it is, the processes are looked after next
@@ -115,6 +116,44 @@ def _never_connect_unasked() -> None:
     hook: Any = auto_init_hook
     if hasattr(hook, "enable_auto_connect"):
         hook.enable_auto_connect = False
+
+
+class _Departing:
+    """What Ray's Python part takes for the core worker while that ends.
+
+    Args:
+        core: The core worker.
+    """
+
+    def __init__(self, core: Any) -> None:
+        self._core: Any = core
+
+    def remove_object_ref_reference(self, *_: Any) -> None:
+        """Nothing: what this process refers to is forgotten with the process's connection."""
+
+    remove_actor_handle_reference = remove_object_ref_reference
+
+    def shutdown_driver(self) -> None:
+        """End the core worker, which nothing reaches from here on."""
+        core, self._core = self._core, None
+        core.shutdown_driver()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+
+def _forget_references() -> None:
+    """Keep references that are dropped while Ray disconnects from ending this process.
+
+    Any thread may drop one, at any time: the garbage collector does. Ray's C++ part ends a process
+    that still calls it then, with exit code 1 and no exception.
+    """
+    from ray._private import worker
+
+    state: Any = worker.global_worker
+    core = getattr(state, "core_worker", None)
+    if core is not None and not isinstance(core, _Departing):
+        state.core_worker = _Departing(core)
 
 
 def _silence() -> None:

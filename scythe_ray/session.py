@@ -71,6 +71,7 @@ class Session:
         self._cluster, self._threads = cluster, threads
         self._attempts: dict[Attempt, Demand] = {}
         self._aborted: LeafFailure | None = None
+        self._lost: LeafFailure | None = None
 
     async def run(
         self, call: LeafCall, demand: Demand, *, anew: bool = False
@@ -84,15 +85,16 @@ class Session:
 
         Raises:
             ExecutorUnavailable: Also where no node could run it, or Ray refuses what it asks for.
+            PlaceLost: As `Attempt.outcome`; also where the cluster was given up meanwhile.
         """
         outcome = None
         while outcome is None:
             able = [node.node_id for node in await self._nodes.admit(demand)]
+            self._check_in_use()
             await self._leases.open()
             kind = self._kind(call, demand, able, anew=anew)
             lease = None if kind.alone else await self._leases.take(kind)
-            if self._aborted is not None:
-                raise ExecutorUnavailable(self._aborted)
+            self._check_in_use()
             attempt = self._submit(call, demand, able, kind, lease)
             self._attempts[attempt] = demand
             try:
@@ -120,6 +122,7 @@ class Session:
 
     async def give_up(self, failure: LeafFailure) -> None:
         """Let all leaves fail with this at once: Ray can no longer be asked for anything."""
+        self._lost = failure  # one that is just about to be sent would wait for its whole time
         for attempt in self._attempts:
             attempt.give_up(failure)
         await self._leases.close()
@@ -131,6 +134,12 @@ class Session:
         await asyncio.gather(*ending, return_exceptions=True)
         await self._leases.close()
         await self._controls.close(self._nodes.alive)
+
+    def _check_in_use(self) -> None:
+        if self._aborted is not None:
+            raise ExecutorUnavailable(self._aborted)
+        if self._lost is not None:
+            raise PlaceLost(self._lost, is_crash=False)
 
     def _kind(self, call: LeafCall, demand: Demand, able: list[str], *, anew: bool) -> _Kind:
         is_draining = self._here in self._cluster.draining  # Ray gives it nothing new

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,13 @@ from scythe.executor import ExecutorRequest
 from scythe.outcomes import FailureKind
 from scythe_ray import driver as scythe_ray_driver
 from scythe_ray import nodes as scythe_ray_nodes
+from scythe_ray.attempt import PlaceLost
 from scythe_ray.executor import RayExecutor
+from scythe_ray.failures import lost_failure
 from scythe_ray.plugin import open_executor
+from scythe_ray.resources import demand_of
+from scythe_ray.session import Session
+from scythe_ray.settings import ray_settings
 from tests.integration.test_ray_cluster import announced, call, is_alive
 
 RAY = Path(sys.executable).with_name("ray")
@@ -244,6 +250,21 @@ def test_a_head_that_is_back_at_once_finds_the_worker_gone(head: Head, tmp_path:
         head.start()
         do(until(lambda: worker.asked == [False, True]))
         do(executor.run(call()))
+
+
+def test_a_leaf_that_is_about_to_be_sent_when_the_cluster_is_lost_is_not_sent(head: Head) -> None:
+    """Ray would take it, and never say what becomes of it."""
+    with opened(Watched()) as (executor, do), ThreadPoolExecutor(1) as threads:
+        cluster, failure = executor.cluster, lost_failure("its head does not answer")
+
+        async def send() -> None:
+            session = Session(cluster, cluster.nodes(), ray_settings(), threads)
+            await session.give_up(failure)
+            await session.run(call(), demand_of(call()))
+
+        with pytest.raises(PlaceLost) as caught:
+            do(send(), within=10)
+        assert caught.value.failure == failure
 
 
 STOPPED = """
