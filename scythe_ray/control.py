@@ -36,7 +36,6 @@ from scythe_ray.scratch import sweep_scratch
 
 _STACK_WAIT = 0.5
 _EXIT_WAIT = 5.0
-_KILLS = "oom-kills"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +74,17 @@ class NodeControl:
 
     Args:
         folder: Where the processes that run them keep their records.
+        kills: As the control that was here before told; None where there was none.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kills: int | None = None) -> None:
         self._folder = folder
-        self._oom_kills = self._noted_kills()
+        self._kills = oom_kills() if kills is None else kills
 
-    def remember(self) -> None:
-        """Note what the next control here must know: whom the kernel ended before, for memory."""
-        (private_folder(self._folder) / _KILLS).write_text(str(self._oom_kills))
+    @property
+    def kills(self) -> int:
+        """How many processes the kernel had ended for lack of memory when last looked at."""
+        return self._kills
 
     def find(self, token: str) -> Sighting | None:
         """Return where a leaf runs, or None if it does not run here."""
@@ -122,9 +123,9 @@ class NodeControl:
         for entry in self._entries():
             if entry.token == token:
                 left = end_tree([], 0, mark=entry.mark)
-                kills, self._oom_kills = self._oom_kills, oom_kills()
+                before, self._kills = self._kills, oom_kills()
                 seen = self._sighting("ended", entry, left)
-                if self._oom_kills > kills:
+                if self._kills > before:
                     seen = replace(seen, memory=_memory_in_use())
                 self._remove(entry)
                 return seen
@@ -225,12 +226,6 @@ class NodeControl:
             self._path(entry.pid, suffix).unlink(missing_ok=True)
         self._journal(entry.token).unlink(missing_ok=True)
         shutil.rmtree(entry.folder, ignore_errors=True)
-
-    def _noted_kills(self) -> int:
-        try:
-            return int((self._folder / _KILLS).read_text())
-        except (OSError, ValueError):
-            return oom_kills()
 
     def _journal(self, token: str) -> Path:
         return self._folder / f"{token}{JOURNAL}"

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable
 from concurrent.futures import Executor as Threads
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class Controls:
         self._actors: dict[str, Any] = {}
         self._used: dict[str, float] = {}  # when; also of nodes whose actor has ended since
         self._asks: Counter[str] = Counter()
+        self._kills: dict[str, int] = {}  # by node, as `NodeControl.kills` there
+        self._telling: set[str] = set()  # nodes whose actor has not answered that yet
         self._here: dict[str, NodeControl] = {}
         self.folder: Path | None = None
         if _same_user(driver.session_dir):
@@ -69,7 +72,10 @@ class Controls:
 
     async def report(self, nodes: Iterable[str], token: str) -> Sighting | None:
         """See `NodeControl.report`, on each of these nodes."""
-        return await self._ask(nodes, "report", token)
+        seen = await self._ask(nodes, "report", token)
+        for node_id in self._actors.keys() & set(nodes):
+            self._note_kills(node_id)
+        return seen
 
     async def retire(self, nodes: Iterable[str], token: str) -> None:
         """See `NodeControl.retire`, on each of these nodes."""
@@ -113,7 +119,7 @@ class Controls:
         self._asks[node_id] += 1
         try:
             if node_id not in self._actors:
-                self._start_actor(node_id, is_last=method == "close")
+                self._start_actor(node_id)
             ref: Any = getattr(self._actors[node_id], method).remote(*args)
             return await asyncio.wait_for(asyncio.wrap_future(ref.future()), limit)
         except Exception as error:  # noqa: BLE001 - a node that is gone has no leaf either
@@ -134,13 +140,13 @@ class Controls:
         left = self._used[node_id] + _UNUSED - time.monotonic()
         if node_id not in self._actors:
             return
-        if left > 0 or self._asks[node_id]:
+        if left > 0 or self._asks[node_id] or node_id in self._telling:
             self._look_later(node_id, max(left, _UNUSED / 10))
             return
         with suppress(Exception):  # the cluster is lost
             ray.kill(self._actors.pop(node_id))
 
-    def _start_actor(self, node_id: str, *, is_last: bool = False) -> None:
+    def _start_actor(self, node_id: str) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -149,9 +155,24 @@ class Controls:
             num_cpus=0,
             max_concurrency=_ACTOR_CALLS,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        ).remote(self._packed, is_last)
+        ).remote(self._packed, self._kills.get(node_id))
+        if node_id not in self._kills:
+            self._note_kills(node_id)
         self._used[node_id] = time.monotonic()
         self._look_later(node_id, _UNUSED)
+
+    def _note_kills(self, node_id: str) -> None:
+        """Ask the actor what the next one there must know: it ends when it is not used."""
+
+        def note(answer: Future[int]) -> None:
+            if answer.exception() is None:
+                self._kills[node_id] = answer.result()
+            self._telling.discard(node_id)
+
+        with suppress(Exception):  # the cluster is lost
+            ref: Any = self._actors[node_id].kills.remote()
+            self._telling.add(node_id)
+            ref.future().add_done_callback(note)
 
 
 def _same_user(session_dir: str) -> bool:

@@ -254,15 +254,16 @@ class ControlActor:
 
     Args:
         driver: A pickled `Driver`.
-        is_last: Whether no other follows it there: it is started to remove all, and leaves no note
-            if the driver does not wait for it.
+        kills: As `NodeControl`.
     """
 
-    def __init__(self, driver: bytes, is_last: bool) -> None:
+    def __init__(self, driver: bytes, kills: int | None) -> None:
         known: Driver = pickle.loads(driver)  # noqa: S301 - made by our own driver
-        self._control = NodeControl(leaf_folder(known.session_dir, known.driver_id))
-        if not is_last:
-            self._control.remember()  # it ends when it is not used, and another may follow
+        self._control = NodeControl(leaf_folder(known.session_dir, known.driver_id), kills)
+
+    def kills(self) -> int:
+        """See `NodeControl.kills`."""
+        return self._control.kills
 
     def find(self, token: str) -> Sighting | None:
         """See `NodeControl.find`."""
@@ -274,9 +275,7 @@ class ControlActor:
 
     def report(self, token: str) -> Sighting | None:
         """See `NodeControl.report`."""
-        seen = self._control.report(token)
-        self._control.remember()
-        return seen
+        return self._control.report(token)
 
     def retire(self, token: str) -> None:
         """See `NodeControl.retire`."""

@@ -28,6 +28,7 @@ from scythe.locate import code_ref
 from scythe.outcomes import FailureKind, LeafCall, LeafResources, StoreConfig
 from scythe.specs.codec import encode_spec
 from scythe_ray import controls as scythe_ray_controls
+from scythe_ray import remote
 from scythe_ray.discovery import answers, gcs_client, raylets_here
 from scythe_ray.executor import RayExecutor
 from scythe_ray.plugin import open_executor
@@ -398,6 +399,15 @@ def test_a_node_whose_leaves_are_over_is_idle_to_the_autoscaler(
     """The actor that ends leaves there does not stay, and is there again when it is needed."""
     monkeypatch.setattr(scythe_ray_controls, "_UNUSED", 1.0)
     monkeypatch.setattr(scythe_ray_controls, "_CLOSE_TIMEOUT", 60.0)  # of a busy machine
+    told = tmp_path / "told"
+
+    class ControlActor(remote.ControlActor):
+        def __init__(self, driver: bytes, kills: int | None) -> None:
+            super().__init__(driver, kills)
+            with told.open("a") as lines:
+                lines.write(f"{kills}\n")
+
+    monkeypatch.setattr(scythe_ray_controls, "ControlActor", ControlActor)
 
     async def until(condition: Callable[[Nodes], bool], expected: bool) -> None:
         async with asyncio.timeout(60):
@@ -424,6 +434,10 @@ def test_a_node_whose_leaves_are_over_is_idle_to_the_autoscaler(
         assert list(session.glob("scythe-*"))
     left = list(session.glob("scythe-*")) + list(session.glob("scythe-*/*"))
     assert not left  # also what was left where the actor had ended
+    first, *others = told.read_text().split()
+    assert first == "None"
+    assert len(others) >= 2
+    assert all(other.isdecimal() for other in others)  # each knows what the one before it counted
 
 
 def test_a_leaf_that_ray_has_no_room_for_in_time(attached: Nodes, tmp_path: Path) -> None:

@@ -172,20 +172,19 @@ def test_a_control_that_follows_another_knows_what_the_kernel_did_before(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scythe_ray.control.oom_kills", lambda: 3)
-    NodeControl(tmp_path / "records").remember()
+    first = NodeControl(tmp_path / "records")
     process = start("sleep")
     wait_for(lambda: text_of(tmp_path / "log"))
     process.kill()
     process.wait(20)
     monkeypatch.setattr("scythe_ray.control.oom_kills", lambda: 4)
-    control = NodeControl(tmp_path / "records")
-    seen = control.report("sleep-1")
+    second = NodeControl(tmp_path / "records", first.kills)
+    seen = second.report("sleep-1")
     assert seen is not None
     assert seen.memory
-    control.remember()
     process = start("crash")
     process.wait(20)
-    other = NodeControl(tmp_path / "records").report("crash-1")
+    other = NodeControl(tmp_path / "records", second.kills).report("crash-1")
     assert other is not None
     assert other.memory == ""
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-import pytest
-
+from scythe.processes.ending import oom_kills
 from scythe_ray.record import leaf_folder
 from scythe_ray.remote import ControlActor, this_driver
 
 
-@pytest.mark.parametrize("is_last", [False, True])
-def test_an_actor_that_only_removes_leaves_nothing_where_its_driver_does_not_wait(
-    tmp_path: Path, is_last: bool
-) -> None:
+def test_an_actor_whose_driver_does_not_wait_for_it_leaves_nothing(tmp_path: Path) -> None:
+    """Ray may start it when the driver has removed all, and is about to go."""
     driver = this_driver("driver", str(tmp_path), None)
-    folder = leaf_folder(driver.session_dir, driver.driver_id)
-    actor = ControlActor(pickle.dumps(driver), is_last)
-    assert folder.exists() is not is_last  # the others note what the next one must know
-    actor.close()
-    assert not folder.exists()
+    actor = ControlActor(pickle.dumps(driver), None)
+    assert actor.find("a leaf") is None
+    assert actor.report("a leaf") is None
+    actor.forget("a leaf")
+    assert not leaf_folder(driver.session_dir, driver.driver_id).exists()
+
+
+def test_an_actor_goes_on_counting_where_the_one_before_it_stopped(tmp_path: Path) -> None:
+    driver = pickle.dumps(this_driver("driver", str(tmp_path), None))
+    before = ControlActor(driver, None).kills()
+    assert before == oom_kills()
+    assert ControlActor(driver, before - 1).kills() == before - 1
