@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor as Threads
 from concurrent.futures import Future
 from contextlib import suppress
@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from scythe_ray.control import NodeControl, Sighting
+from scythe_ray.discovery import within
 from scythe_ray.record import leaf_folder
 from scythe_ray.remote import ControlActor, Driver
 
 _CALL_TIMEOUT = 30.0  # for a node that just starts the actor's process
 _CLOSE_TIMEOUT = 15.0  # the actor may have to be started for it
+_RAY_TIMEOUT = 10.0  # for Ray to take note that an actor is started, or ended
 _ACTOR_CALLS = 16  # that one actor answers at one time
 _UNUSED = 10.0  # seconds; then an actor ends, since a node with one is never idle to an autoscaler
 logger = logging.getLogger("scythe.ray")
@@ -39,11 +41,16 @@ class Controls:
     """
 
     def __init__(self, driver: Driver, packed: bytes, node_id: str, threads: Threads) -> None:
+        import ray
+
+        make: Any = ray.remote
+        self._actor_class: Any = make(ControlActor)
         self._packed, self._threads = packed, threads
-        self._actors: dict[str, Any] = {}
+        self._actors: dict[str, asyncio.Task[Any]] = {}
         self._used: dict[str, float] = {}  # when; also of nodes whose actor has ended since
         self._asks: Counter[str] = Counter()
         self._kills: dict[str, int] = {}  # by node, as `NodeControl.kills` there
+        self._ending: set[asyncio.Future[None]] = set()
         self._telling: set[str] = set()  # nodes whose actor has not answered that yet
         self._here: dict[str, NodeControl] = {}
         self.folder: Path | None = None
@@ -58,7 +65,7 @@ class Controls:
         """
         for node_id in nodes:
             if node_id not in self._here and node_id not in self._used:
-                self._start_actor(node_id)
+                self._actor(node_id)
 
     async def find(self, nodes: Iterable[str], token: str) -> Sighting | None:
         """See `NodeControl.find`, on each of these nodes."""
@@ -72,10 +79,7 @@ class Controls:
 
     async def report(self, nodes: Iterable[str], token: str) -> Sighting | None:
         """See `NodeControl.report`, on each of these nodes."""
-        seen = await self._ask(nodes, "report", token)
-        for node_id in self._actors.keys() & set(nodes):
-            self._note_kills(node_id)
-        return seen
+        return await self._ask(nodes, "report", token)
 
     async def retire(self, nodes: Iterable[str], token: str) -> None:
         """See `NodeControl.retire`, on each of these nodes."""
@@ -91,14 +95,11 @@ class Controls:
         Args:
             alive: The nodes that there are now.
         """
-        import ray
-
         used = [node_id for node_id in self._used if node_id in alive]
         await self._ask([*self._here, *used], "close", limit=_CLOSE_TIMEOUT)
-        for actor in self._actors.values():
-            with suppress(Exception):  # the cluster is lost
-                ray.kill(actor)
+        ending = [self._kill(actor) for actor in self._actors.values()]
         self._actors.clear()
+        await asyncio.gather(*ending)
 
     async def _ask(
         self, nodes: Iterable[str], method: str, *args: Any, limit: float = _CALL_TIMEOUT
@@ -118,50 +119,47 @@ class Controls:
             )
         self._asks[node_id] += 1
         try:
-            if node_id not in self._actors:
-                self._start_actor(node_id)
-            ref: Any = getattr(self._actors[node_id], method).remote(*args)
-            return await asyncio.wait_for(asyncio.wrap_future(ref.future()), limit)
+            async with asyncio.timeout(limit):
+                if (actor := await asyncio.shield(self._actor(node_id))) is None:
+                    return None
+                ref: Any = getattr(actor, method).remote(*args)
+                answer = await asyncio.wrap_future(ref.future())
         except Exception as error:  # noqa: BLE001 - a node that is gone has no leaf either
             logger.debug("Node %s does not answer %s(): %s", node_id[:8], method, error)
             self._actors.pop(node_id, None)
             return None
+        else:
+            if method == "report":
+                self._note_kills(node_id, actor)
+            return answer
         finally:
             self._asks[node_id] -= 1
             self._used[node_id] = time.monotonic()
 
-    def _look_later(self, node_id: str, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, self._release, node_id)
-
-    def _release(self, node_id: str) -> None:
-        """End an actor unless it was of use of late; the next who needs one there starts it."""
-        import ray
-
-        left = self._used[node_id] + _UNUSED - time.monotonic()
+    def _actor(self, node_id: str) -> asyncio.Task[Any]:
+        """Return what yields the actor of a node, which is started unless there is one."""
         if node_id not in self._actors:
-            return
-        if left > 0 or self._asks[node_id] or node_id in self._telling:
-            self._look_later(node_id, max(left, _UNUSED / 10))
-            return
-        with suppress(Exception):  # the cluster is lost
-            ray.kill(self._actors.pop(node_id))
+            self._actors[node_id] = asyncio.get_running_loop().create_task(self._start(node_id))
+            self._used[node_id] = time.monotonic()
+            self._look_later(node_id, _UNUSED)
+        return self._actors[node_id]
 
-    def _start_actor(self, node_id: str) -> None:
-        import ray
+    async def _start(self, node_id: str) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        actor_class: Any = ray.remote(ControlActor)
-        self._actors[node_id] = actor_class.options(
+        create = self._actor_class.options(
             num_cpus=0,
             max_concurrency=_ACTOR_CALLS,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        ).remote(self._packed, self._kills.get(node_id))
-        if node_id not in self._kills:
-            self._note_kills(node_id)
-        self._used[node_id] = time.monotonic()
-        self._look_later(node_id, _UNUSED)
+        ).remote
+        actor = await self._call_ray(lambda: create(self._packed, self._kills.get(node_id)))
+        if actor is None:
+            self._actors.pop(node_id, None)
+        elif node_id not in self._kills:
+            self._note_kills(node_id, actor)
+        return actor
 
-    def _note_kills(self, node_id: str) -> None:
+    def _note_kills(self, node_id: str, actor: Any) -> None:
         """Ask the actor what the next one there must know: it ends when it is not used."""
 
         def note(answer: Future[int]) -> None:
@@ -170,9 +168,43 @@ class Controls:
             self._telling.discard(node_id)
 
         with suppress(Exception):  # the cluster is lost
-            ref: Any = self._actors[node_id].kills.remote()
+            ref: Any = actor.kills.remote()
             self._telling.add(node_id)
             ref.future().add_done_callback(note)
+
+    def _look_later(self, node_id: str, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._release, node_id)
+
+    def _release(self, node_id: str) -> None:
+        """End an actor unless it was of use of late; the next who needs one there starts it."""
+        if (actor := self._actors.get(node_id)) is None:
+            return
+        left = self._used[node_id] + _UNUSED - time.monotonic()
+        is_busy = not actor.done() or self._asks[node_id] or node_id in self._telling
+        if left > 0 or is_busy:
+            self._look_later(node_id, max(left, _UNUSED / 10))
+            return
+        del self._actors[node_id]
+        ending = asyncio.ensure_future(self._kill(actor))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    async def _kill(self, actor: asyncio.Task[Any]) -> None:
+        import ray
+
+        if not actor.done():
+            actor.cancel()
+        elif actor.result() is not None:
+            await self._call_ray(lambda: ray.kill(actor.result()))
+
+    async def _call_ray(self, call: Callable[[], Any]) -> Any:
+        """Call what asks the head, which may hang for ever; None where that does not work."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, within, _RAY_TIMEOUT, call, "Ray")
+        except Exception as error:  # noqa: BLE001 - the cluster is lost
+            logger.debug("Ray cannot be asked: %s", error)
+            return None
 
 
 def _same_user(session_dir: str) -> bool:

@@ -15,6 +15,8 @@ from scythe_ray.discovery import within
 from scythe_ray.environment import LOOPBACK_ONLY, RayEnvironment
 
 _LEAVE_TIMEOUT = 20.0
+_has_left = threading.Event()  # not set while Ray disconnects, which may take longer than we wait
+_has_left.set()
 logger = logging.getLogger("scythe.ray")
 
 
@@ -48,6 +50,8 @@ def connect(timeout: float, **options: Any) -> dict[str, Any]:
     def init() -> Any:
         return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
 
+    if not _has_left.wait(timeout):
+        raise TimeoutError(f"Ray has not let go of the last cluster within {timeout:g} s")
     _apply_loopback()
     _leave_signals_alone()
     _never_connect_unasked()
@@ -69,13 +73,21 @@ def leave() -> bool:
     import ray
 
     if not ray.is_initialized():
-        return True
+        return _has_left.is_set()
+
+    def disconnect() -> None:
+        try:
+            ray.shutdown()
+        finally:
+            _has_left.set()
+
     _forget_references()
+    _has_left.clear()
     try:
-        within(_LEAVE_TIMEOUT, ray.shutdown, "ray.shutdown()")
+        within(_LEAVE_TIMEOUT, disconnect, "ray.shutdown()")
     except Exception as error:  # noqa: BLE001 - whatever it is, the processes are looked after next
         logger.warning("Ray did not disconnect in an orderly way: %s", error)
-    return not ray.is_initialized()
+    return _has_left.is_set() and not ray.is_initialized()
 
 
 def reason(error: BaseException) -> str:

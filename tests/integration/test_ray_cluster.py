@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
@@ -28,6 +29,7 @@ from scythe.locate import code_ref
 from scythe.outcomes import FailureKind, LeafCall, LeafResources, StoreConfig
 from scythe.specs.codec import encode_spec
 from scythe_ray import controls as scythe_ray_controls
+from scythe_ray import driver as scythe_ray_driver
 from scythe_ray import remote
 from scythe_ray.discovery import answers, gcs_client, raylets_here
 from scythe_ray.executor import RayExecutor
@@ -220,6 +222,27 @@ def test_leaves_on_another_node_are_ended_and_explained(attached: Nodes, tmp_pat
         assert caught.value.failure.log.startswith("to do: crash\n")  # Ray writes more
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - others bring it about
+            await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file to which each actor that ends leaves on another node adds what it was told."""
+    file = tmp_path / "told"
+
+    class ControlActor(remote.ControlActor):
+        def __init__(self, driver: bytes, kills: int | None) -> None:
+            super().__init__(driver, kills)
+            with file.open("a") as lines:
+                lines.write(f"{kills}\n")
+
+    monkeypatch.setattr(scythe_ray_controls, "ControlActor", ControlActor)
+    return file
+
+
 def test_a_worker_that_stops_while_its_cluster_is_lost_cleans_up_all_the_same(
     attached: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +261,34 @@ def test_a_worker_that_stops_while_its_cluster_is_lost_cleans_up_all_the_same(
         assert harness.executor.cluster.leave()
     assert not here.exists()
     assert "RAY_AUTH_MODE" not in os.environ
+
+
+def test_a_worker_stops_in_time_although_the_head_of_its_nodes_hangs(
+    attached: Nodes, told: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To end leaves on another node it would start an actor there; Ray asks the head about it."""
+    monkeypatch.setattr(scythe_ray_controls, "_CLOSE_TIMEOUT", 2.0)
+    monkeypatch.setattr(scythe_ray_controls, "_UNUSED", 0.1)
+    monkeypatch.setattr(scythe_ray_driver, "_LEAVE_TIMEOUT", 2.0)
+    (head,) = (
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] == "gcs_server"
+        and any(str(attached.token) in part for part in process.environ().values())
+    )
+    saved = threading.Timer(60.0, head.resume)  # this thread may hang with it
+    saved.start()
+    try:
+        with opened() as harness:
+            harness.do(harness.executor.run(call(resources=LICENSE)))
+            harness.do(until(told.exists))
+            harness.do(until(lambda: not has_control(attached)))
+            head.suspend()
+        assert head.status() == psutil.STATUS_STOPPED
+    finally:
+        saved.cancel()
+        head.resume()
+        asyncio.run(until(scythe_ray_driver.leave))  # now Ray lets go of it
 
 
 def test_the_whole_cluster_is_one_worker(attached: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,37 +445,24 @@ def has_control(cluster: Nodes) -> bool:
 
 
 def test_a_node_whose_leaves_are_over_is_idle_to_the_autoscaler(
-    attached: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    attached: Nodes, told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The actor that ends leaves there does not stay, and is there again when it is needed."""
     monkeypatch.setattr(scythe_ray_controls, "_UNUSED", 1.0)
     monkeypatch.setattr(scythe_ray_controls, "_CLOSE_TIMEOUT", 60.0)  # of a busy machine
-    told = tmp_path / "told"
-
-    class ControlActor(remote.ControlActor):
-        def __init__(self, driver: bytes, kills: int | None) -> None:
-            super().__init__(driver, kills)
-            with told.open("a") as lines:
-                lines.write(f"{kills}\n")
-
-    monkeypatch.setattr(scythe_ray_controls, "ControlActor", ControlActor)
-
-    async def until(condition: Callable[[Nodes], bool], expected: bool) -> None:
-        async with asyncio.timeout(60):
-            while await asyncio.to_thread(condition, attached) != expected:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
 
     async def scenario(executor: RayExecutor) -> None:
         hangs = call("hang", tmp_path, 1, resources=LICENSE)
         task = asyncio.ensure_future(executor.run(hangs))
         pids = await announced(tmp_path, 1)
-        await until(is_idle, False)
-        await until(has_control, False)
+        await until(lambda: not is_idle(attached))
+        await until(told.exists)
+        await until(lambda: not has_control(attached))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert not [name for name, pid in pids.items() if is_alive(pid)]
-        await until(is_idle, True)
+        await until(lambda: is_idle(attached) and not has_control(attached))
         await executor.run(call(resources=LICENSE))
         assert not has_control(attached)  # leaves that end well need none
 
