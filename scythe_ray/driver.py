@@ -15,6 +15,7 @@ from scythe_ray.discovery import within
 from scythe_ray.environment import LOOPBACK_ONLY, RayEnvironment
 
 _LEAVE_TIMEOUT = 20.0
+_NEW_WORK = ("submit_task", "submit_actor_task", "create_actor")  # of Ray's core worker
 _has_left = threading.Event()  # not set while Ray disconnects, which may take longer than we wait
 _has_left.set()
 logger = logging.getLogger("scythe.ray")
@@ -131,7 +132,7 @@ def _never_connect_unasked() -> None:
 
 
 class _Departing:
-    """What Ray's Python part takes for the core worker while that ends.
+    """What Ray's Python part takes for the core worker while that ends. It takes no new work.
 
     Args:
         core: The core worker.
@@ -151,6 +152,8 @@ class _Departing:
         core.shutdown_driver()
 
     def __getattr__(self, name: str) -> Any:
+        if name in _NEW_WORK:
+            raise AttributeError(f"{name}: this process leaves its Ray cluster")
         return getattr(self._core, name)
 
 

@@ -93,7 +93,7 @@ class NodeTable:
             if not self._cluster.node_is_up():
                 return "its node on this machine has ended"
             try:
-                await self._read()
+                await self.read()
             except Exception as error:  # noqa: BLE001 - whatever Ray raises, there is no table
                 if is_other_head(error):
                     return f"another head was started at {self._cluster.address}"
@@ -111,9 +111,14 @@ class NodeTable:
     async def _refresh(self) -> None:
         """Read the table, unless that was just done."""
         if time.monotonic() - self._read_at > _MAX_AGE:
-            await self._read()
+            await self.read()
 
-    async def _read(self) -> None:
+    async def read(self) -> None:
+        """Read the table.
+
+        Raises:
+            Exception: Whatever Ray raises; the head does not answer.
+        """
         loop = asyncio.get_running_loop()
         nodes = await loop.run_in_executor(self._threads, self._cluster.nodes)
         self._gone.update({node.node_id: node for node in _without(self._nodes, nodes)})

@@ -15,7 +15,12 @@ from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
 from scythe_ray.attempt import Attempt, PlaceLost
 from scythe_ray.cluster import Cluster
 from scythe_ray.controls import Controls
-from scythe_ray.failures import infeasible_failure, node_lost_failure, taken_failure
+from scythe_ray.failures import (
+    infeasible_failure,
+    lost_failure,
+    node_lost_failure,
+    taken_failure,
+)
 from scythe_ray.leases import Lease, Leases
 from scythe_ray.nodes import NodeTable
 from scythe_ray.remote import Job, UsedProcess, run_envelope, this_driver
@@ -60,6 +65,7 @@ class Session:
         # Exported once each. After a leaf of the second one its process ends.
         self._many: Any = make(max_retries=0)(run_envelope)
         self._once: Any = make(max_retries=0, max_calls=1)(run_envelope)
+        self._exported: set[bool] = set()  # `alone` of the kinds whose function the cluster has
         self._functions: dict[tuple[Any, ...], Any] = {}
         self._stay: Any = NodeAffinitySchedulingStrategy(cluster.node_id, soft=True)
         self._driver = pickle.dumps(driver)
@@ -93,9 +99,12 @@ class Session:
             self._check_in_use()
             await self._leases.open()
             kind = self._kind(call, demand, able, anew=anew)
+            if kind.alone not in self._exported:
+                await self._see_head()
             lease = None if kind.alone else await self._leases.take(kind)
             self._check_in_use()
             attempt = self._submit(call, demand, able, kind, lease)
+            self._exported.add(kind.alone)
             self._attempts[attempt] = demand
             try:
                 outcome = await attempt.outcome()
@@ -134,6 +143,16 @@ class Session:
         await asyncio.gather(*ending, return_exceptions=True)
         await self._leases.close()
         await self._controls.close(self._nodes.alive)
+
+    async def _see_head(self) -> None:
+        """See that the head answers: Ray tells it of a function that is used for the first time.
+
+        Ray waits for that, with all that this process does, for as long as a head hangs.
+        """
+        try:
+            await self._nodes.read()
+        except Exception as error:  # noqa: BLE001 - whatever Ray raises, it does not answer
+            raise PlaceLost(lost_failure(str(error)), is_crash=False) from None
 
     def _check_in_use(self) -> None:
         if self._aborted is not None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -347,6 +348,29 @@ def test_a_head_that_hangs_keeps_neither_leaf_nor_worker(
         assert head.address in worker.asked[1][1]
         gcs.resume()
         do(until(lambda: worker.asked[2:] == [True]))
+        do(executor.run(call()))
+
+
+def test_a_head_that_hangs_before_the_first_leaf_does_not_keep_that(
+    head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray tells the head of what runs leaves when the first one is sent."""
+    monkeypatch.setattr(scythe_ray_driver, "_LEAVE_TIMEOUT", 2.0)
+    worker = Watched()
+    with opened(worker) as (executor, do):
+        (gcs,) = head.processes("gcs_server")
+        saved = threading.Timer(60.0, gcs.resume)  # this thread may hang with it
+        saved.start()
+        gcs.suspend()
+        try:
+            with pytest.raises(ExecutorUnavailable) as caught:
+                do(executor.run(call()), within=50)
+            assert caught.value.failure.kind is FailureKind.CLUSTER_LOST
+            assert gcs.status() == psutil.STATUS_STOPPED
+        finally:
+            saved.cancel()
+            gcs.resume()
+        do(until(lambda: worker.asked[-1] is True))
         do(executor.run(call()))
 
 
