@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor as Threads
-from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,6 @@ class Controls:
         self._asks: Counter[str] = Counter()
         self._kills: dict[str, int] = {}  # by node, as `NodeControl.kills` there
         self._ending: set[asyncio.Future[None]] = set()
-        self._telling: set[str] = set()  # nodes whose actor has not answered that yet
         self._here: dict[str, NodeControl] = {}
         self.folder: Path | None = None
         if _same_user(driver.session_dir):
@@ -130,7 +128,7 @@ class Controls:
             return None
         else:
             if method == "report":
-                self._note_kills(node_id, actor)
+                await self._note_kills(node_id, actor)
             return answer
         finally:
             self._asks[node_id] -= 1
@@ -156,21 +154,14 @@ class Controls:
         if actor is None:
             self._actors.pop(node_id, None)
         elif node_id not in self._kills:
-            self._note_kills(node_id, actor)
+            await self._note_kills(node_id, actor)
         return actor
 
-    def _note_kills(self, node_id: str, actor: Any) -> None:
+    async def _note_kills(self, node_id: str, actor: Any) -> None:
         """Ask the actor what the next one there must know: it ends when it is not used."""
-
-        def note(answer: Future[int]) -> None:
-            if answer.exception() is None:
-                self._kills[node_id] = answer.result()
-            self._telling.discard(node_id)
-
-        with suppress(Exception):  # the cluster is lost
-            ref: Any = actor.kills.remote()
-            self._telling.add(node_id)
-            ref.future().add_done_callback(note)
+        with suppress(Exception):  # it is gone, or the cluster is
+            async with asyncio.timeout(_CALL_TIMEOUT):
+                self._kills[node_id] = await asyncio.wrap_future(actor.kills.remote().future())
 
     def _look_later(self, node_id: str, seconds: float) -> None:
         asyncio.get_running_loop().call_later(seconds, self._release, node_id)
@@ -180,8 +171,7 @@ class Controls:
         if (actor := self._actors.get(node_id)) is None:
             return
         left = self._used[node_id] + _UNUSED - time.monotonic()
-        is_busy = not actor.done() or self._asks[node_id] or node_id in self._telling
-        if left > 0 or is_busy:
+        if left > 0 or self._asks[node_id] or not actor.done():
             self._look_later(node_id, max(left, _UNUSED / 10))
             return
         del self._actors[node_id]

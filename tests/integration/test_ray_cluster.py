@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -222,10 +222,24 @@ def test_leaves_on_another_node_are_ended_and_explained(attached: Nodes, tmp_pat
         assert caught.value.failure.log.startswith("to do: crash\n")  # Ray writes more
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+async def until(condition: Callable[[], bool], within: float = 40.0) -> None:
+    async with asyncio.timeout(within):
         while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - others bring it about
             await asyncio.sleep(0.1)
+
+
+@contextmanager
+def hanging(head: psutil.Process) -> Iterator[None]:
+    """Stop a head meanwhile; after a minute it goes on, since this thread may hang with it."""
+    saved = threading.Timer(60.0, head.resume)
+    saved.start()
+    head.suspend()
+    try:
+        yield
+        assert head.status() == psutil.STATUS_STOPPED
+    finally:
+        saved.cancel()
+        head.resume()
 
 
 @pytest.fixture
@@ -276,19 +290,13 @@ def test_a_worker_stops_in_time_although_the_head_of_its_nodes_hangs(
         if process.info["name"] == "gcs_server"
         and any(str(attached.token) in part for part in process.environ().values())
     )
-    saved = threading.Timer(60.0, head.resume)  # this thread may hang with it
-    saved.start()
-    try:
+    with ExitStack() as until_it_has_left:
+        until_it_has_left.callback(lambda: asyncio.run(until(scythe_ray_driver.leave, 60.0)))
         with opened() as harness:
             harness.do(harness.executor.run(call(resources=LICENSE)))
-            harness.do(until(told.exists))
-            harness.do(until(lambda: not has_control(attached)))
-            head.suspend()
-        assert head.status() == psutil.STATUS_STOPPED
-    finally:
-        saved.cancel()
-        head.resume()
-        asyncio.run(until(scythe_ray_driver.leave))  # now Ray lets go of it
+            harness.do(until(told.exists, 60.0))
+            harness.do(until(lambda: not has_control(attached), 60.0))
+            until_it_has_left.enter_context(hanging(head))
 
 
 def test_the_whole_cluster_is_one_worker(attached: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,14 +463,14 @@ def test_a_node_whose_leaves_are_over_is_idle_to_the_autoscaler(
         hangs = call("hang", tmp_path, 1, resources=LICENSE)
         task = asyncio.ensure_future(executor.run(hangs))
         pids = await announced(tmp_path, 1)
-        await until(lambda: not is_idle(attached))
-        await until(told.exists)
-        await until(lambda: not has_control(attached))
+        await until(lambda: not is_idle(attached), 60.0)
+        await until(told.exists, 60.0)
+        await until(lambda: not has_control(attached), 60.0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert not [name for name, pid in pids.items() if is_alive(pid)]
-        await until(lambda: is_idle(attached) and not has_control(attached))
+        await until(lambda: is_idle(attached) and not has_control(attached), 60.0)
         await executor.run(call(resources=LICENSE))
         assert not has_control(attached)  # leaves that end well need none
 

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +40,7 @@ from scythe_ray.plugin import open_executor
 from scythe_ray.resources import demand_of
 from scythe_ray.session import Session
 from scythe_ray.settings import ray_settings
-from tests.integration.test_ray_cluster import announced, call, is_alive
+from tests.integration.test_ray_cluster import announced, call, hanging, is_alive, until
 
 RAY = Path(sys.executable).with_name("ray")
 
@@ -178,12 +177,6 @@ async def lose(
         assert time.monotonic() < deadline, "something of the leaf is left"
         await asyncio.sleep(0.1)
     return caught.value
-
-
-async def until(condition: Callable[[], bool], within: float = 40.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - other processes bring it about
-            await asyncio.sleep(0.1)
 
 
 def says(command: list[str], environment: dict[str, str], lines: list[str]) -> None:
@@ -359,17 +352,9 @@ def test_a_head_that_hangs_before_the_first_leaf_does_not_keep_that(
     worker = Watched()
     with opened(worker) as (executor, do):
         (gcs,) = head.processes("gcs_server")
-        saved = threading.Timer(60.0, gcs.resume)  # this thread may hang with it
-        saved.start()
-        gcs.suspend()
-        try:
-            with pytest.raises(ExecutorUnavailable) as caught:
-                do(executor.run(call()), within=50)
-            assert caught.value.failure.kind is FailureKind.CLUSTER_LOST
-            assert gcs.status() == psutil.STATUS_STOPPED
-        finally:
-            saved.cancel()
-            gcs.resume()
+        with hanging(gcs), pytest.raises(ExecutorUnavailable) as caught:
+            do(executor.run(call()), within=50)
+        assert caught.value.failure.kind is FailureKind.CLUSTER_LOST
         do(until(lambda: worker.asked[-1] is True))
         do(executor.run(call()))
 
@@ -387,8 +372,7 @@ class Worker:
         self.asked.append(taking)
 
 async def lose_node(executor, worker):
-    from tests.integration.test_ray_cluster import call
-    from tests.integration.test_ray_loss import until
+    from tests.integration.test_ray_cluster import call, until
     await executor.run(call())
     for process in psutil.process_iter(["name"]):
         if process.info["name"] == "raylet":
