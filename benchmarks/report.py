@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.serving import end_by_exit
 from scythe.environment import require_engine
 from scythe.stack.engine_build import engine_version
 
@@ -32,13 +33,17 @@ def section(title: str) -> str:
     name, *options = title.split()
     command = [sys.executable, "-m", f"benchmarks.{name}", *options]
     print(f"\n== {' '.join(command[2:])}", flush=True)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
     lines: list[str] = []
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        lines.append(line)
-    if process.wait() != 0:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode != 0:
         raise SystemExit(f"benchmarks.{name} failed")
     table = "".join(lines)
     if options:
@@ -49,6 +54,7 @@ def section(title: str) -> str:
 
 def main() -> None:
     require_engine()
+    end_by_exit()
     sections = [section(title) for title in sys.argv[1:] or _BENCHMARKS]
     head = (
         "# Performance\n\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Generator, Iterable, Sequence
@@ -21,7 +22,8 @@ _MB = 1 << 20
 def serving(
     command: Sequence[str], *, python: str = sys.executable, **variables: str
 ) -> Generator[psutil.Process]:
-    """Run a worker while the block runs."""
+    """Run a worker while the block runs, which SIGTERM leaves by `SystemExit`."""
+    end_by_exit()
     process = subprocess.Popen(
         [python, *command],
         env={**os.environ, **variables},
@@ -33,6 +35,16 @@ def serving(
     finally:
         end_tree(process.pid, grace=20.0)
         process.wait(timeout=10)
+
+
+def end_by_exit() -> None:
+    """Let SIGTERM end this process by `SystemExit`, and that once: what it started is ended too."""
+
+    def leave(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 @contextmanager
