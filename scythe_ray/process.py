@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from scythe.leaf.children import adopt_orphans, children_left
 from scythe.leaf.log import LeafLog, keep_small
-from scythe.leaf.state import ProcessState
+from scythe.leaf.state import ProcessState, give_forks_usual_signals
 from scythe.processes.ending import GRACE, MARK, end_tree
 from scythe_ray.gpus import ProcessGpus
 from scythe_ray.record import (
@@ -70,7 +70,9 @@ class LeafProcess:
         self._trace = os.fdopen(self._open(TRACE, os.O_WRONLY | os.O_APPEND), "ab", buffering=0)
         self._asked = False
         self._terminate: Any = signal.getsignal(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, self._on_terminate)
+        terminate = self._on_terminate
+        signal.signal(signal.SIGTERM, terminate)
+        give_forks_usual_signals({signal.SIGTERM: terminate})
         self._state = ProcessState(self._trace)
         self._state.restore()
         self.log = LeafLog(self._path(LOG))

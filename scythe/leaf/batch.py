@@ -131,6 +131,7 @@ class _BatchRun:
             if seconds > _LONG:
                 journal.begin()  # what follows is not the leaf's time
             place.between(seconds)
+            place.log.renew()
             outcome = place.log.added_to(outcome)
             if isinstance(outcome, LeafResult):
                 return LeafRecord(outcome, attempt, run_id)

@@ -6,18 +6,17 @@ code and child processes write, and is still there when the process was killed.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
+from scythe.leaf.streams import Streams
 from scythe.outcomes import BatchResult, LeafFailure, LeafResult
 
 OutcomeT = TypeVar("OutcomeT", bound=LeafResult | BatchResult | LeafFailure)
@@ -26,14 +25,14 @@ CAP = 64 * 1024  # bytes of a log that are kept: its first and its last half
 LEFT_OUT = "\n[… what was printed in between is left out …]\n"
 _TRIM_ABOVE = 16 * CAP
 _TRIM_EVERY = 1.0
-_LINE_BUFFERED = 1  # _IOLBF of C
 _CHATTY = ("boto3", "botocore", "s3transfer", "urllib3")
 
 
 class LeafLog:
     """Takes what a leaf prints inside of `with`; `added_to` then hands it out with the outcome.
 
-    In between it stays in the file, where who ends this process finds it.
+    In between it stays in the file, where who ends this process finds it. After the block, standard
+    output and error are as they were before; between the leaves of a batch `renew` sees to that.
 
     Args:
         path: The file, of this process alone.
@@ -42,28 +41,19 @@ class LeafLog:
     def __init__(self, path: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(path, flags, 0o600)
-        self._kept: dict[int, int] = {}
-        for number in (1, 2):
-            with suppress(OSError):  # it is closed
-                self._kept[number] = os.dup(number)
-        self._flush_c = _line_buffered_c()
+        self._streams = Streams()
         _log_to_stderr()
 
     def __enter__(self) -> None:
-        self._flush()
-        for number in self._kept:
-            os.dup2(self._file, number)
+        self.renew()
 
     def __exit__(self, *_: object) -> None:
-        self._flush()
-        for number, kept in self._kept.items():
-            os.dup2(kept, number)
+        self.renew()
+        self._streams.lead_back()
 
-    def _flush(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # a leaf may have put anything there
-                stream.flush()
-        self._flush_c(None)
+    def renew(self) -> None:
+        """Take all that is printed until now, and from now on, whatever a leaf did meanwhile."""
+        self._streams.lead_to(self._file)
 
     def added_to(self, outcome: OutcomeT) -> OutcomeT:
         """Return the outcome with what its leaf printed, which is shown here as well."""
@@ -71,7 +61,7 @@ class LeafLog:
             return outcome
         data = _read(self._file)
         os.ftruncate(self._file, 0)
-        _show(data, self._kept.values())
+        _show(data, self._streams.usual)
         return replace(outcome, log=f"{outcome.log}{_text(data)}")
 
 
@@ -90,7 +80,7 @@ def read_log(path: Path) -> str:
 def show_log(text: str) -> None:
     """Show here what a process that is gone had printed."""
     if text:
-        _show(text.encode(), (1, 2))
+        _show(text.encode(), 1)
 
 
 def shortened(text: str) -> str:
@@ -141,23 +131,12 @@ def _text(data: bytes) -> str:
     return data.decode(errors="replace").replace("\x00", "\\x00")
 
 
-def _show(data: bytes, descriptors: Iterable[int]) -> None:
-    """Write to the first of these, by which lines of several processes are not mixed."""
+def _show(data: bytes, descriptor: int | None) -> None:
+    """Write all to one descriptor, by which lines of several processes are not mixed."""
     rest = memoryview(data if data.endswith(b"\n") else data + b"\n")
-    with suppress(OSError, StopIteration):  # nobody listens
-        descriptor = next(iter(descriptors))
-        while rest:
+    with suppress(OSError):  # nobody listens
+        while rest and descriptor is not None:
             rest = rest[os.write(descriptor, rest) :]
-
-
-def _line_buffered_c() -> Any:
-    """Let C code write each line at once, also to a file; return C's `fflush`."""
-    library = ctypes.CDLL(None)
-    name = "__stdoutp" if sys.platform == "darwin" else "stdout"
-    with suppress(ValueError, AttributeError):
-        stdout = ctypes.c_void_p.in_dll(library, name)
-        library.setvbuf(stdout, None, _LINE_BUFFERED, ctypes.c_size_t(0))
-    return library.fflush
 
 
 def _log_to_stderr() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import IO, Any, TextIO
+from typing import IO, Any
 
 _MOMENT, _BRIEF = 0.05, 0.0001  # seconds
 DUMP_SIGNAL = signal.SIGUSR2  # makes the process write the stacks of its threads
@@ -29,7 +27,7 @@ _WATCHED = (
 
 
 class ProcessState:
-    """Signal handlers, timers, standard streams and crash reports, as they are now.
+    """Signal handlers, timers and crash reports, as they are now.
 
     Args:
         crash: Where `faulthandler` writes; emptied for each leaf.
@@ -43,7 +41,6 @@ class ProcessState:
         # None is a handler that Python did not install and cannot install again.
         self._handlers = {name: one for name, one in handlers.items() if one is not None}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._streams = [_Stream(name, number) for name, number in (("stdout", 1), ("stderr", 2))]
 
     def is_due(self, seconds: float) -> bool:
         """Return whether what a leaf of a batch may have changed is to be looked at now.
@@ -75,8 +72,6 @@ class ProcessState:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         faulthandler.enable(self._crash)
         os.ftruncate(self._crash.fileno(), 0)
-        for stream in self._streams:
-            stream.restore()
         self._restored = time.monotonic()
 
 
@@ -105,40 +100,3 @@ def give_forks_usual_signals(ours: Mapping[signal.Signals, Any]) -> None:
         after()
 
     os.register_at_fork(before=before, after_in_parent=after, after_in_child=after_in_child)
-
-
-class _Stream:
-    """A standard stream: its descriptor and the object in `sys`."""
-
-    def __init__(self, name: str, number: int) -> None:
-        self._name, self._number = name, number
-        self._object: Any = getattr(sys, name)
-        self._kept: int | None = None
-        with contextlib.suppress(OSError):
-            self._kept = os.dup(number)
-            self._identity = _identity(number)
-        if hasattr(self._object, "reconfigure"):
-            self._object.reconfigure(line_buffering=True)  # nothing is lost in a crash
-
-    def restore(self) -> None:
-        if self._kept is None or self._object is None:
-            return  # there was none
-        try:
-            changed = _identity(self._number) != self._identity
-        except OSError:
-            changed = True
-        if changed:
-            os.dup2(self._kept, self._number)
-        if self._object.closed:
-            self._object = self._reopened()
-        with contextlib.suppress(OSError, ValueError):
-            self._object.flush()
-        setattr(sys, self._name, self._object)
-
-    def _reopened(self) -> TextIO:
-        return open(self._number, "w", buffering=1, errors="backslashreplace", closefd=False)
-
-
-def _identity(number: int) -> tuple[int, int]:
-    found = os.fstat(number)
-    return found.st_dev, found.st_ino

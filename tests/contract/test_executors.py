@@ -152,6 +152,49 @@ def test_working_directory_and_environment_do_not_leak(harness: Harness) -> None
     assert {shown["cwd"] for shown in after.values()} == {shown["cwd"] for shown in before.values()}
 
 
+MISDEEDS = [
+    "handlers",
+    "streams",
+    "replaced streams",
+    "fork",
+    "fork that fails",
+    "thread",
+    "zombie",
+]
+
+
+@pytest.mark.parametrize("how", MISDEEDS)
+def test_what_a_leaf_does_to_its_process_the_next_does_not_notice(
+    harness: Harness, tmp_path: Path, how: str
+) -> None:
+    for _ in range(10):  # until all three have had one process
+        before = harness.result(experiments.behaves, how="before")
+        between = harness.result(experiments.misbehaves, how=how, folder=str(tmp_path))
+        after = harness.result(experiments.behaves, how="after")
+        if len({one.stats.pid for one in (before, between, after)}) == 1:
+            break
+    assert before.stats.pid == between.stats.pid == after.stats.pid
+    assert scalars_of(after) == scalars_of(before)
+    for name, result in {"before": before, "after": after}.items():
+        assert result.log == f"printed by {name}\ncomplained by {name}\n"
+    call = harness.call(experiments.is_interrupted, 0, folder=str(tmp_path), timeout=0.5)
+    assert harness.failure_of(call).kind is FailureKind.TIMEOUT
+    assert (tmp_path / "interrupted").exists(), "it can still be interrupted"
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn", "futures"])
+def test_a_leaf_may_use_processes_itself(harness: Harness, how: str) -> None:
+    for _ in range(2):
+        result = harness.result(experiments.uses_processes, how=how)
+        assert scalars_of(result)["text"] == "[0, 1, 4, 9, 16]"
+        assert result.log == ""
+
+
+def test_what_a_leaf_forks_ends_by_a_signal_as_usual(harness: Harness) -> None:
+    ended = scalars_of(harness.result(experiments.ends_its_forks))["text"]
+    assert ended == str({-signal.SIGTERM.value})
+
+
 def test_a_fresh_process_ran_no_other_leaf_and_runs_no_further_one(harness: Harness) -> None:
     used = {json.loads(scalars_of(result)["text"])["pid"] for result in _on_all(harness)}
     fresh = LeafResources(fresh_process=True)
@@ -462,6 +505,20 @@ def test_each_leaf_of_a_batch_has_its_own_time(
     assert isinstance(result, BatchResult)
     assert (result.n_leaves, result.n_failed) == (5, 0)
     assert result.seconds > 2.4
+
+
+@pytest.mark.parametrize("how", ["", "closes", "redirects", "replaces"])
+def test_what_each_leaf_of_a_batch_prints_comes_back(
+    harness: Harness, store: StoreConfig, tmp_path: Path, how: str
+) -> None:
+    call = harness.batch(store, tmp_path, ["", how, "", "", ""])
+    printing = replace(call, code=code_ref(experiments.prints_late))
+    result = harness.do(harness.executor.run(printing))
+    assert isinstance(result, BatchResult)
+    assert (result.n_leaves, result.n_failed) == (5, 0)
+    each = "Leaf {number}:\nprinted {number}\nby its number\nby a child\n"
+    expected = "\n".join(each.format(number=number) for number in range(5))
+    assert result.log == expected
 
 
 def test_a_cancelled_batch_ends_with_all_that_its_leaf_started(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -43,21 +44,39 @@ def test_what_is_printed_is_taken_once_and_shown_where_it_was_before(
     assert capfd.readouterr().out == "one\nt\ufffdo\x00\nbetween leaves\n"
 
 
-def test_a_leaf_may_do_what_it_likes_to_its_streams(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    log = LeafLog(tmp_path / "1.log")
-    before = sys.stdout
-    try:
-        with log:
-            os.write(1, b"seen\n")
+def test_between_leaves_what_was_printed_belongs_to_the_one_before(tmp_path: Path) -> None:
+    code = f"""
+import ctypes, os, pathlib, sys
+from scythe.leaf.log import LeafLog
+from scythe.outcomes import LeafResult, LeafStats
+log = LeafLog(pathlib.Path({str(tmp_path / "log")!r}))
+texts = []
+with log:
+    for number in range(4):
+        sys.stdout.write(f"no line end {{number}}")
+        if number == 0:
+            ctypes.CDLL(None).printf(b", nor in C")
+        if number == 1:
             os.close(1)
-            sys.stdout = None  # type: ignore[assignment]
-    finally:
-        sys.stdout = before
-    os.write(1, b"still there\n")
-    assert log.added_to(RESULT).log == "seen\n"
-    assert capfd.readouterr().out == "still there\nseen\n"
+        if number == 2:
+            sys.stdout = None
+        log.renew()
+        texts.append(log.added_to(LeafResult("", {{}}, {{}}, LeafStats())).log)
+        print(number, "and more")
+print(texts)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.stderr == ""
+    texts = ast.literal_eval(run.stdout.splitlines()[-1])
+    assert set(texts[0].split(", ")) == {"no line end 0", "nor in C"}
+    assert texts[1:] == [f"{n - 1} and more\nno line end {n}" for n in (1, 2, 3)]
 
 
 def test_a_log_that_grows_is_shortened_while_its_leaf_runs(tmp_path: Path) -> None:

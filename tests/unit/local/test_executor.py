@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -348,61 +347,13 @@ def test_the_end_of_a_process_is_noticed_without_pidfd(
 # --- what a leaf does to its process -------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "how",
-    ["handlers", "streams", "replaced streams", "fork", "fork that fails", "thread", "zombie"],
-)
-def test_the_next_leaf_does_not_notice(open_pool, tmp_path: Path, how: str) -> None:
-    with _standard_streams_in(tmp_path):
-        pool = open_pool(1)
-    before = json.loads(pool.text(experiments.behaves, how="before"))
-    pid = int(pool.text(experiments.misbehaves, how=how, folder=tmp_path))
-    after = json.loads(pool.text(experiments.behaves, how="after"))
-    assert pid == before["pid"] == after["pid"], "one process for all three"
-    assert after["term"] == before["term"]
-    shown = (tmp_path / "out").read_text()  # both streams, in order
-    assert shown.startswith("printed by before\ncomplained by before\n")
-    assert shown.endswith("printed by after\ncomplained by after\n")
-    assert pool.failure(experiments.tidies_up, timeout=0.5, folder=tmp_path).kind == "timeout"
-    assert (tmp_path / "tidied").exists(), "it can still be interrupted"
-
-
-@contextlib.contextmanager
-def _standard_streams_in(folder: Path) -> Iterator[None]:
-    """Let processes that are started meanwhile write to files."""
-    kept = [os.dup(1), os.dup(2)]
-    for number, name in ((1, "out"), (2, "err")):
-        file = os.open(folder / name, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        os.dup2(file, number)
-        os.close(file)
-    try:
-        yield
-    finally:
-        for number, old in ((1, kept[0]), (2, kept[1])):
-            os.dup2(old, number)
-            os.close(old)
-
-
 def test_what_a_leaf_left_running_is_ended(pool: Pool, tmp_path: Path, caplog) -> None:
-    pid = pool.text(experiments.misbehaves, how="children", folder=tmp_path)
+    pid = pool.text(experiments.leaves_children, folder=tmp_path)
     children = [int(word) for word in (tmp_path / "children").read_text().split()]
     assert len(children) == 3
     assert [child for child in children if is_alive(child)] == []
     assert "leaf-0 left processes running: sleep" in caplog.text
     assert pool.text(experiments.pid) != pid, "what it had to do with them is gone as well"
-
-
-@pytest.mark.parametrize("how", ["fork", "spawn", "futures"])
-def test_a_leaf_may_use_processes_itself(pool: Pool, caplog, how: str) -> None:
-    pid = pool.text(experiments.pid)
-    for _ in range(2):
-        assert pool.text(experiments.uses_processes, how=how) == "[0, 1, 4, 9, 16]"
-    assert pool.text(experiments.pid) == pid
-    assert "left processes" not in caplog.text
-
-
-def test_what_a_leaf_forks_ends_by_a_signal_as_usual(pool: Pool) -> None:
-    assert pool.text(experiments.ends_its_forks) == str({-signal.SIGTERM.value})
 
 
 # --- timeout and cancel --------------------------------------------------------------------------
