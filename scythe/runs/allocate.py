@@ -78,7 +78,7 @@ class Allocation:
         """
         single = is_single(specs)
         self._check_kind(single=single)
-        source = iterate_specs(specs, self._store)
+        source = iterate_specs(specs, self._store, self._runnable.input_validator_type)
         # What is wrong with the first specs is found before anything at all is written.
         first = list(islice(source, CHUNK))
         checker = self._checker(run)

@@ -171,7 +171,9 @@ def _same(one: Any, other: Any) -> bool:  # noqa: PLR0911 - one line for each ki
     if {type(one), type(other)} == {int, float}:
         return one == other  # pydantic leaves the default of `size: float = 4` as it is
     if type(one) is not type(other):
-        return False
+        # pydantic leaves a pandas.Timestamp in a field for a datetime as it is.
+        is_time = type(other) in (datetime, timedelta) and isinstance(one, type(other))
+        return is_time and bool(one == other)
     if isinstance(one, BaseModel):
         return not differing_fields(one, other)
     if isinstance(one, dict):
@@ -247,7 +249,7 @@ def _plain_number_or_text(value: Any, where: str) -> Any:
             return base(value)
     try:
         return to_jsonable_python(value)
-    except PydanticSerializationError as error:
+    except (PydanticSerializationError, TypeError, ValueError) as error:
         raise SpecError(
             f"Field {where!r} has a value of type {type(value).__name__}, which cannot be carried "
             "to a leaf: give the field a serializer and a validator for JSON that bring back the "

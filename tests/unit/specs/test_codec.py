@@ -15,6 +15,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import numpy as np
+import pandas as pd
 import pytest
 from pydantic import (
     AliasChoices,
@@ -442,6 +443,28 @@ def test_what_cannot_travel_is_refused_by_name(spec: ExperimentInputSpec, field:
     assert "hush" not in str(error.value)
     with pytest.raises(SpecError, match=f"Field '{field}'"):
         encode_specs([spec])
+
+
+class Times(ExperimentInputSpec):
+    when: datetime | None = None
+    all_times: list[datetime] = []
+    took: timedelta = timedelta()
+
+
+def test_times_of_pandas_arrive_as_those_of_python() -> None:
+    when = pd.Timestamp("2026-01-01T12:00", tz="Europe/Berlin")
+    spec = Times(**IDS, when=when, all_times=[when], took=pd.Timedelta("90s"))
+    for text in (encode_spec(spec), *encode_specs([spec])):
+        back = decode_spec(Times, text)
+        assert type(back.when) is type(back.all_times[0]) is datetime
+        assert back.when == back.all_times[0] == when
+        assert (type(back.took), back.took) == (timedelta, timedelta(seconds=90))
+
+
+@pytest.mark.parametrize("when", ["2026-01-01T00:00:00.000000001", "NaT"])
+def test_times_that_python_does_not_have_are_refused(when: str) -> None:
+    with pytest.raises(SpecError, match="Field 'when'"):
+        encode_spec(Times(**IDS, when=pd.Timestamp(when)))  # pyright: ignore[reportArgumentType]
 
 
 class Excluding(ExperimentInputSpec):
