@@ -132,14 +132,19 @@ def _check_function(fn: Any) -> None:
             f"{fn!r} is not a function (a class, a partial or an object cannot be found again by "
             "its name in another process): wrap it in a function with annotations."
         )
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise RegistrationError(
+            f"{fn.__qualname__} yields, so that calling it gives a generator: return one output."
+        )
 
 
 def _check_options(name: str, options: ExperimentOptions) -> None:
     for given in (options.schedule_timeout, options.execution_timeout):
         if given is not None and _timedelta(given) <= timedelta(0):
             raise RegistrationError(f"{name}: a timeout of {given!r} is none: give a longer one.")
-    if options.retries < 0:
-        raise RegistrationError(f"{name}: retries={options.retries}: give 0 or more.")
+    retries: Any = options.retries
+    if not isinstance(retries, int) or retries < 0:
+        raise RegistrationError(f"{name}: retries={retries!r}: give a whole number, 0 or more.")
     for label, value in (options.desired_worker_labels or {}).items():
         if not hasattr(value, "value"):
             raise RegistrationError(

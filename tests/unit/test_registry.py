@@ -260,6 +260,14 @@ def by_place(spec: In, /) -> Out:
     return Out()
 
 
+def yields(spec: In) -> Out:
+    yield Out()
+
+
+async def yields_later(spec: In) -> Out:
+    yield Out()
+
+
 def bad_text(spec: "In[") -> Out:  # noqa: F722
     return Out()
 
@@ -282,6 +290,8 @@ def bad_text(spec: "In[") -> Out:  # noqa: F722
         (no_spec, "must take one spec .*'nothing'|must take one spec .* nothing"),
         (only_variable, r"must take one spec .*\['specs'\]"),
         (by_place, "into a parameter with a name of its own"),
+        (yields, "yields yields, so .* return one output"),
+        (yields_later, "return one output"),
         (bad_text, "annotations of bad_text cannot be resolved"),
         (local_models(), "cannot be resolved.*define the models at module level"),
     ],
@@ -298,6 +308,7 @@ def test_what_cannot_be_run_is_refused_with_a_sentence(function: Any, reason: st
     [
         ({"local_file_location": "copied-to-tempdir"}, "does not accept tempdir"),
         ({"retries": -1}, "retries=-1"),
+        ({"retries": "2"}, "retries='2': give a whole number"),
         ({"schedule_timeout": "soon"}, "'soon' is not a duration"),
         ({"execution_timeout": "0s"}, "a timeout of '0s' is none"),
         ({"execution_timeout": timedelta(seconds=-1)}, "is none"),
