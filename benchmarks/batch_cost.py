@@ -29,6 +29,7 @@ from benchmarks.table import Table
 from scythe.base import copy_for_run, index_rows
 from scythe.leaf.batch import BatchPlace, run_batch
 from scythe.leaf.children import children_left
+from scythe.leaf.descriptors import Descriptors
 from scythe.leaf.journal import Journal
 from scythe.leaf.log import LeafLog
 from scythe.leaf.meter import LeafMeter
@@ -161,6 +162,7 @@ class Costs:
         runner = LeafRunner(self._call, noop, meter, str(self._folder))
         crash = (self._folder / "crash").open("ab", buffering=0)
         state, log = ProcessState(crash), LeafLog(self._folder / "log")
+        descriptors = Descriptors()
         results = [runner.run(text, "leaf", "run") for text in texts]
         assert all(isinstance(result, LeafResult) for result in results)
         records = [LeafRecord(one, 1, f"{'0' * 36}-{i}") for i, one in enumerate(results)]
@@ -175,10 +177,12 @@ class Costs:
         ]
         made = [node_tables(one, open_store(_STORE)) for one in slices]
 
-        def between(seconds: float) -> None:
-            if state.is_due(seconds):
-                children_left()
-                state.restore_soon()
+        def between(seconds: float) -> bool:
+            if not state.is_due(seconds):
+                return True
+            children_left()
+            state.restore_soon()
+            return not descriptors.run_short()
 
         def keep_journal() -> None:
             with Journal(self._folder / "journal-alone") as journal:
@@ -191,7 +195,14 @@ class Costs:
         def whole() -> None:
             for first in range(0, self._n, self._size):
                 rows = (first, min(first + self._size, self._n))
-                assert isinstance(run_batch(self._call, Batch(key, rows), place), BatchResult)
+                with log:
+                    assert isinstance(run_batch(self._call, Batch(key, rows), place), BatchResult)
+
+        def keep_logs() -> None:
+            with log:
+                for result in results:
+                    log.renew()
+                    log.added_to(result)
 
         self._step(
             "leaf",
@@ -204,7 +215,7 @@ class Costs:
                     for pair in zip(specs, outputs, strict=True)
                 ],
                 "journal": keep_journal,
-                "log": each(log.added_to, results),
+                "log": keep_logs,
                 "process as before": lambda: [between(0.0) for _ in texts],
                 "tables": lambda: [node_tables(one, open_store(_STORE)) for one in slices],
                 "pack": each(write_pack, made),

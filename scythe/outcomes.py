@@ -242,6 +242,8 @@ class BatchResult:
         n_failed: Number of leaves among them that failed their last try.
         seconds: The time that all leaves took.
         log: What they printed; it is sent to Hatchet and not kept.
+        journal: Where the process could run no more of them, those that are over, see
+            `scythe.leaf.journal`: the rest needs another process. There are no tables then.
     """
 
     packs: tuple[bytes | str, ...]
@@ -249,6 +251,7 @@ class BatchResult:
     n_failed: int
     seconds: float
     log: str = ""
+    journal: bytes | None = field(default=None, repr=False)
 
 
 LeafReply = LeafResult | BatchResult

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from scythe.leaf.children import adopt_orphans, children_left
+from scythe.leaf.descriptors import Descriptors
 from scythe.leaf.log import LeafLog, keep_small
 from scythe.leaf.state import ProcessState, give_forks_usual_signals
 from scythe.processes.ending import GRACE, MARK, end_tree
@@ -50,6 +51,7 @@ class LeafProcess:
         leaves: How many leaves it has begun.
         folder: Where the temporary folders of its leaves are made.
         log: Takes what a leaf prints.
+        descriptors: What leaves have left open.
         gpus: What leaves have left of GPUs.
 
     Args:
@@ -76,6 +78,7 @@ class LeafProcess:
         self._state = ProcessState(self._trace)
         self._state.restore()
         self.log = LeafLog(self._path(LOG))
+        self.descriptors = Descriptors()
         keep_small(self._records, f"{self._pid}{LOG}")
         self.gpus = ProcessGpus()
         self._entry: Entry | None = None
@@ -108,17 +111,22 @@ class LeafProcess:
             self._state.restore()
             self._finish()
 
-    def between_leaves(self, seconds: float) -> None:
+    def between_leaves(self, seconds: float) -> bool:
         """Make the process ready for the next leaf of a batch, unless it is being ended.
 
         Args:
             seconds: How long the last one ran.
+
+        Returns:
+            Whether it should run that.
         """
         if self._asked:
             self._exit(1)
-        if self._entry is not None and self._state.is_due(seconds):
-            self._end_children(self._entry.mark)
-            self._state.restore_soon()
+        if self._entry is None or not self._state.is_due(seconds):
+            return True
+        self._end_children(self._entry.mark)
+        self._state.restore_soon()
+        return not self.descriptors.run_short()
 
     def end_when_idle(self, seconds: float) -> None:
         """End this process, which holds memory of a GPU, unless a leaf begins within this time."""

@@ -84,7 +84,8 @@ class Job:
 class UsedProcess:
     """In place of an outcome: the leaf needs another process, as this one was used before.
 
-    It asked for one of its own; or other GPUs were used here, or a leaf failed with these.
+    It asked for one of its own; other GPUs were used here, or a leaf failed with these; or leaves
+    have left so much open that it might open nothing more.
     """
 
 
@@ -160,6 +161,8 @@ def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedPro
     if job.call.resources.fresh_process and process.leaves:
         return UsedProcess()
     if job.uses_gpu and not process.gpus.suit():
+        return UsedProcess()
+    if process.leaves and process.descriptors.run_short():
         return UsedProcess()
     from scythe.leaf.batch import BatchPlace, run_batch
     from scythe.leaf.run import run_leaf

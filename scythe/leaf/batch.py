@@ -41,17 +41,18 @@ class BatchPlace:
         journal: Where the journal is written; it is removed at the end.
         folder: Where the leaves' `tempdir`s are made.
         log: What takes what they print; it is open.
-        between: Called after each try of a leaf with its seconds, to make the process as it was.
+        between: Called after each try of a leaf with its seconds, to make the process as it was;
+            returns whether it can run a further leaf.
     """
 
     journal: Path
     folder: str
     log: LeafLog
-    between: Callable[[float], None]
+    between: Callable[[float], bool]
 
 
 def run_batch(call: LeafCall, batch: Batch, place: BatchPlace) -> BatchResult | LeafFailure:
-    """Run the leaves of a batch that are not over. Never raises.
+    """Run the leaves of a batch that are not over, or some of them. Never raises.
 
     Args:
         call: What the leaves have in common.
@@ -90,6 +91,7 @@ class _BatchRun:
         self._parts, self._records = read_lines(batch.journal)
         self._bytes = 0
         self._log = ""
+        self._is_used_up = False
 
     def run(self, runner: LeafRunner, place: BatchPlace) -> BatchResult:
         first = self._stored + len(self._records)
@@ -101,6 +103,8 @@ class _BatchRun:
             self._bytes += _size(record.outcome)
             if self._bytes > _PART_BYTES or len(self._records) >= _PART_LEAVES:
                 self._store_part()
+            if self._is_used_up and number + 1 < self._batch.n_leaves:
+                return BatchResult((), number + 1, 0, 0.0, journal=self._journal.text)
         return self._result()
 
     @property
@@ -130,7 +134,7 @@ class _BatchRun:
             seconds = outcome.stats.finished - outcome.stats.started
             if seconds > _LONG:
                 journal.begin()  # what follows is not the leaf's time
-            place.between(seconds)
+            self._is_used_up = not place.between(seconds)
             place.log.renew()
             outcome = place.log.added_to(outcome)
             if isinstance(outcome, LeafResult):

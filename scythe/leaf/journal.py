@@ -80,6 +80,11 @@ class Journal:
         """Write that the leaves since the last part are stored."""
         self._append(_json(asdict(part)))
 
+    @property
+    def text(self) -> bytes:
+        """All its lines."""
+        return self._memory[_HEAD.size : self._end]
+
     def _append(self, text: bytes) -> None:
         end = self._end + len(text)
         if end > self._size:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import IO, Any
 
-_MOMENT, _BRIEF = 0.05, 0.0001  # seconds
+_MOMENT, _BRIEF = 0.01, 0.0001  # seconds
 DUMP_SIGNAL = signal.SIGUSR2  # makes the process write the stacks of its threads
 _WATCHED = (
     signal.SIGHUP,

@@ -19,15 +19,14 @@ class Streams:
     """
 
     def __init__(self) -> None:
-        self._objects: dict[str, Any] = {}
+        self._objects: dict[str, Any] = {name: getattr(sys, name) for name in _NUMBERS}
         self._usual: dict[int, int] = {}  # a copy of each descriptor
         self._flush_c = _line_buffered_c()
         for name, number in _NUMBERS.items():
+            if hasattr(self._objects[name], "reconfigure"):
+                self._objects[name].reconfigure(line_buffering=True)  # nothing is lost in a crash
             with suppress(OSError):
                 self._usual[number] = os.dup(number)
-                self._objects[name] = stream = getattr(sys, name)
-                if hasattr(stream, "reconfigure"):
-                    stream.reconfigure(line_buffering=True)  # nothing is lost in a crash
 
     @property
     def usual(self) -> int | None:
@@ -36,31 +35,35 @@ class Streams:
 
     def lead_to(self, descriptor: int) -> None:
         """Let both lead there, also where user code closed, redirected or replaced them."""
-        self._lead(dict.fromkeys(self._usual, descriptor))
+        is_whole = self._flush()
+        for number in self._usual:
+            os.dup2(descriptor, number)
+        if not is_whole:
+            self._put_back()
 
     def lead_back(self) -> None:
         """Let them lead where they usually do."""
-        self._lead(self._usual)
-
-    def _lead(self, ways: dict[int, int]) -> None:
         self._flush()
-        for number, way in ways.items():
-            os.dup2(way, number)
+        for number, usual in self._usual.items():
+            os.dup2(usual, number)
+
+    def _flush(self) -> bool:
+        """Write what is buffered; return whether that worked, and they are still the same."""
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001 - a leaf may have put anything there
+            return False
+        finally:
+            self._flush_c(None)
+        return sys.stdout is self._objects["stdout"] and sys.stderr is self._objects["stderr"]
+
+    def _put_back(self) -> None:
         for name, stream in self._objects.items():
-            if stream is not None and (getattr(sys, name) is not stream or stream.closed):
-                self._put_back(name, stream)
+            if stream is not None and stream.closed:
+                self._objects[name] = _opened(_NUMBERS[name])
+            setattr(sys, name, self._objects[name])
         self._flush()  # what could not be written where they led
-
-    def _put_back(self, name: str, stream: Any) -> None:
-        if stream.closed:
-            self._objects[name] = stream = _opened(_NUMBERS[name])
-        setattr(sys, name, stream)
-
-    def _flush(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # a leaf may have put anything there
-                stream.flush()
-        self._flush_c(None)
 
 
 def _opened(number: int) -> TextIO:

@@ -229,7 +229,8 @@ class LocalExecutor:
                 call.leaf_id,
                 ", ".join(finished.left),
             )
-        if finished.left or call.resources.fresh_process or self._closing:
+        is_used_up = finished.left or finished.is_used_up or call.resources.fresh_process
+        if is_used_up or self._closing:
             await self._discard(process)
         else:
             self._return(process)

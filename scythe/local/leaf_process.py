@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from scythe.leaf.batch import BatchPlace, run_batch
 from scythe.leaf.children import adopt_orphans, children_left
+from scythe.leaf.descriptors import Descriptors
 from scythe.leaf.failure import format_traceback
 from scythe.leaf.log import LeafLog
 from scythe.leaf.run import run_leaf
@@ -91,11 +92,11 @@ def _serve(
         return
     signal.signal(signal.SIGTERM, interrupt)
     give_forks_usual_signals({signal.SIGTERM: interrupt, signal.SIGINT: _pass_over})
-    state, log = ProcessState(crash), LeafLog(Path(setup.log_file))
+    state, log, descriptors = ProcessState(crash), LeafLog(Path(setup.log_file)), Descriptors()
     _send(connection, Ready())
     while (frame := read_frame(stream)) is not None:
         call: LeafCall = pickle.loads(frame)  # noqa: S301 - from the worker
-        _send(connection, _run(call, connection, setup.folder, interrupt, state, log))
+        _send(connection, _run(call, connection, setup.folder, interrupt, state, log, descriptors))
         state.restore()
 
 
@@ -106,6 +107,7 @@ def _run(
     interrupt: _Interrupt,
     state: ProcessState,
     log: LeafLog,
+    descriptors: Descriptors,
 ) -> Finished:
     with log:
         with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
@@ -119,25 +121,33 @@ def _run(
         if call.batch is None:
             outcome = run_leaf(call, folder)
         else:
-            between = partial(_between_leaves, interrupt, state)
+            between = partial(_between_leaves, interrupt, state, descriptors)
             journal = Path(folder) / JOURNAL
-            outcome = run_batch(call, call.batch, BatchPlace(journal, folder, log, between))
+            place = BatchPlace(journal, folder, log, between)
+            outcome = run_batch(call, call.batch, place)
     if interrupt.asked:
         interrupt.die()
     left = [f"{child.name()} ({child.pid})" for child in children_left()]
-    return Finished(log.added_to(outcome), left)
+    return Finished(log.added_to(outcome), left, descriptors.run_short())
 
 
-def _between_leaves(interrupt: _Interrupt, state: ProcessState, seconds: float) -> None:
-    """Make the process ready for the next leaf of a batch, after one that ran so long."""
+def _between_leaves(
+    interrupt: _Interrupt, state: ProcessState, descriptors: Descriptors, seconds: float
+) -> bool:
+    """Make the process ready for the next leaf of a batch, after one that ran so long.
+
+    Returns:
+        Whether it should run that.
+    """
     if interrupt.asked:
         interrupt.die()
     if not state.is_due(seconds):
-        return
+        return True
     left = [child.pid for child in children_left()]
     if left:
         end_tree(left)
     state.restore_soon()
+    return not descriptors.run_short()
 
 
 def _prepare(setup: Setup) -> LeafFailure | None:

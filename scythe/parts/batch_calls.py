@@ -9,7 +9,7 @@ from scythe.errors import ExecutorError
 from scythe.executor import Executor
 from scythe.leaf.batch import leaf_run_id
 from scythe.leaf.journal import count_leaves, with_failure
-from scythe.outcomes import Batch, FailureKind, LeafCall, LeafFailure, LeafReply
+from scythe.outcomes import Batch, BatchResult, FailureKind, LeafCall, LeafFailure, LeafReply
 
 _LEAST_CRASHES = 2  # a process that was killed from outside looks like one that crashed
 _MOST_STORE_CRASHES = 3  # of processes that had all leaves behind them
@@ -28,7 +28,10 @@ async def run_whole_batch(executor: Executor, call: LeafCall, batch: Batch) -> L
     crashes = 0
     while True:
         try:
-            return await executor.run(replace(call, batch=batch))
+            reply = await executor.run(replace(call, batch=batch))
+            if not isinstance(reply, BatchResult) or reply.journal is None:
+                return reply
+            batch = replace(batch, journal=reply.journal, attempt=1)
         except ExecutorError as error:
             failure, journal = error.failure, error.journal
             if journal is None or failure.kind.is_final:

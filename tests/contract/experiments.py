@@ -9,6 +9,7 @@ import json
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -386,6 +387,15 @@ def is_interrupted(spec: Task) -> Number:
     finally:
         Path(spec.folder, "interrupted").write_text("x")
     return Number()
+
+
+@ExperimentRegistry.Register()
+def leaves_files_open(spec: Task) -> Number:
+    """Leaves two fifths of what its process may open; fails where that cannot be had."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for _ in range(2 * most // 5):
+        os.dup(1)
+    return Number(value=spec.sort_index)
 
 
 def square(number: int) -> int:

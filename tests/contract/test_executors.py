@@ -182,6 +182,11 @@ def test_what_a_leaf_does_to_its_process_the_next_does_not_notice(
     assert (tmp_path / "interrupted").exists(), "it can still be interrupted"
 
 
+def test_a_process_in_which_leaves_left_much_open_runs_no_more(harness: Harness) -> None:
+    results = [harness.result(experiments.leaves_files_open, index=i) for i in range(6)]
+    assert [scalars_of(result)["value"] for result in results] == list(range(6))
+
+
 @pytest.mark.parametrize("how", ["fork", "spawn", "futures"])
 def test_a_leaf_may_use_processes_itself(harness: Harness, how: str) -> None:
     for _ in range(2):
@@ -519,6 +524,18 @@ def test_what_each_leaf_of_a_batch_prints_comes_back(
     each = "Leaf {number}:\nprinted {number}\nby its number\nby a child\n"
     expected = "\n".join(each.format(number=number) for number in range(5))
     assert result.log == expected
+
+
+def test_a_batch_whose_leaves_leave_much_open_goes_on_in_another_process(
+    harness: Harness, store: StoreConfig, tmp_path: Path
+) -> None:
+    call = harness.batch(store, tmp_path, [""] * 8)
+    call = replace(call, code=code_ref(experiments.leaves_files_open))
+    assert call.batch is not None
+    tables = tables_of(harness.do(run_whole_batch(harness.executor, call, call.batch)), store)
+    assert tables["scalars"].column("value").to_pylist() == list(range(8))
+    assert tables["leaves"].column("attempts").to_pylist() == [1] * 8
+    assert len(set(tables["leaves"].column("pid").to_pylist())) >= 4
 
 
 def test_a_cancelled_batch_ends_with_all_that_its_leaf_started(

@@ -77,7 +77,7 @@ def run_texts(folder: Path, lengths: list[int]) -> BatchResult:
     experiment: Experiment[In, Out] = texts
     call = LeafCall("x", code_ref(experiment), "", RUN, store, workflow_run_id="run", timeout=2.0)
     log = LeafLog(folder / "log")
-    place = BatchPlace(folder / "journal", str(folder), log, lambda seconds: None)
+    place = BatchPlace(folder / "journal", str(folder), log, lambda seconds: True)
     with log:
         result = run_batch(call, Batch(KEY, (0, len(lengths))), place)
     assert isinstance(result, BatchResult), result

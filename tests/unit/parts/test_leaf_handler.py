@@ -194,7 +194,7 @@ class BatchHere(Here):
             raise LeafFailed(LeafFailure(kind, kind.value, "ended"), journal)
         part = replace(call.batch)
         log = LeafLog(self.folder / "log")
-        place = BatchPlace(self.folder / "journal", str(self.folder), log, lambda seconds: None)
+        place = BatchPlace(self.folder / "journal", str(self.folder), log, lambda seconds: True)
         with log:
             outcome = run_batch(call, part, place)
         if isinstance(outcome, LeafFailure):
