@@ -243,7 +243,8 @@ class BatchResult:
         seconds: The time that all leaves took.
         log: What they printed; it is sent to Hatchet and not kept.
         journal: Where the process could run no more of them, those that are over, see
-            `scythe.leaf.journal`: the rest needs another process. There are no tables then.
+            `scythe.leaf.journal`: the rest needs another process. There are no tables then, and the
+            other numbers say nothing.
     """
 
     packs: tuple[bytes | str, ...]

@@ -225,12 +225,11 @@ class LocalExecutor:
     async def _put_back(self, process: PoolProcess, call: LeafCall, finished: Finished) -> None:
         if finished.left:
             logger.warning(
-                "Leaf %s left processes running: %s. They are ended.",
+                "Leaf %s left behind: %s. All of it ends with its process.",
                 call.leaf_id,
                 ", ".join(finished.left),
             )
-        is_used_up = finished.left or finished.is_used_up or call.resources.fresh_process
-        if is_used_up or self._closing:
+        if finished.left or call.resources.fresh_process or self._closing:
             await self._discard(process)
         else:
             self._return(process)

@@ -128,7 +128,9 @@ def _run(
     if interrupt.asked:
         interrupt.die()
     left = [f"{child.name()} ({child.pid})" for child in children_left()]
-    return Finished(log.added_to(outcome), left, descriptors.run_short())
+    if descriptors.run_short():
+        left.append("many open files")
+    return Finished(log.added_to(outcome), left)
 
 
 def _between_leaves(

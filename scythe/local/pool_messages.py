@@ -53,13 +53,12 @@ class Finished:
 
     Attributes:
         outcome: What came of it.
-        left: What it left running, by name; the process must not be used again.
-        is_used_up: Whether the process should not be used again, as `scythe.leaf.descriptors` says.
+        left: What it left behind: programs by name, too many open files. The process must not be
+            used again.
     """
 
     outcome: LeafOutcome
     left: list[str] = field(default_factory=list[str])
-    is_used_up: bool = False
 
 
 def frame_of(message: Any) -> bytes:

@@ -31,6 +31,12 @@ async def run_whole_batch(executor: Executor, call: LeafCall, batch: Batch) -> L
             reply = await executor.run(replace(call, batch=batch))
             if not isinstance(reply, BatchResult) or reply.journal is None:
                 return reply
+            logger.warning(
+                "Leaves of %s have left many files open in their process. Those before leaf %s are "
+                "kept, the batch goes on in another one.",
+                call.leaf_id,
+                batch.rows[0] + reply.n_leaves,
+            )
             batch = replace(batch, journal=reply.journal, attempt=1)
         except ExecutorError as error:
             failure, journal = error.failure, error.journal

@@ -527,7 +527,7 @@ def test_what_each_leaf_of_a_batch_prints_comes_back(
 
 
 def test_a_batch_whose_leaves_leave_much_open_goes_on_in_another_process(
-    harness: Harness, store: StoreConfig, tmp_path: Path
+    harness: Harness, store: StoreConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     call = harness.batch(store, tmp_path, [""] * 8)
     call = replace(call, code=code_ref(experiments.leaves_files_open))
@@ -536,6 +536,7 @@ def test_a_batch_whose_leaves_leave_much_open_goes_on_in_another_process(
     assert tables["scalars"].column("value").to_pylist() == list(range(8))
     assert tables["leaves"].column("attempts").to_pylist() == [1] * 8
     assert len(set(tables["leaves"].column("pid").to_pylist())) >= 4
+    assert "have left many files open in their process" in caplog.text
 
 
 def test_a_cancelled_batch_ends_with_all_that_its_leaf_started(

@@ -352,7 +352,7 @@ def test_what_a_leaf_left_running_is_ended(pool: Pool, tmp_path: Path, caplog) -
     children = [int(word) for word in (tmp_path / "children").read_text().split()]
     assert len(children) == 3
     assert [child for child in children if is_alive(child)] == []
-    assert "leaf-0 left processes running: sleep" in caplog.text
+    assert "leaf-0 left behind: sleep" in caplog.text
     assert pool.text(experiments.pid) != pid, "what it had to do with them is gone as well"
 
 
