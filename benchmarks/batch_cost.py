@@ -29,7 +29,6 @@ from benchmarks.table import Table
 from scythe.base import copy_for_run, index_rows
 from scythe.leaf.batch import BatchPlace, run_batch
 from scythe.leaf.children import children_left
-from scythe.leaf.descriptors import Descriptors
 from scythe.leaf.journal import Journal
 from scythe.leaf.log import LeafLog
 from scythe.leaf.meter import LeafMeter
@@ -162,7 +161,6 @@ class Costs:
         runner = LeafRunner(self._call, noop, meter, str(self._folder))
         crash = (self._folder / "crash").open("ab", buffering=0)
         state, log = ProcessState(crash), LeafLog(self._folder / "log")
-        descriptors = Descriptors()
         results = [runner.run(text, "leaf", "run") for text in texts]
         assert all(isinstance(result, LeafResult) for result in results)
         records = [LeafRecord(one, 1, f"{'0' * 36}-{i}") for i, one in enumerate(results)]
@@ -182,7 +180,7 @@ class Costs:
                 return True
             children_left()
             state.restore_soon()
-            return not descriptors.run_short()
+            return not state.is_used_up
 
         def keep_journal() -> None:
             with Journal(self._folder / "journal-alone") as journal:

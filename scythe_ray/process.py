@@ -18,7 +18,6 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from scythe.leaf.children import adopt_orphans, children_left
-from scythe.leaf.descriptors import Descriptors
 from scythe.leaf.log import LeafLog, keep_small
 from scythe.leaf.state import ProcessState, give_forks_usual_signals
 from scythe.processes.ending import GRACE, MARK, end_tree
@@ -51,7 +50,6 @@ class LeafProcess:
         leaves: How many leaves it has begun.
         folder: Where the temporary folders of its leaves are made.
         log: Takes what a leaf prints.
-        descriptors: What leaves have left open.
         gpus: What leaves have left of GPUs.
 
     Args:
@@ -78,7 +76,6 @@ class LeafProcess:
         self._state = ProcessState(self._trace)
         self._state.restore()
         self.log = LeafLog(self._path(LOG))
-        self.descriptors = Descriptors()
         keep_small(self._records, f"{self._pid}{LOG}")
         self.gpus = ProcessGpus()
         self._entry: Entry | None = None
@@ -126,7 +123,12 @@ class LeafProcess:
             return True
         self._end_children(self._entry.mark)
         self._state.restore_soon()
-        return not self.descriptors.run_short()
+        return not self._state.is_used_up
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether it should run no further leaf, see `ProcessState.is_used_up`."""
+        return self.leaves > 0 and self._state.is_used_up
 
     def end_when_idle(self, seconds: float) -> None:
         """End this process, which holds memory of a GPU, unless a leaf begins within this time."""

@@ -162,7 +162,7 @@ def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedPro
         return UsedProcess()
     if job.uses_gpu and not process.gpus.suit():
         return UsedProcess()
-    if process.leaves and process.descriptors.run_short():
+    if process.is_used_up:
         return UsedProcess()
     from scythe.leaf.batch import BatchPlace, run_batch
     from scythe.leaf.run import run_leaf

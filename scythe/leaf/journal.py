@@ -82,7 +82,7 @@ class Journal:
 
     @property
     def text(self) -> bytes:
-        """All its lines."""
+        """All its lines. Opens nothing: the process may have no descriptor left for that."""
         return self._memory[_HEAD.size : self._end]
 
     def _append(self, text: bytes) -> None:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import IO, Any
 
+from scythe.leaf.descriptors import Descriptors
+
 _MOMENT, _BRIEF = 0.01, 0.0001  # seconds
 DUMP_SIGNAL = signal.SIGUSR2  # makes the process write the stacks of its threads
 _WATCHED = (
@@ -27,7 +29,7 @@ _WATCHED = (
 
 
 class ProcessState:
-    """Signal handlers, timers and crash reports, as they are now.
+    """Signal handlers, timers, crash reports and open files, as they are now.
 
     Args:
         crash: Where `faulthandler` writes; emptied for each leaf.
@@ -41,6 +43,12 @@ class ProcessState:
         # None is a handler that Python did not install and cannot install again.
         self._handlers = {name: one for name, one in handlers.items() if one is not None}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._descriptors = Descriptors()
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether leaves have left so much open that the next one might be able to open nothing."""
+        return self._descriptors.run_short()
 
     def is_due(self, seconds: float) -> bool:
         """Return whether what a leaf of a batch may have changed is to be looked at now.

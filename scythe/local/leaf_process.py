@@ -18,7 +18,6 @@ from typing import IO, Any
 
 from scythe.leaf.batch import BatchPlace, run_batch
 from scythe.leaf.children import adopt_orphans, children_left
-from scythe.leaf.descriptors import Descriptors
 from scythe.leaf.failure import format_traceback
 from scythe.leaf.log import LeafLog
 from scythe.leaf.run import run_leaf
@@ -92,11 +91,11 @@ def _serve(
         return
     signal.signal(signal.SIGTERM, interrupt)
     give_forks_usual_signals({signal.SIGTERM: interrupt, signal.SIGINT: _pass_over})
-    state, log, descriptors = ProcessState(crash), LeafLog(Path(setup.log_file)), Descriptors()
+    state, log = ProcessState(crash), LeafLog(Path(setup.log_file))
     _send(connection, Ready())
     while (frame := read_frame(stream)) is not None:
         call: LeafCall = pickle.loads(frame)  # noqa: S301 - from the worker
-        _send(connection, _run(call, connection, setup.folder, interrupt, state, log, descriptors))
+        _send(connection, _run(call, connection, setup.folder, interrupt, state, log))
         state.restore()
 
 
@@ -107,7 +106,6 @@ def _run(
     interrupt: _Interrupt,
     state: ProcessState,
     log: LeafLog,
-    descriptors: Descriptors,
 ) -> Finished:
     with log:
         with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
@@ -121,21 +119,18 @@ def _run(
         if call.batch is None:
             outcome = run_leaf(call, folder)
         else:
-            between = partial(_between_leaves, interrupt, state, descriptors)
+            between = partial(_between_leaves, interrupt, state)
             journal = Path(folder) / JOURNAL
-            place = BatchPlace(journal, folder, log, between)
-            outcome = run_batch(call, call.batch, place)
+            outcome = run_batch(call, call.batch, BatchPlace(journal, folder, log, between))
     if interrupt.asked:
         interrupt.die()
     left = [f"{child.name()} ({child.pid})" for child in children_left()]
-    if descriptors.run_short():
+    if state.is_used_up:
         left.append("many open files")
     return Finished(log.added_to(outcome), left)
 
 
-def _between_leaves(
-    interrupt: _Interrupt, state: ProcessState, descriptors: Descriptors, seconds: float
-) -> bool:
+def _between_leaves(interrupt: _Interrupt, state: ProcessState, seconds: float) -> bool:
     """Make the process ready for the next leaf of a batch, after one that ran so long.
 
     Returns:
@@ -149,7 +144,7 @@ def _between_leaves(
     if left:
         end_tree(left)
     state.restore_soon()
-    return not descriptors.run_short()
+    return not state.is_used_up
 
 
 def _prepare(setup: Setup) -> LeafFailure | None:

@@ -62,8 +62,8 @@ def _rows_of_frame(frame: Any, cls: type[BaseModel]) -> Iterator[dict[str, Any]]
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise SpecError(f"The table of specs has two columns {twice!r}: give each its own name.")
-    kept = {name for name, kind in frame.dtypes.items() if str(kind) in _FLOATS}
-    kept = {name for name in kept if _takes_nan(cls, name)}
+    floats = [name for name, kind in frame.dtypes.items() if str(kind) in _FLOATS]
+    kept = {name for name in floats if _takes_nan(cls, name)}
     for first in range(0, len(frame), _ROWS):
         part = frame.iloc[first : first + _ROWS]
         columns = {

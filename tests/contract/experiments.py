@@ -309,7 +309,7 @@ def survives_one_kill(spec: Task) -> Number:
 @ExperimentRegistry.Register()
 def misbehaves(spec: Task) -> Text:
     """Does to its process what user code does."""
-    _MISDEEDS[spec.how](spec)
+    MISDEEDS[spec.how](spec)
     return Text(text=str(os.getpid()))
 
 
@@ -357,7 +357,7 @@ def _zombie(spec: Task) -> None:
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
 
 
-_MISDEEDS = {
+MISDEEDS = {
     "handlers": _handlers,
     "streams": _streams,
     "replaced streams": _replaced_streams,

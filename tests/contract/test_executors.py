@@ -152,18 +152,7 @@ def test_working_directory_and_environment_do_not_leak(harness: Harness) -> None
     assert {shown["cwd"] for shown in after.values()} == {shown["cwd"] for shown in before.values()}
 
 
-MISDEEDS = [
-    "handlers",
-    "streams",
-    "replaced streams",
-    "fork",
-    "fork that fails",
-    "thread",
-    "zombie",
-]
-
-
-@pytest.mark.parametrize("how", MISDEEDS)
+@pytest.mark.parametrize("how", experiments.MISDEEDS)
 def test_what_a_leaf_does_to_its_process_the_next_does_not_notice(
     harness: Harness, tmp_path: Path, how: str
 ) -> None:

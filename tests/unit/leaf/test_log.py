@@ -13,6 +13,7 @@ import pytest
 
 from scythe.leaf.log import CAP, LEFT_OUT, LeafLog, keep_small, read_log
 from scythe.outcomes import LeafResult, LeafStats
+from tests.unit.leaf.test_streams import run_buffered
 
 RESULT = LeafResult("{}", {}, {}, LeafStats())
 
@@ -65,14 +66,7 @@ with log:
         print(number, "and more")
 print(texts)
 """
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONUNBUFFERED": ""},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    run = run_buffered(code)
     assert run.stderr == ""
     texts = ast.literal_eval(run.stdout.splitlines()[-1])
     assert set(texts[0].split(", ")) == {"no line end 0", "nor in C"}

@@ -29,11 +29,9 @@ LEAF_1 = "leaf 1\nerror 1\n"
 LEAF_2 = "leaf 2\nerror 2\nby number 1\nby number 2\n"
 
 
-def run(tmp_path: Path, code: str) -> tuple[str, str, str]:
-    """Return what is in the file, and what came out of the process, standard error last."""
-    path = tmp_path / "log"
-    script = BEFORE.format(path=str(path)) + code + AFTER
-    done = subprocess.run(
+def run_buffered(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script whose streams are buffered, whatever the environment says."""
+    return subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONUNBUFFERED": ""},
         capture_output=True,
@@ -41,6 +39,13 @@ def run(tmp_path: Path, code: str) -> tuple[str, str, str]:
         timeout=60,
         check=False,
     )
+
+
+def run(tmp_path: Path, code: str) -> tuple[str, str, str]:
+    """Return what is in the file, and what came out of the process, standard error last."""
+    path = tmp_path / "log"
+    script = BEFORE.format(path=str(path)) + code + AFTER
+    done = run_buffered(script)
     return path.read_text(), done.stdout, done.stderr
 
 
