@@ -2,6 +2,7 @@
 
     ScytheError
     ├── SettingsError             a setting or an environment variable is missing or wrong
+    │   └── SettingsExit          of a worker; ends a script with one line
     ├── StackError                a part of the local stack did not start, or died
     ├── EngineError               Hatchet cannot be reached, or refuses the token
     ├── StorageError              the bucket cannot be reached, read or written
@@ -47,6 +48,14 @@ class ScytheError(Exception):
 
 class SettingsError(ScytheError, ValueError):
     """A setting or an environment variable is missing or wrong."""
+
+
+class SettingsExit(SettingsError, SystemExit):  # noqa: N818 - it is one of Python's exits
+    """A setting of a worker is wrong; ends a script with one line, as `WorkerExit` does."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = f"scythe: {message}"
 
 
 class StackError(ScytheError):

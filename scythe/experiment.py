@@ -10,7 +10,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_type_hints
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.durations import parse_duration
+from scythe.durations import parse_timeout
 from scythe.errors import RegistrationError
 from scythe.nodes.tree import AUTO
 from scythe.options import ExperimentOptions
@@ -87,13 +87,13 @@ class Experiment(Generic[TInput, TOutput]):
     def execution_timeout(self) -> timedelta:
         """How long one try of a leaf may run."""
         given = self.options.execution_timeout
-        return _timedelta(given) if given else TimeoutSettings().EXPERIMENT_EXECUTION
+        return parse_timeout(given) if given else TimeoutSettings().EXPERIMENT_EXECUTION
 
     @property
     def schedule_timeout(self) -> timedelta:
         """How long a leaf may wait for a slot."""
         given = self.options.schedule_timeout
-        return _timedelta(given) if given else TimeoutSettings().EXPERIMENT_SCHEDULE
+        return parse_timeout(given) if given else TimeoutSettings().EXPERIMENT_SCHEDULE
 
     def call(self, spec: TInput, **kwargs: Any) -> TOutput:
         """Call the function with the spec as its first parameter, whatever that is called."""
@@ -139,9 +139,12 @@ def _check_function(fn: Any) -> None:
 
 
 def _check_options(name: str, options: ExperimentOptions) -> None:
-    for given in (options.schedule_timeout, options.execution_timeout):
-        if given is not None and _timedelta(given) <= timedelta(0):
-            raise RegistrationError(f"{name}: a timeout of {given!r} is none: give a longer one.")
+    for what in ("schedule_timeout", "execution_timeout"):
+        given = getattr(options, what)
+        try:
+            _ = given is None or parse_timeout(given)
+        except ValueError as error:
+            raise RegistrationError(f"{name}: {what} {error}, got {given!r}.") from None
     retries: Any = options.retries
     if not isinstance(retries, int) or retries < 0:
         raise RegistrationError(f"{name}: retries={retries!r}: give a whole number, 0 or more.")
@@ -191,15 +194,6 @@ def _batch_size(value: Any) -> int | None:
             'a few seconds is a good size), or "auto".'
         )
     return value
-
-
-def _timedelta(value: timedelta | str) -> timedelta:
-    parsed = parse_duration(value)
-    if not isinstance(parsed, timedelta):
-        raise RegistrationError(
-            f"{value!r} is not a duration: give a timedelta, or text such as '90s' or '1h30m'."
-        )
-    return parsed
 
 
 def _type_hints(fn: Callable[..., Any]) -> dict[str, Any]:

@@ -3,40 +3,74 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from scythe.durations import Duration
+from scythe.durations import NO_LIMIT, Timeout
 from scythe.environment import prepare_environment
 from scythe.errors import SettingsError
 from scythe.outcomes import StoreConfig
 
 
-class TimeoutSettings(BaseSettings):
+class CheckedSettings(BaseSettings):
+    """Settings of which a wrong one is named by its variable, in one sentence.
+
+    Raises:
+        SettingsError: A variable has a value that it cannot have.
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            prefix = self.model_config.get("env_prefix", "")
+            raise SettingsError(explain_values(error, lambda name: f"{prefix}{name}")) from error
+
+
+def explain_values(error: ValidationError, name_of: Callable[[str], str]) -> str:
+    """Say which settings are wrong, and why.
+
+    Args:
+        error: What pydantic found.
+        name_of: Gives the name of a field's variable.
+    """
+    wrong: list[str] = []
+    for item in error.errors():
+        name = name_of(".".join(map(str, item["loc"])) or "?")
+        ours = item.get("ctx", {}).get("error")  # of a validator of our own
+        reason = f"it {ours}" if ours else item["msg"].lower()
+        wrong.append(f"{name} cannot be {item['input']!r:.80}: {reason}.")
+    return " ".join(wrong)
+
+
+class TimeoutSettings(CheckedSettings):
     """How long runs and leaves may wait and run (`1h`, `90s`, `PT5M` or seconds)."""
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_TIMEOUT_")
 
-    SCATTER_GATHER_SCHEDULE: Duration = Field(
-        default=timedelta(hours=1),
-        description="How long a scatter/gather node may wait for a fan worker.",
+    SCATTER_GATHER_SCHEDULE: Timeout = Field(
+        default=NO_LIMIT,
+        description="How long a scatter node may wait for a fan worker; by default without limit.",
     )
-    SCATTER_GATHER_EXECUTION: Duration = Field(
-        default=timedelta(hours=1),
-        description="How long a scatter/gather node may run, its leaves included.",
+    SCATTER_GATHER_EXECUTION: Timeout = Field(
+        default=NO_LIMIT,
+        description="How long a run may take, its leaves included; by default without limit.",
     )
-    EXPERIMENT_SCHEDULE: Duration = Field(
-        default=timedelta(hours=1),
-        description="How long a leaf may wait for a slot.",
+    EXPERIMENT_SCHEDULE: Timeout = Field(
+        default=NO_LIMIT,
+        description="How long a leaf may wait for a slot; by default without limit.",
     )
-    EXPERIMENT_EXECUTION: Duration = Field(
-        default=timedelta(minutes=1),
-        description="How long one try of a leaf may run.",
+    EXPERIMENT_EXECUTION: Timeout = Field(
+        default=timedelta(hours=1),
+        description="How long one attempt of a leaf may run.",
     )
 
 
@@ -85,17 +119,23 @@ class StoreAccessSettings(BaseSettings):
     )
 
 
-class FetchSettings(BaseSettings):
+class FetchSettings(CheckedSettings):
     """Limits of the download of input files."""
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_FETCH_")
 
-    TIMEOUT: Duration = Field(
+    TIMEOUT: Timeout = Field(
         default=timedelta(minutes=10), description="How long the download of one file may take."
     )
-    MAX_BYTES: int = Field(
+    MAX_BYTES: PositiveInt = Field(
         default=50 * 1024**3, description="The largest file that is downloaded, in bytes."
     )
+
+
+def check_limits() -> None:
+    """Raise `SettingsError` unless all limits in the environment make sense."""
+    TimeoutSettings()
+    FetchSettings()
 
 
 def default_storage_settings() -> ScytheStorageSettings:

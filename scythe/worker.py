@@ -16,13 +16,14 @@ from pydantic import Field, PositiveInt, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import Duration
-from scythe.errors import ScytheError, SettingsError, WorkerExit, WorkerStartError
+from scythe.errors import ScytheError, SettingsError, SettingsExit, WorkerExit, WorkerStartError
 from scythe.experiment import Experiment
 from scythe.labels import ScytheWorkerLabel
 from scythe.locate import is_importing
 from scythe.parts.plan import PartPlan, Work
 from scythe.parts.worker_run import WorkerRun
 from scythe.registry import ExperimentFunction, ExperimentRegistry
+from scythe.settings import check_limits, explain_values
 
 __all__ = ["ScytheWorkerConfig", "ScytheWorkerLabel", "WorkerNameConfig"]
 
@@ -128,7 +129,6 @@ class ScytheWorkerConfig(BaseSettings):
     does_leaf: bool = Field(default=True, description="Whether the worker handles experiments.")
     shutdown_timeout: Duration = Field(
         default=timedelta(seconds=30),
-        ge=timedelta(0),
         description="How long running leaves may take to finish when the worker stops.",
     )
     WORKER_NAME_CONFIG: WorkerNameConfig = Field(
@@ -141,7 +141,9 @@ class ScytheWorkerConfig(BaseSettings):
         try:
             super().__init__(**_lower_case(values))
         except ValidationError as error:
-            raise SettingsError(_explain(error)) from error
+            in_thread = threading.current_thread() is not threading.main_thread()
+            kind = SettingsError if in_thread else SettingsExit  # one ends a thread without a word
+            raise kind(_explain(error)) from error
 
     def __getattr__(self, name: str) -> Any:
         if name.isupper() and name.lower() in type(self).model_fields:
@@ -233,6 +235,7 @@ class ScytheWorkerConfig(BaseSettings):
         )
         work = Work(ExperimentRegistry.experiments(), ExperimentRegistry.included(), workflows)
         self._run = WorkerRun(base, work, fan=self.does_fan, leaf=self.does_leaf)
+        check_limits()
         _warn_of_unknown_variables()
         try:
             return self._run.run()
@@ -287,10 +290,9 @@ def _lower_case(values: dict[str, Any]) -> dict[str, Any]:
 
 def _explain(error: ValidationError) -> str:
     """Say which settings are wrong, by the names of their variables."""
-    wrong: list[str] = []
-    for item in error.errors():
-        name = str(item["loc"][0]) if item["loc"] else "?"
-        known = name in ScytheWorkerConfig.model_fields
-        variable = f"{_PREFIX}{name.upper()} (`{name}`)" if known else name
-        wrong.append(f"{variable} cannot be {item['input']!r}: {item['msg'].lower()}")
-    return "; ".join(wrong) + "."
+
+    def name_of(field: str) -> str:
+        known = field in ScytheWorkerConfig.model_fields
+        return f"{_PREFIX}{field.upper()} (`{field}`)" if known else field
+
+    return explain_values(error, name_of)

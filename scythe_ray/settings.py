@@ -6,15 +6,16 @@ import os
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
-from scythe.durations import Duration
+from scythe.durations import Timeout
 from scythe.errors import SettingsError
+from scythe.settings import CheckedSettings
 from scythe_ray.resources import RayNode
 
 
-class RaySettings(BaseSettings):
+class RaySettings(CheckedSettings):
     """Where the Ray cluster is, and what of it this worker uses."""
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_RAY_")
@@ -24,7 +25,7 @@ class RaySettings(BaseSettings):
         description="`host:port` of the cluster's head; `auto` for the Ray that runs on this node; "
         "`local` for a cluster of this worker's own; unset for this node's, else one of its own.",
     )
-    CONNECT_TIMEOUT: Duration = Field(
+    CONNECT_TIMEOUT: Timeout = Field(
         default=timedelta(seconds=30), description="How long attaching to a cluster may take."
     )
     SCOPE: Literal["node", "cluster"] = Field(
@@ -91,12 +92,8 @@ def ray_settings() -> RaySettings:
     """
     try:
         return RaySettings()
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"SCYTHE_RAY_{'.'.join(str(step) for step in item['loc'])}: {item['msg']}"
-            for item in error.errors()
-        )
-        raise SettingsError(f"{wrong}. Correct it, or unset it for its default.") from error
+    except SettingsError:
+        raise
     except ValueError as error:  # pydantic-settings raises it for text that is not JSON
         raise SettingsError(
             f"{error} (SCYTHE_RAY_RESOURCES is a JSON object such as "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -184,9 +185,9 @@ def leaf_task(experiment: LeafDefinition, handler: LeafHandler) -> Any:
             description=experiment.description,
             input_validator=LeafInput,
             desired_worker_labels=_sdk_labels(options.desired_worker_labels),
-            schedule_timeout=experiment.schedule_timeout,
+            schedule_timeout=_whole(experiment.schedule_timeout),
             # Our own timer ends a leaf; this one must not while a leaf waits for a place to run.
-            execution_timeout=experiment.execution_timeout + experiment.schedule_timeout,
+            execution_timeout=_whole(experiment.execution_timeout + experiment.schedule_timeout),
             retries=options.retries,
             **config,
         )
@@ -224,12 +225,17 @@ def node_task(
     return client().durable_task(
         name=name,
         input_validator=input_type,
-        schedule_timeout=schedule_timeout,
-        execution_timeout=execution_timeout,
+        schedule_timeout=_whole(schedule_timeout),
+        execution_timeout=_whole(execution_timeout),
         retries=2,
         # A node that waits costs nothing here; evicted, it would replay all its children.
         eviction_policy=EvictionPolicy(ttl=None, allow_capacity_eviction=False),
     )(_resolved(node, input_type, DurableContext, output_type))
+
+
+def _whole(limit: timedelta) -> timedelta:
+    """Round a limit up: the SDK drops fractions of a second, and of half a second leaves none."""
+    return timedelta(seconds=math.ceil(limit.total_seconds()))
 
 
 def _resolved(fn: Any, input_type: type, context_type: type, output_type: Any) -> Any:

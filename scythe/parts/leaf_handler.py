@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
+from scythe.durations import NO_LIMIT
 from scythe.engine.tasks import TaskRun, leaf_error
 from scythe.errors import ExecutorError
 from scythe.executor import Executor
@@ -53,7 +55,8 @@ class LeafHandler:
     async def _run(self, call: LeafCall, run: TaskRun) -> LeafReply:
         if call.batch is None:
             return await self._executor.run(call)
-        await run.extend(self._timeout * call.batch.n_leaves * call.batch.tries)
+        seconds = call.timeout * call.batch.n_leaves * call.batch.tries
+        await run.extend(timedelta(seconds=min(seconds, NO_LIMIT.total_seconds())))
         return await run_whole_batch(self._executor, call, call.batch)
 
     def _store(self, storage: ScytheStorageSettings | None) -> StoreConfig:

@@ -17,6 +17,7 @@ from scythe.nodes.models import ScatterGatherInput
 from scythe.nodes.references import RunRef, start_root, workflow_reference
 from scythe.nodes.tree import AUTO, PROBES, RecursionMap, RunPlan, plan_tree
 from scythe.runs.folder import FolderT, RunFolder, claim, release
+from scythe.settings import check_limits
 from scythe.specs.source import is_single, iterate_specs
 from scythe.specs.writer import CHUNK, Chunk, SpecChecker, SpecRules, SpecsWriter
 from scythe.storage.artifacts import InputArtifacts
@@ -75,7 +76,9 @@ class Allocation:
         Raises:
             SpecError: There are none, or one is wrong. Nothing was uploaded or started.
             RegistrationError: The runnable takes one spec at a time.
+            SettingsError: A limit in the environment makes no sense.
         """
+        check_limits()
         single = is_single(specs)
         self._check_kind(single=single)
         source = iterate_specs(specs, self._store, self._runnable.input_validator_type)

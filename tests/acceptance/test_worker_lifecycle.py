@@ -370,6 +370,26 @@ ERRORS = {
         {"SCYTHE_WORKER_EXECUTOR": "broken"},
         r"Executor 'broken' cannot be loaded .*: run `pip install",
     ),
+    "limit of nothing": (
+        {"SCYTHE_TIMEOUT_SCATTER_GATHER_EXECUTION": "0"},
+        r"SCYTHE_TIMEOUT_SCATTER_GATHER_EXECUTION cannot be '0': it must be positive",
+    ),
+    "limit too long": (
+        {"SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION": "9999999h"},
+        r"SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION cannot be '9999999h': it must be at most '876000h'",
+    ),
+    "no limit at all": (
+        {"SCYTHE_FETCH_TIMEOUT": "abc"},
+        r"SCYTHE_FETCH_TIMEOUT cannot be 'abc': it must be a duration",
+    ),
+    "no time to stop": (
+        {"SCYTHE_WORKER_SHUTDOWN_TIMEOUT": "-5s"},
+        r"SCYTHE_WORKER_SHUTDOWN_TIMEOUT .* cannot be '-5s': it must not be negative",
+    ),
+    "no time for Ray": (
+        {"SCYTHE_RAY_CONNECT_TIMEOUT": "0", "SCYTHE_WORKER_EXECUTOR": "ray"},
+        r"SCYTHE_RAY_CONNECT_TIMEOUT cannot be '0': it must be positive",
+    ),
     "nothing to do": (
         {"SCYTHE_WORKER_DOES_FAN": "0", "SCYTHE_WORKER_DOES_LEAF": "0"},
         r"would do nothing: set SCYTHE_WORKER_DOES_FAN or",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from scythe.durations import NO_LIMIT
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.leaf.journal import count_leaves
 from scythe.leaf.log import CAP, LEFT_OUT
@@ -343,6 +344,15 @@ def test_a_leaf_that_needs_more_than_there_is_is_refused_at_once(harness: Harnes
 
 
 # --- timeout and cancel --------------------------------------------------------------------------
+
+
+def test_the_longest_limits_are_none(harness: Harness, store: StoreConfig, tmp_path: Path) -> None:
+    seconds = NO_LIMIT.total_seconds()
+    single = harness.call(experiments.half_a_second, timeout=seconds)
+    batch = harness.batch(store, tmp_path, ["", ""], timeout=seconds)
+    for call in (single, batch):
+        unlimited = replace(call, schedule_timeout=seconds)
+        assert harness.do(harness.executor.run(unlimited))
 
 
 @pytest.mark.parametrize("how", HANGS)

@@ -78,6 +78,21 @@ def test_a_tree_gives_all_rows_in_order(start: Any, store: Store) -> None:
     assert {"0", "1", "0-0", "0-1", "1-0", "1-1"} <= nodes
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_longest_limits_are_none(
+    start: Any, app: Any, stack_home: Path, batch_size: int
+) -> None:
+    run, ref = start([{"x": i} for i in range(6)], app.unlimited, batch_size=batch_size)
+    assert run.wait(timeout=DEADLINE).done == 6
+    limits = query(
+        stack_home,
+        "SELECT DISTINCT schedule_timeout, step_timeout FROM v1_task WHERE "
+        f"additional_metadata->>'experiment_id' = '{run.experiment_id}'",
+    )
+    # Of the root, which has the default limits, and of the leaves, which may wait and run so long.
+    assert sorted(limits) == ["876000h|1752000h", "876000h|876000h"]
+
+
 def test_failed_leaves_are_rows_and_are_counted(
     start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

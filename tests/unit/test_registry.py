@@ -93,7 +93,7 @@ def test_defaults_of_scythe_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert defaults["inject_workflow_run_id"] is defaults["auto_fetch_files"] is True
     assert defaults["local_file_location"] == "cache"
     experiment = ExperimentRegistry.Register()(simulate)
-    assert experiment.execution_timeout == timedelta(minutes=1)
+    assert experiment.execution_timeout == timedelta(hours=1)
     # Read when it is asked for, not at import.
     monkeypatch.setenv("SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION", "90s")
     monkeypatch.setenv("SCYTHE_TIMEOUT_EXPERIMENT_SCHEDULE", "3h")
@@ -309,9 +309,11 @@ def test_what_cannot_be_run_is_refused_with_a_sentence(function: Any, reason: st
         ({"local_file_location": "copied-to-tempdir"}, "does not accept tempdir"),
         ({"retries": -1}, "retries=-1"),
         ({"retries": "2"}, "retries='2': give a whole number"),
-        ({"schedule_timeout": "soon"}, "'soon' is not a duration"),
-        ({"execution_timeout": "0s"}, "a timeout of '0s' is none"),
-        ({"execution_timeout": timedelta(seconds=-1)}, "is none"),
+        ({"schedule_timeout": "soon"}, "schedule_timeout must be a duration .*, got 'soon'"),
+        ({"execution_timeout": "0s"}, "execution_timeout must be positive, got '0s'"),
+        ({"execution_timeout": 0}, "execution_timeout must be positive, got 0"),
+        ({"execution_timeout": "9999999h"}, "execution_timeout must be at most '876000h'"),
+        ({"execution_timeout": timedelta(seconds=-1)}, "execution_timeout must be positive"),
         ({"desired_worker_labels": {"has_gpu": "yes"}}, r"desired_worker_labels\['has_gpu'\]"),
         ({"worker": object()}, "ScytheWorkerConfig"),
     ],

@@ -8,9 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
-from scythe.errors import SettingsError
+from scythe.errors import ScytheError, SettingsError
 from scythe.settings import (
     FetchSettings,
     ScytheStorageSettings,
@@ -20,6 +19,8 @@ from scythe.settings import (
     default_storage_settings,
     store_config,
 )
+from scythe.worker import ScytheWorkerConfig
+from scythe_ray.settings import RaySettings
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +34,29 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 TIMEOUTS = {
-    "SCATTER_GATHER_SCHEDULE": timedelta(hours=1),
-    "SCATTER_GATHER_EXECUTION": timedelta(hours=1),
-    "EXPERIMENT_SCHEDULE": timedelta(hours=1),
-    "EXPERIMENT_EXECUTION": timedelta(minutes=1),
+    "SCATTER_GATHER_SCHEDULE": timedelta(days=36_500),
+    "SCATTER_GATHER_EXECUTION": timedelta(days=36_500),
+    "EXPERIMENT_SCHEDULE": timedelta(days=36_500),
+    "EXPERIMENT_EXECUTION": timedelta(hours=1),
+}
+DURATIONS = {
+    **{f"SCYTHE_TIMEOUT_{name}": TimeoutSettings for name in TIMEOUTS},
+    "SCYTHE_FETCH_TIMEOUT": FetchSettings,
+    "SCYTHE_RAY_CONNECT_TIMEOUT": RaySettings,
+    "SCYTHE_WORKER_SHUTDOWN_TIMEOUT": ScytheWorkerConfig,
+}
+WRONG = {
+    "0": "must be positive",
+    "0s": "must be positive",
+    "-5s": "must be positive",
+    "-1": "must be positive",
+    "-PT5S": "must be positive",
+    "abc": "must be a duration such as '90s', '1h30m' or a number of seconds",
+    "nan": "must be a duration such as '90s', '1h30m' or a number of seconds",
+    "876001h": "must be at most '876000h', the longest that Hatchet takes",
+    "inf": "must be at most '876000h', the longest that Hatchet takes",
+    "1e300": "must be at most '876000h', the longest that Hatchet takes",
+    "9" * 40 + "d": "must be at most '876000h', the longest that Hatchet takes",
 }
 
 
@@ -45,9 +65,27 @@ def test_timeouts(name: str, default: timedelta, monkeypatch: pytest.MonkeyPatch
     assert getattr(TimeoutSettings(), name) == default
     monkeypatch.setenv(f"SCYTHE_TIMEOUT_{name}", "1h30m")
     assert getattr(TimeoutSettings(), name) == timedelta(minutes=90)
-    monkeypatch.setenv(f"SCYTHE_TIMEOUT_{name}", "soon")
-    with pytest.raises(ValidationError, match=name):
-        TimeoutSettings()
+    monkeypatch.setenv(f"SCYTHE_TIMEOUT_{name}", "")  # as if it were not set
+    assert getattr(TimeoutSettings(), name) == default
+
+
+@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize("variable", DURATIONS)
+def test_a_wrong_duration_is_told_in_one_sentence(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    settings, reason = DURATIONS[variable], WRONG[value]
+    if settings is ScytheWorkerConfig and reason == "must be positive":
+        reason = "must not be negative"
+    if settings is ScytheWorkerConfig and not value.lstrip("0s"):
+        assert ScytheWorkerConfig().shutdown_timeout == timedelta(0)  # leaves get no time
+        return
+    with pytest.raises(SettingsError) as error:
+        settings()
+    named = rf"{variable}( \(`shutdown_timeout`\))?"
+    assert re.fullmatch(rf"{named} cannot be '{value}': it {re.escape(reason)}\.", str(error.value))
+    assert isinstance(error.value, ScytheError)
 
 
 def test_every_setting_has_a_description() -> None:
@@ -60,6 +98,11 @@ def test_fetch_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert limits.model_dump() == {"TIMEOUT": timedelta(minutes=10), "MAX_BYTES": 50 * 2**30}
     monkeypatch.setenv("SCYTHE_FETCH_MAX_BYTES", "17")
     assert FetchSettings().MAX_BYTES == 17
+    monkeypatch.setenv("SCYTHE_FETCH_MAX_BYTES", "0")
+    with pytest.raises(
+        SettingsError, match="SCYTHE_FETCH_MAX_BYTES cannot be '0': .*greater than 0"
+    ):
+        FetchSettings()
 
 
 def test_the_bucket_and_its_prefix(monkeypatch: pytest.MonkeyPatch) -> None:

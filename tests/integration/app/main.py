@@ -12,6 +12,7 @@ import pandas as pd
 from hatchet_sdk import Context
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.durations import NO_LIMIT
 from scythe.hatchet import hatchet
 from scythe.labels import ScytheWorkerLabel
 from scythe.registry import ExperimentRegistry
@@ -98,6 +99,12 @@ def say(spec: Work) -> Done:
 def on_no_worker(spec: Work) -> Done:
     """Needs a GPU, which the worker of this test has not."""
     return Done()
+
+
+@ExperimentRegistry.Register(schedule_timeout=NO_LIMIT, execution_timeout=NO_LIMIT)
+def unlimited(spec: Work) -> Done:
+    """May wait and run as long as Hatchet takes."""
+    return Done(y=spec.x)
 
 
 @ExperimentRegistry.Include
