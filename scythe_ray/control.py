@@ -20,6 +20,7 @@ from scythe.leaf.journal import read_journal, time_left
 from scythe.leaf.log import read_log
 from scythe.leaf.state import DUMP_SIGNAL
 from scythe.processes.ending import end_tree, oom_kills
+from scythe.processes.identity import birth_of
 from scythe_ray.record import (
     CANCELLED,
     JOURNAL,
@@ -255,11 +256,4 @@ def _opened(path: Path) -> Generator[int | None]:
 
 
 def _is_alive(entry: Entry) -> bool:
-    import psutil
-
-    try:
-        process = psutil.Process(entry.pid)
-        same = abs(process.create_time() - entry.birth) < 2  # the boot time is a rounded one
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    return birth_of(entry.pid) == entry.birth

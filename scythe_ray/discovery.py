@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scythe.errors import PlaceAwayError, WorkerStartError
+from scythe.processes.identity import birth_of
 from scythe_ray.environment import AUTH_MODE, TOKEN_VARIABLES
 
 OWN_PREFIX = "scythe-ray-"
@@ -94,19 +95,9 @@ def raylets_here() -> list[Raylet]:
 
 def node_watch(node_id: str) -> Callable[[], bool]:
     """Return what tells whether a node of this machine still runs."""
-    import psutil
-
-    process = next((one.process for one in raylets_here() if one.node_id == node_id), None)
-
-    def is_up() -> bool:
-        try:
-            return process is None or (
-                process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-            )
-        except psutil.Error:
-            return False
-
-    return is_up
+    pid = next((one.process.pid for one in raylets_here() if one.node_id == node_id), None)
+    birth = None if pid is None else birth_of(pid)
+    return lambda: pid is None or (birth is not None and birth_of(pid) == birth)
 
 
 def ray_of_this_node(timeout: float) -> Head | None:

@@ -21,6 +21,7 @@ from scythe.leaf.children import adopt_orphans, children_left
 from scythe.leaf.log import LeafLog, keep_small
 from scythe.leaf.state import ProcessState, give_forks_usual_signals
 from scythe.processes.ending import GRACE, MARK, end_tree
+from scythe.processes.identity import birth_of
 from scythe_ray.gpus import ProcessGpus
 from scythe_ray.record import (
     CANCELLED,
@@ -58,13 +59,11 @@ class LeafProcess:
     """
 
     def __init__(self, records: Path, temporary: str | None) -> None:
-        import psutil
-
         self.leaves = 0
         self.folder = scratch_folder(temporary)
         self._records = private_folder(records)
         self._pid = os.getpid()
-        self._birth = psutil.Process().create_time()
+        self._birth = birth_of(self._pid) or ""
         self._base_mark = os.environ.get(MARK, "ray")
         self._record = self._open(RECORD, os.O_RDWR)
         self._trace = os.fdopen(self._open(TRACE, os.O_WRONLY | os.O_APPEND), "ab", buffering=0)

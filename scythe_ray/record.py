@@ -41,7 +41,7 @@ class Entry:
     Attributes:
         token: The try of the leaf, unique.
         pid: The process.
-        birth: When the process was created, as psutil tells it.
+        birth: When the process was born, see `scythe.processes.identity`.
         started: When its state began, by the node's monotonic clock: its time runs from there.
         mark: What all processes that the leaf starts carry in their environment.
         folder: Where the leaf's temporary folder is.
@@ -50,7 +50,7 @@ class Entry:
 
     token: str
     pid: int
-    birth: float
+    birth: str
     started: float
     mark: str
     folder: str

@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scythe.processes.identity import start_of
+
 if TYPE_CHECKING:
     import psutil
 
@@ -179,10 +181,9 @@ def _belonging(roots: Iterable[int], mark: str | None) -> list[psutil.Process]:
         process = queue.pop(0)
         if process.pid not in found:
             found[process.pid] = process
+            start = start_of(process.pid)
             queue += [
-                child
-                for child in children.get(process.pid, [])
-                if child.create_time() >= process.create_time()
+                child for child in children.get(process.pid, []) if start_of(child.pid) >= start
             ]
     found.pop(os.getpid(), None)
     return list(found.values())

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scythe.errors import StackError
+from scythe.processes.identity import ProcessRecord, birth_of
 from scythe.stack.account import Account
 from scythe.stack.files import open_log, tail
-from scythe.stack.identity import ProcessRecord, birth_of
 from scythe.stack.paths import Layout
 from scythe.stack.process import Launch, describe_exit, release, run, spawn
 from scythe.stack.state import PartRecord, Secrets, State, write_secrets, write_state

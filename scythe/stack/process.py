@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scythe.errors import StackError
+from scythe.processes.identity import ProcessRecord, birth_of
 from scythe.stack.account import Account
-from scythe.stack.identity import ProcessRecord, birth_of
 
 _POLL = 0.02  # seconds
 

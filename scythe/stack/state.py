@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from scythe.errors import StackError
+from scythe.processes.identity import ProcessRecord
 from scythe.stack.files import read_json, write_json
-from scythe.stack.identity import ProcessRecord
 from scythe.stack.paths import PARTS, Layout
 
 FORMAT = 1

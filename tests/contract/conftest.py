@@ -46,6 +46,29 @@ RUN = f"contract/v1.0.0/{uuid.uuid4().hex}"
 T = TypeVar("T")
 
 
+def call_of(
+    experiment: Experiment[Any, Any],
+    index: int = 0,
+    store: StoreConfig | None = None,
+    timeout: float = 60.0,
+    resources: LeafResources | None = None,
+    **fields: Any,
+) -> LeafCall:
+    """Make the call of a leaf whose spec has these fields."""
+    spec: ExperimentInputSpec = experiment.input_validator_type(
+        experiment_id=RUN, sort_index=index, **fields
+    )
+    return LeafCall(
+        leaf_id=f"{index:08d}-{uuid.uuid4().hex[:8]}",
+        code=code_ref(experiment),
+        spec=encode_spec(spec),
+        experiment_id=RUN,
+        store=store or StoreConfig(bucket="none"),
+        resources=resources or LeafResources(),
+        timeout=timeout,
+    )
+
+
 class Harness:
     """An executor, the loop that it belongs to, and short ways to run leaves."""
 
@@ -68,18 +91,7 @@ class Harness:
         **fields: Any,
     ) -> LeafCall:
         """Make the call of a leaf whose spec has these fields."""
-        spec: ExperimentInputSpec = experiment.input_validator_type(
-            experiment_id=RUN, sort_index=index, **fields
-        )
-        return LeafCall(
-            leaf_id=f"{index:08d}-{uuid.uuid4().hex[:8]}",
-            code=code_ref(experiment),
-            spec=encode_spec(spec),
-            experiment_id=RUN,
-            store=store or StoreConfig(bucket="none"),
-            resources=resources or LeafResources(),
-            timeout=timeout,
-        )
+        return call_of(experiment, index, store, timeout, resources, **fields)
 
     def batch(
         self,

@@ -23,10 +23,10 @@ import psutil
 import pytest
 
 from scythe.errors import StackError
+from scythe.processes.identity import ProcessRecord
 from scythe.stack import StackConnection, reset, running, starting, status, stop, up
 from scythe.stack.engine_build import engine_program, engine_version
 from scythe.stack.health import Health
-from scythe.stack.identity import ProcessRecord
 from scythe.stack.paths import PARTS, layout_of
 from scythe.stack.s3_request import signed_request
 from scythe.stack.state import read_secrets, read_state

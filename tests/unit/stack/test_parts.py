@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from scythe.errors import StackError
+from scythe.processes.identity import ProcessRecord, birth_of
 from scythe.stack import StackConnection, engine_build, programs, running
 from scythe.stack.account import Account, reachable
 from scythe.stack.commands import quoted, table
 from scythe.stack.control import reset, stop, up
 from scythe.stack.files import open_log, read_json, tail, write_private
 from scythe.stack.health import Health, status
-from scythe.stack.identity import ProcessRecord, birth_of
 from scythe.stack.locks import is_locked, locked
 from scythe.stack.parts import PartFailed, Starter
 from scythe.stack.paths import PARTS, default_home, layout_of, private_folder
