@@ -28,9 +28,9 @@ from scythe.outcomes import LeafResult, LeafStats, StoreConfig
 from scythe.settings import ScytheStorageSettings
 from scythe.storage.files import S3Url
 from scythe.storage.store import Store
-from scythe.tables.arrow import ORDER
 from scythe.tables.gather import LeafSlice, node_tables
 from scythe.tables.merge import join_packs, merge_files, write_merged
+from scythe.tables.names import ORDER
 from scythe.tables.packs import write_pack
 from scythe.tables.pandas_index import with_pandas_index
 

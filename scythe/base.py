@@ -17,7 +17,6 @@ from scythe.errors import (
     ExperimentIndexAdditionalDataDoesNotMatchNRowsError,
     ExperimentIndexAdditionalDataOverlapsWithSpecError,
     ExperimentIndexNotSerializableError,
-    OutputError,
     ResultFileRefsInDataframesError,
     ScalarInDataframesError,
 )
@@ -300,7 +299,7 @@ class ExperimentOutputSpec(FileReferenceMixin):
 def _as_table(name: str, value: Any) -> Any:
     """Return a table as it was given, or made from one of the forms in which one is sent."""
     from scythe.tables.arrow import from_ipc
-    from scythe.tables.user_tables import is_table
+    from scythe.tables.user_tables import is_table, not_a_table
 
     if is_table(value):
         return value
@@ -310,8 +309,4 @@ def _as_table(name: str, value: Any) -> Any:
         import pandas as pd
 
         return pd.DataFrame.from_dict(value, orient="tight")
-    msg = (
-        f"dataframes[{name!r}] is a {type(value).__name__}: give a table of pandas, polars or "
-        "Arrow, or anything else with the Arrow PyCapsule interface"
-    )
-    raise OutputError(msg)
+    raise not_a_table(name, value)

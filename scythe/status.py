@@ -25,6 +25,7 @@ class RunStatus(BaseModel):
         started: When the first node began, in seconds since 1970; 0 before.
         updated: When these counts were taken, in seconds since 1970.
         message: Why the run as a whole failed.
+        warnings: A sentence for each column of the final tables that became text.
     """
 
     experiment_id: str
@@ -37,6 +38,7 @@ class RunStatus(BaseModel):
     started: float = 0.0
     updated: float = Field(default_factory=time.time)
     message: str = ""
+    warnings: list[str] = []
 
     @property
     def is_over(self) -> bool:

@@ -73,12 +73,14 @@ class ScatterGatherResult(BaseModel):
         n_leaves: Number of leaves below the node.
         n_failed: Number of leaves among them that failed their last try.
         seconds: The time that all these leaves took.
+        warnings: A sentence for each column that became text.
     """
 
     uris: dict[str, S3Url]
     n_leaves: int = 0
     n_failed: int = 0
     seconds: float = 0.0
+    warnings: list[str] = []
 
     @property
     def summary(self) -> str:

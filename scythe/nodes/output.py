@@ -105,16 +105,18 @@ def write_base_node(output: NodeOutput, leaves: LeafSlice) -> ScatterGatherResul
     """Write the tables of a node that ran leaves."""
     tables = node_tables(leaves, output.store)
     uris: dict[str, S3Url] = {}
+    warnings: list[str] = []
     with tempfile.TemporaryDirectory(prefix="scythe-node-") as folder:
         for name, table in tables.items():
             file = Path(folder) / "table.pq"
-            write_merged([table], file, final=output.is_root)
+            write_merged([table], file, final=output.is_root, name=name, warn=warnings.append)
             uris[name] = output.upload(name, file)
     return ScatterGatherResult(
         uris=uris,
         n_leaves=len(leaves.records),
         n_failed=tables[ERRORS].num_rows,
         seconds=sum(record.outcome.stats.seconds for record in leaves.records),
+        warnings=warnings,
     )
 
 
@@ -124,13 +126,15 @@ def write_batch_node(
     """Write the tables of a node that ran batches: theirs, one after another."""
     with tempfile.TemporaryDirectory(prefix="scythe-node-") as name:
         folder = Path(name)
-        tables = join_packs(_fetch_packs(output, batches, folder), folder, final=output.is_root)
+        packs, warnings = _fetch_packs(output, batches, folder), list[str]()
+        tables = join_packs(packs, folder, final=output.is_root, warn=warnings.append)
         uris = {table: output.upload(table, file) for table, file in tables.items()}
     return ScatterGatherResult(
         uris=uris,
         n_leaves=sum(batch.n_leaves for batch in batches),
         n_failed=sum(batch.n_failed for batch in batches),
         seconds=sum(batch.seconds for batch in batches),
+        warnings=warnings,
     )
 
 
@@ -168,13 +172,20 @@ def write_inner_node(
     with tempfile.TemporaryDirectory(prefix="scythe-node-") as name:
         folder = Path(name)
         sources, counts = _collect(output, children, folder)
-        seconds = sum(one.seconds for one in children if isinstance(one, ScatterGatherResult))
+        results = [one for one in children if isinstance(one, ScatterGatherResult)]
+        warnings = [warning for one in results for warning in one.warnings]
         uris: dict[str, S3Url] = {}
         for table, files in sources.items():
             merged = folder / "merged.pq"
-            merge_files(files, merged, final=output.is_root)
+            merge_files(files, merged, final=output.is_root, name=table, warn=warnings.append)
             uris[table] = output.upload(table, merged)
-    return ScatterGatherResult(uris=uris, n_leaves=counts[0], n_failed=counts[1], seconds=seconds)
+    return ScatterGatherResult(
+        uris=uris,
+        n_leaves=counts[0],
+        n_failed=counts[1],
+        seconds=sum(one.seconds for one in results),
+        warnings=list(dict.fromkeys(warnings)),
+    )
 
 
 def _collect(

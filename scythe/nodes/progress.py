@@ -61,6 +61,7 @@ class NodeProgress:
         self._children = [child.node for child in payload.nodes_below(tasks)]
         self._started = time.time()
         self._counts = NodeCounts()
+        self._warnings: list[str] = []
         self._task: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
 
@@ -84,6 +85,7 @@ class NodeProgress:
         await self._stop()
         done = result.n_leaves - result.n_failed
         self._counts = NodeCounts(done=done, failed=result.n_failed)
+        self._warnings = result.warnings
         await self._put("done")
 
     async def _stop(self) -> None:
@@ -150,5 +152,6 @@ class NodeProgress:
                 running=self._counts.running,
                 started=self._started,
                 message=message,
+                warnings=self._warnings,
             ).model_dump_json(indent=1)
         self._store.put_bytes(key, document.encode())

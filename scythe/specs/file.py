@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from scythe.outcomes import StoreConfig
 from scythe.storage.fetch import cached_path, fetch_uri
 from scythe.storage.files import join_s3_uri
-from scythe.tables.arrow import SORT_INDEX, table_from_rows
+from scythe.tables.arrow import table_from_rows
+from scythe.tables.names import SORT_INDEX
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,8 +19,9 @@ from scythe.storage.artifacts import InputArtifacts
 from scythe.storage.files import S3Url
 from scythe.storage.layout import RunLayout, check_path
 from scythe.storage.store import Store
-from scythe.tables.arrow import SORT_INDEX, parquet_options
+from scythe.tables.arrow import parquet_options
 from scythe.tables.merge import merge_files
+from scythe.tables.names import SORT_INDEX
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -196,7 +197,7 @@ class SpecsWriter:
         if len(self._files) == 1:
             return self._files[0]
         target = self._folder / "specs.pq"
-        merge_files(self._files, target, order=SORT_INDEX, final=False, group_rows=CHUNK)
+        merge_files(self._files, target, order=SORT_INDEX, final=True, group_rows=CHUNK)
         return target
 
     def _close(self) -> None:

@@ -16,7 +16,9 @@ from scythe.errors import SpecError
 from scythe.messages import LeafRecord
 from scythe.outcomes import LeafFailure, LeafResult
 from scythe.storage.store import Store
-from scythe.tables.arrow import ORDER, SORT_INDEX, concat, from_ipc, table_from_rows
+from scythe.tables.arrow import from_ipc, table_from_rows
+from scythe.tables.combine import concat
+from scythe.tables.names import ORDER, SORT_INDEX
 from scythe.tables.pandas_index import free_name, with_pandas_index
 
 if TYPE_CHECKING:
@@ -136,15 +138,14 @@ def _beside_index(
     """Put values beside the index of the leaves that they belong to."""
     import pyarrow as pa
 
-    data = table_from_rows(values)
+    data = table_from_rows(values, final=False)
     if schema is not None:
         data = pa.Table.from_pylist([dict(row) for row in values], schema=schema)
     all_rows = len(numbers) == index.num_rows
     levels = index if all_rows else index.take(pa.array(numbers, pa.int64()))
     fields = [free_name(name, data.column_names) for name in levels.column_names]
-    table = levels.rename_columns(fields)
-    for position, name in enumerate(data.column_names):
-        table = table.append_column(data.schema.field(position), data.column(name))
+    columns = pa.schema([*levels.rename_columns(fields).schema, *data.schema])
+    table = pa.table([*levels.itercolumns(), *data.itercolumns()], schema=columns)
     table = with_pandas_index(table, list(zip(fields, levels.column_names, strict=True)))
     return _with_order(table, rows if all_rows else [rows[i] for i in numbers])
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from scythe.errors import OutputError
-from scythe.tables.arrow import ORDER, SORT_INDEX, SUB_INDEX, column
+from scythe.tables.arrow import column
+from scythe.tables.frames import from_pandas, from_polars, is_pandas, is_polars
+from scythe.tables.names import ORDER, SORT_INDEX, SUB_INDEX
 from scythe.tables.pandas_index import free_name, index_names, with_pandas_index
+from scythe.tables.storable import storable_type, stored_column, stored_field
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,22 +21,41 @@ _MANY_ROWS = 1000  # from which on a level's value is worth keeping once
 
 def is_table(value: Any) -> bool:
     """Return whether a value is a table of pandas, polars, Arrow or alike."""
-    return hasattr(value, "__arrow_c_stream__") or _is_pandas(value)
+    return is_pandas(value) or (hasattr(value, "__arrow_c_stream__") and not _is_series(value))
+
+
+def not_a_table(name: str, value: Any) -> OutputError:
+    """Return the error that a table is none, with what to do."""
+    fix = "give a table of pandas, polars or Arrow, or anything with the Arrow PyCapsule interface"
+    if _is_series(value):
+        fix = "give a table, with .to_frame()"
+    if hasattr(value, "collect_schema"):
+        fix = "give a table, with .collect()"
+    return OutputError(f"dataframes[{name!r}] is a {type(value).__name__}: {fix}.")
 
 
 def to_arrow(value: Any) -> pa.Table:
     """Turn a table of pandas, polars, Arrow or alike into an Arrow table, its index included."""
     import pyarrow as pa
 
-    if _is_pandas(value):
-        table = pa.Table.from_pandas(value, preserve_index=not _has_default_index(value) or None)
+    if is_pandas(value):
+        table = from_pandas(value)
+    elif is_polars(value):
+        table = from_polars(value)
     else:
         table = value if isinstance(value, pa.Table) else pa.table(value)
-    types = [_without_views(field.type) for field in table.schema]
-    if types == table.schema.types:
+    known = {kind: storable_type(kind) for kind in set(table.schema.types)}
+    places = [
+        place
+        for place, kind in enumerate(table.schema.types)
+        if known[kind] != kind or _is_ordered(kind)
+    ]
+    if not places:
         return table
-    columns = [column.cast(kind) for column, kind in zip(table.itercolumns(), types, strict=True)]
-    fields = [field.with_type(kind) for field, kind in zip(table.schema, types, strict=True)]
+    columns, fields = table.columns, list(table.schema)
+    for place in places:
+        columns[place] = stored_column(columns[place], known[fields[place].type])
+        fields[place] = stored_field(fields[place], columns[place])
     return pa.table(columns, schema=pa.schema(fields, metadata=table.schema.metadata))
 
 
@@ -45,37 +67,30 @@ def storable(name: str, value: Any) -> pa.Table:
     """
     import pyarrow as pa
 
+    if not is_table(value):
+        raise not_a_table(name, value)
     try:
         table = to_arrow(value)
-        _try_to_store(table)
+    except OutputError as error:
+        raise OutputError(f"Table {name!r}: {error}.") from error
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise OutputError(
             f"Table {name!r} cannot be stored as Parquet ({error}): change its columns."
         ) from error
-    twice = sorted({n for n in table.column_names if table.column_names.count(n) > 1})
+    twice = [column for column, count in Counter(table.column_names).items() if count > 1]
     if twice or ORDER in table.column_names:
         what = f"has several columns called {twice[0]!r}" if twice else f"has a column {ORDER!r}"
         raise OutputError(f"Table {name!r} {what}: rename it.")
     return table
 
 
-def _try_to_store(table: pa.Table) -> None:
-    """Raise where a type of the table is one that Parquet has not."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not all(_is_simple(kind) for kind in table.schema.types):
-        sample = table.slice(0, 1)
-        rows = pa.array(range(sample.num_rows), pa.int64())
-        pq.write_table(pa.concat_tables([sample, sample]).take(rows), pa.BufferOutputStream())
-
-
 def with_leaf_index(table: pa.Table, index: Mapping[str, Any]) -> pa.Table:
     """Put the index of a leaf's spec before a table's own index.
 
     A table that has it already (it was made with `make_multiindex`) is given back unchanged. One
-    without any index gets the level `sort_subindex`, the number of the row in its leaf. A level
-    with the name of a column is kept in a column `index.<name>`.
+    without any index, or with one of integers that has no name, gets the level `sort_subindex`, the
+    number of the row in its leaf. A level with the name of a column is kept in a column
+    `index.<name>`.
 
     Args:
         table: A table of n rows.
@@ -85,29 +100,53 @@ def with_leaf_index(table: pa.Table, index: Mapping[str, Any]) -> pa.Table:
         A table of n rows whose first columns are the levels; in a large one they are run-end
         encoded, which `from_ipc` undoes.
     """
-    import numpy as np
     import pyarrow as pa
 
     own = index_names(table.schema)
     if any(name == SORT_INDEX for _, name in own):
         return table
-    data = [name for name in table.column_names if name not in {field for field, _ in own}]
+    held = {field for field, _ in own}
+    columns: list[tuple[pa.Field, Any]] = []
     levels: list[tuple[str, str | None]] = []
-    arrays: list[Any] = []
+    taken = set(table.column_names)
     for name, value in index.items():
-        levels.append((free_name(name, table.column_names), name))
-        arrays.append(_repeated(column([value]), table.num_rows))
-    if own:
+        levels.append((free_name(name, taken), name))
+        values = _repeated(column([value]), table.num_rows)
+        columns.append((pa.field(levels[-1][0], values.type), values))
+    numbers = _row_numbers(table, own)
+    if numbers is not None:
+        name = free_name(SUB_INDEX, taken | set(index))
+        levels.append((name, name))
+        columns.append((pa.field(name, pa.int64()), numbers))
+    else:
         levels += own
-        arrays += [table.column(field) for field, _ in own]
-    elif SUB_INDEX not in table.column_names:
-        levels.append((SUB_INDEX, SUB_INDEX))
-        arrays.append(pa.array(np.arange(table.num_rows, dtype=np.int64)))
-    fields = [field for field, _ in levels]
-    made = pa.table(dict(zip(fields, arrays, strict=True)), metadata=table.schema.metadata)
-    for name in data:
-        made = made.append_column(table.schema.field(name), table.column(name))
-    return with_pandas_index(made, levels)
+        columns += [(table.schema.field(field), table.column(field)) for field, _ in own]
+    columns += [
+        (field, values)
+        for field, values in zip(table.schema, table.columns, strict=True)
+        if field.name not in held
+    ]
+    schema = pa.schema([field for field, _ in columns], metadata=table.schema.metadata)
+    return with_pandas_index(pa.table([values for _, values in columns], schema=schema), levels)
+
+
+def _row_numbers(table: pa.Table, own: list[tuple[str, str | None]]) -> Any:
+    """Return the level `sort_subindex`; None for a table with an index of its own.
+
+    An index of integers without a name is the numbers of rows, some of which may be gone.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    if not own and SUB_INDEX in table.column_names:
+        return None
+    if not own:
+        return pa.array(np.arange(table.num_rows, dtype=np.int64))
+    (field, name), *others = own
+    is_number = pa.types.is_integer(table.schema.field(field).type)
+    return (
+        table.column(field).cast(pa.int64()) if is_number and name is None and not others else None
+    )
 
 
 def _repeated(value: pa.Array, count: int) -> pa.Array:
@@ -119,42 +158,11 @@ def _repeated(value: pa.Array, count: int) -> pa.Array:
     return pa.RunEndEncodedArray.from_arrays(pa.array([count], pa.int64()), value)
 
 
-def _is_pandas(value: Any) -> bool:
-    pandas = sys.modules.get("pandas")  # who has a DataFrame has imported pandas
-    return pandas is not None and isinstance(value, pandas.DataFrame)
+def _is_series(value: Any) -> bool:
+    return type(value).__name__ in ("Series", "ChunkedArray")
 
 
-def _has_default_index(frame: Any) -> bool:
-    index = frame.index
-    return (
-        isinstance(index, sys.modules["pandas"].RangeIndex)
-        and index.name is None
-        and (index.start, index.step) == (0, 1)
-    )
-
-
-def _without_views(kind: Any) -> Any:
-    """Return a type as Arrow can sort and write it: polars sends text as `string_view`."""
+def _is_ordered(kind: Any) -> bool:
     import pyarrow as pa
 
-    if kind in (pa.string_view(), pa.binary_view()):
-        return pa.large_string() if kind == pa.string_view() else pa.large_binary()
-    if pa.types.is_dictionary(kind):
-        # Not every Arrow can give pandas a dictionary with unsigned indices, as polars makes it.
-        unsigned = pa.types.is_unsigned_integer(kind.index_type)
-        index_type = pa.int32() if unsigned else kind.index_type
-        return pa.dictionary(index_type, _without_views(kind.value_type), kind.ordered)
-    if pa.types.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(_without_views(kind.value_type)))
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_without_views(kind.value_type)))
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_without_views(field.type)) for field in kind])
-    return kind
-
-
-def _is_simple(kind: Any) -> bool:
-    import pyarrow as pa
-
-    is_one = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string)
-    return any(check(kind) for check in (*is_one, pa.types.is_large_string, pa.types.is_timestamp))
+    return pa.types.is_dictionary(kind) and kind.ordered

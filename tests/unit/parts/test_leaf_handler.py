@@ -39,7 +39,7 @@ from scythe.settings import ScytheStorageSettings
 from scythe.specs.file import specs_table
 from scythe.storage.fetch import cached_path
 from scythe.storage.files import join_s3_uri
-from scythe.tables.arrow import ORDER
+from scythe.tables.names import ORDER
 from scythe.tables.packs import read_pack
 
 

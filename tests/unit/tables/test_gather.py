@@ -15,8 +15,10 @@ from scythe.messages import LeafRecord
 from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats, StoreConfig
 from scythe.specs.file import index_of, specs_table
 from scythe.storage.store import Store
-from scythe.tables.arrow import ORDER, to_ipc
+from scythe.tables.arrow import to_ipc
+from scythe.tables.combine import concat
 from scythe.tables.gather import LeafSlice, node_tables, read_scalars
+from scythe.tables.names import ORDER
 from scythe.tables.user_tables import to_arrow, with_leaf_index
 
 STATS = LeafStats(node="n1", pid=42, started=100.25, finished=101.75, peak_rss=2**40)
@@ -59,7 +61,7 @@ def gather(*records: LeafRecord, rows: range | None = None) -> dict[str, pd.Data
     for name, table in node_tables(leaves, BUCKET).items():
         assert table.column(ORDER).to_pylist() == sorted(table.column(ORDER).to_pylist())
         buffer = io.BytesIO()
-        pq.write_table(table.drop_columns([ORDER]), buffer)
+        pq.write_table(concat([table], final=True).drop_columns([ORDER]), buffer)
         frames[name] = pd.read_parquet(buffer)
     return frames
 

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scythe.tables.arrow import ORDER, concat
+from scythe.tables.combine import concat
 from scythe.tables.merge import merge_files, write_merged
+from scythe.tables.names import ORDER
 from scythe.tables.pandas_index import with_pandas_index
 
 
@@ -47,7 +48,7 @@ def test_merged_files_equal_what_memory_would_have_made(seed: int, tmp_path: Pat
         tables.append(part(rows, **columns))
     target = tmp_path / "all.pq"
     rows = merge_files(write(tmp_path, tables), target, final=True)
-    found, expected = pd.read_parquet(target), concat(tables).sort_by(ORDER).to_pandas()
+    found, expected = pd.read_parquet(target), concat(tables, final=True).sort_by(ORDER).to_pandas()
     assert rows == len(found) == sum(table.num_rows for table in tables)
     assert found.index.is_monotonic_increasing
     assert ORDER not in found.columns

@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scythe.tables.arrow import ORDER
 from scythe.tables.merge import join_packs
+from scythe.tables.names import ORDER
 from scythe.tables.packs import read_pack, write_pack
 from scythe.tables.pandas_index import with_pandas_index
 

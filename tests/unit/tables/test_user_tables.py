@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from scythe.errors import OutputError
-from scythe.tables.arrow import ORDER, concat, from_ipc, to_ipc
+from scythe.tables.arrow import from_ipc, to_ipc
+from scythe.tables.combine import concat
 from scythe.tables.merge import merge_files, write_merged
+from scythe.tables.names import ORDER
 from scythe.tables.user_tables import is_table, storable, to_arrow, with_leaf_index
 
 INDEX: dict[str, Any] = {"experiment_id": "e", "sort_index": 3, "x": 1.5, "workflow_run_id": None}
@@ -86,6 +88,8 @@ def test_pandas_columns_names_and_dtypes_are_kept(frame: pd.DataFrame, tmp_path:
     frame.to_parquet(tmp_path / "own.pq")
     expected = pd.read_parquet(tmp_path / "own.pq")
     for found in (stored(frame), merged(tmp_path, frame, frame).iloc[: len(frame)]):
+        for column in found.select_dtypes("datetimetz"):  # the moments are the same
+            expected[column] = expected[column].dt.tz_convert(found[column].dt.tz)
         pd.testing.assert_frame_equal(
             found.reset_index(drop=True), expected, check_column_type=False
         )
@@ -107,15 +111,16 @@ def test_a_table_without_index_gets_the_levels_of_the_spec_and_its_row_number() 
     [
         (pd.Index(["p", "q"], name="zone"), ["zone"], [("p",), ("q",)]),
         (pd.RangeIndex(2, name="hour"), ["hour"], [(0,), (1,)]),
-        (pd.RangeIndex(5, 7), [None], [(5,), (6,)]),
-        (pd.Index([7, 9]), [None], [(7,), (9,)]),
+        (pd.RangeIndex(5, 7), ["sort_subindex"], [(5,), (6,)]),
+        (pd.Index([7, 9]), ["sort_subindex"], [(7,), (9,)]),
+        (pd.Index(["p", "q"]), [None], [("p",), ("q",)]),
         (
             pd.MultiIndex.from_tuples([(1, "a"), (2, "b")], names=["i", None]),
             ["i", None],
             [(1, "a"), (2, "b")],
         ),
     ],
-    ids=["named", "named range", "range", "unnamed", "multi"],
+    ids=["named", "named range", "range", "numbers", "unnamed", "multi"],
 )
 def test_a_table_with_an_index_of_its_own_keeps_it(
     index: pd.Index, names: list[str | None], values: list[Any]
@@ -218,21 +223,12 @@ def test_what_is_no_table(value: Any) -> None:
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "Duplicate column names"),
         (pa.table([[1], [2]], names=["a", "a"]), "several columns called 'a'"),
         (pd.DataFrame({ORDER: [1]}), f"has a column '{ORDER}'"),
-        (pd.DataFrame({"o": [1, "a"]}), "Could not convert"),
-        (pd.DataFrame({"c": [1 + 2j]}), "complex128"),
-        (pd.DataFrame({"o": [{}]}), "no child field"),
-        (pd.DataFrame({"o": [object()]}), "object"),
-        (pa.table({"i": pa.array([None], pa.month_day_nano_interval())}), "month_day_nano"),
-    ],
-    ids=[
-        "duplicate",
-        "duplicate Arrow",
-        "reserved",
-        "mixed",
-        "complex",
-        "empty dict",
-        "object",
-        "interval",
+        (pd.DataFrame({"o": [object()]}), "column 'o' holds objects of type object"),
+        (pd.DataFrame({"o": [[print, object()]]}), "column 'o' holds objects of type list"),
+        (pd.DataFrame({"o": [pd.DataFrame()]}), "column 'o' holds objects of type DataFrame"),
+        (pl.DataFrame({"o": pl.Series([object()], dtype=pl.Object)}), "column 'o' holds objects"),
+        (pd.DataFrame({"o": pd.cut([1, 2], 2)}), r"column 'o' .* intervals: use .astype\(str\)"),
+        (pd.DataFrame({"a": [1, 2]}, pd.cut([1, 2], 2)), r"'level 0' .*use .astype\(str\)"),
     ],
 )
 def test_tables_that_cannot_be_stored_fail_the_leaf_with_a_sentence(
