@@ -7,17 +7,19 @@ import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, cast, get_type_hints
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.durations import parse_timeout
+from scythe.engine.tasks import leaf_task
 from scythe.errors import RegistrationError
+from scythe.messages import LeafInput
+from scythe.nodes.known_tasks import make_experiment_known
+from scythe.nodes.standalone import HatchetTask
 from scythe.nodes.tree import AUTO
 from scythe.options import ExperimentOptions
 from scythe.settings import TimeoutSettings
-
-if TYPE_CHECKING:
-    from scythe.nodes.references import RunRef
+from scythe.single import mock_single, read_single, served_here, spec_payload
 
 TInput = TypeVar("TInput", bound=ExperimentInputSpec)
 TOutput = TypeVar("TOutput", bound=ExperimentOutputSpec)
@@ -25,7 +27,7 @@ TOutput = TypeVar("TOutput", bound=ExperimentOutputSpec)
 ExperimentFunction = Callable[..., Any]
 
 
-class Experiment(Generic[TInput, TOutput]):
+class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
     """A registered experiment. Calling it calls the plain function; no server is needed for that.
 
     Attributes:
@@ -78,6 +80,9 @@ class Experiment(Generic[TInput, TOutput]):
     def __repr__(self) -> str:
         return f"Experiment({self.name!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _bare, (), vars(self)
+
     @property
     def description(self) -> str:
         """What the experiment does: its description, else the function's docstring."""
@@ -102,28 +107,46 @@ class Experiment(Generic[TInput, TOutput]):
             result = asyncio.run(result)
         return result
 
-    def run(self, spec: TInput) -> TOutput:
-        """Run one leaf through Hatchet and wait for its output.
+    def make_standalone(self) -> Any:
+        """Make the task that a worker serves which was made with Hatchet's SDK."""
+        return leaf_task(self, served_here(self))
 
-        Raises:
-            LeafFailed: The leaf failed its last try.
+    def make_known(self) -> None:
+        """Register the experiment with the engine, if no worker has done so."""
+        make_experiment_known(self)
+
+    def payload(self, given: Any) -> LeafInput:
+        """Return a spec as it travels, or raise `SpecError`."""
+        return spec_payload(self.input_validator_type, given)
+
+    def metadata(self, payload: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Return the metadata of a leaf outside of a run."""
+        return {"experiment_name": self.name}
+
+    def read_output(self, output: dict[str, Any], sent: str | None) -> TOutput:
+        """Read the output of a leaf, or raise `LeafFailed`."""
+        return read_single(self, output, sent)
+
+    def mock_run(self, input: Any, **_: Any) -> TOutput:  # noqa: A002 - the SDK's name
+        """Run one leaf in this process, without Hatchet.
+
+        Its outputs are also in `dataframes["scalars"]`, as those of a leaf in Hatchet are. Files
+        are uploaded only if the spec has `storage_settings`; else they stay in the leaf's
+        `tempdir`, which is removed.
+
+        Args:
+            input: The spec.
+            **_: What else Hatchet's `mock_run` takes, which no experiment uses.
         """
-        return self.run_no_wait(spec).result()
+        return mock_single(self, input)
 
-    async def aio_run(self, spec: TInput) -> TOutput:
-        """Run one leaf through Hatchet and await its output."""
-        reference = await self.aio_run_no_wait(spec)
-        return await reference.aio_result()
+    async def aio_mock_run(self, input: Any, **options: Any) -> TOutput:  # noqa: A002
+        """Run one leaf in a thread of this process, see `mock_run`."""
+        return await asyncio.to_thread(self.mock_run, input, **options)
 
-    def run_no_wait(self, spec: TInput) -> RunRef[TOutput]:
-        """Start one leaf in Hatchet and return a reference with `result()` and `aio_result()`."""
-        from scythe.single import start_single
 
-        return start_single(self, self.output_validator_type, spec)
-
-    async def aio_run_no_wait(self, spec: TInput) -> RunRef[TOutput]:
-        """Start one leaf in Hatchet and return a reference with `result()` and `aio_result()`."""
-        return await asyncio.to_thread(self.run_no_wait, spec)
+def _bare() -> Experiment[Any, Any]:
+    return object.__new__(Experiment)
 
 
 def _check_function(fn: Any) -> None:

@@ -15,5 +15,19 @@ class LazyHatchet:
 
         return getattr(client(), name)
 
+    def worker(
+        self,
+        name: str,
+        slots: int | None = 100,
+        durable_slots: int | None = 1000,
+        **options: Any,
+    ) -> Any:
+        """Make a Hatchet worker, with slots for leaves and for scatter nodes unless told otherwise.
+
+        What it serves may be registered later, so that the SDK cannot know which it needs.
+        """
+        make = self.__getattr__("worker")
+        return make(name, slots=slots, durable_slots=durable_slots, **options)
+
 
 hatchet: Any = LazyHatchet()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -26,6 +26,10 @@ class DesiredWorkerLabel:
     required: bool = False
     weight: int | None = None
     comparator: int | None = None
+
+    def model_dump(self, **_: Any) -> dict[str, Any]:
+        """Return the fields, as the SDK asks for them where this is passed to a task of its own."""
+        return asdict(self)
 
 
 class ScytheWorkerLabel(StrEnum):

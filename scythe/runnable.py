@@ -19,10 +19,9 @@ class SerializableRunnable(BaseModel, Generic[TInput, TOutput]):
     runnable: Any
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        copy = self.model_copy()
-        if memo is not None:
-            memo[id(self)] = copy
-        return copy
+        memo = {} if memo is None else memo
+        memo[id(self.runnable)] = self.runnable  # shared: it holds connections, or is the user's
+        return super().__deepcopy__(memo)
 
     @field_validator("runnable", mode="before")
     @classmethod

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from scythe.nodes.models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
-from scythe.nodes.references import start_root
+from scythe.nodes.known_tasks import make_nodes_known, scatter_task
+from scythe.nodes.models import (
+    NODE_TASK,
+    GatheredExperimentRuns,
+    ScatterGatherInput,
+    ScatterGatherResult,
+)
+from scythe.nodes.references import read_tree
+from scythe.nodes.standalone import HatchetTask
 from scythe.nodes.tree import RecursionMap, RecursionSpec
 
 __all__ = [
+    "GatheredExperimentRuns",
     "RecursionMap",
     "RecursionSpec",
     "ScatterGather",
@@ -18,27 +26,39 @@ __all__ = [
 ]
 
 
-class ScatterGather:
-    """The scatter/gather task, as it is seen from a script."""
+class ScatterGather(HatchetTask[ScatterGatherResult]):
+    """The scatter/gather task, with all that a Hatchet `Standalone` offers."""
 
     name = NODE_TASK
     input_validator_type = ScatterGatherInput
     output_validator_type = ScatterGatherResult
 
-    def run_no_wait(self, payload: ScatterGatherInput, **metadata: Any) -> Any:
-        """Start a tree and return a reference with `result()` and `aio_result()`."""
-        from scythe.nodes.known_tasks import make_nodes_known
+    def make_standalone(self) -> Any:
+        """Make the task that a worker serves which was made with Hatchet's SDK."""
+        from scythe.nodes.scatter import run_node
 
+        return scatter_task(run_node)
+
+    def make_known(self) -> None:
+        """Register the task with the engine, if no worker has done so."""
         make_nodes_known()
-        return start_root(payload, metadata)
 
-    def run(self, payload: ScatterGatherInput, **metadata: Any) -> ScatterGatherResult:
-        """Start a tree and wait for its result."""
-        return self.run_no_wait(payload, **metadata).result()
+    def payload(self, given: Any) -> ScatterGatherInput:
+        """Return the input of a root."""
+        return ScatterGatherInput.model_validate(given)
 
-    async def aio_run(self, payload: ScatterGatherInput, **metadata: Any) -> ScatterGatherResult:
-        """Start a tree and await its result."""
-        return await self.run_no_wait(payload, **metadata).aio_result()
+    def metadata(self, payload: ScatterGatherInput) -> dict[str, Any]:
+        """Return the metadata by which the tasks of the run are found."""
+        names = {"experiment_id": payload.experiment_id, "experiment_name": payload.task_name}
+        return {**names, "level": 0}
+
+    def read_output(
+        self,
+        output: dict[str, Any],
+        sent: str | None,  # noqa: ARG002
+    ) -> ScatterGatherResult:
+        """Read the result of a tree."""
+        return read_tree(output)
 
 
 scatter_gather = ScatterGather()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,6 +16,16 @@ from scythe.durations import NO_LIMIT, Timeout
 from scythe.environment import prepare_environment
 from scythe.errors import SettingsError
 from scythe.outcomes import StoreConfig
+
+if TYPE_CHECKING:
+    timeout_settings: TimeoutSettings
+
+
+def __getattr__(name: str) -> Any:
+    if name == "timeout_settings":
+        return TimeoutSettings()
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 class CheckedSettings(BaseSettings):

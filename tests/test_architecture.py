@@ -121,7 +121,7 @@ def test_hatchets_client_and_worker_are_used_in_one_module() -> None:
     using = importers_of("hatchet_sdk")
     assert using == {
         f"scythe.engine.{name}"
-        for name in ("client", "running_node", "sdk_process", "sdk_queues", "tasks")
+        for name in ("client", "running_node", "sdk_process", "sdk_queues", "standalone", "tasks")
     }
     names = {
         i.name for i in imports_of("scythe.engine.tasks") if i.module.startswith("hatchet_sdk")

@@ -120,7 +120,8 @@ def _explain_refusal(address: str, error: Exception) -> str:
 
 
 @contextmanager
-def _engine_explained() -> Generator[None]:
+def engine_explained() -> Generator[None]:
+    """Raise what the engine refuses as an `EngineError` that says what to do."""
     from grpc import RpcError
 
     try:
@@ -136,7 +137,7 @@ def start_run(task_name: str, payload: BaseModel, metadata: Mapping[str, Any]) -
         EngineError: The engine cannot be reached, or refuses it.
     """
     stub = client().stubs.workflow(name=task_name, input_validator=type(payload))
-    with _engine_explained():
+    with engine_explained():
         return stub.run(payload, additional_metadata=dict(metadata), wait_for_result=False)
 
 
@@ -159,7 +160,7 @@ def register_missing(name: str, make: Callable[[], Any]) -> None:
         found = hatchet.workflows.list(workflow_name=name)
         if any(item.name == full_name for item in found.rows or []):
             return
-    with _engine_explained():
+    with engine_explained():
         hatchet._client.admin.put_workflow(make().to_proto())  # noqa: SLF001 - only workers do it
 
 
@@ -237,10 +238,10 @@ def is_hatchet_workflow(item: Any) -> bool:
 
 
 def is_hatchet_runnable(item: Any) -> bool:
-    """Return whether something is a Hatchet task or workflow."""
+    """Return whether something is a Hatchet task or workflow, and no experiment."""
     from hatchet_sdk.runnables.workflow import BaseWorkflow
 
-    return isinstance(item, BaseWorkflow)
+    return issubclass(type(item), BaseWorkflow)
 
 
 def make_worker(
@@ -289,7 +290,7 @@ def update_labels(worker: Any, worker_id: str, labels: Mapping[str, str]) -> Non
     from hatchet_sdk.types.labels import WorkerLabel
 
     changed = [WorkerLabel(key=name, value=value) for name, value in labels.items()]
-    with _engine_explained():  # public only in a task's context, and without labels comes no task
+    with engine_explained():  # public only in a task's context, and without labels comes no task
         worker._client.dispatcher.upsert_worker_labels(worker_id, changed)  # noqa: SLF001
 
 

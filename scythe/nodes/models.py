@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import io
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from scythe.base import BaseSpec
+from scythe.base import BaseSpec, ExperimentOutputSpec
 from scythe.nodes.tree import AUTO, Cut, NodeTasks, RecursionMap, Rows
-from scythe.settings import ScytheStorageSettings, default_storage_settings
+from scythe.settings import ScytheStorageSettings, default_storage_settings, store_config
 from scythe.storage.files import S3Url, split_s3_uri
+from scythe.storage.store import open_bucket
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NODE_TASK = "scythe_scatter_gather"
+_DOWNLOADS = 8  # at one time
 
 
 class ScatterGatherInput(BaseSpec):
@@ -65,6 +72,18 @@ class ScatterGatherInput(BaseSpec):
         return tree.measuring() if self.batch_size == AUTO else tree.children(len(tasks))
 
 
+class GatheredExperimentRuns(BaseModel):
+    """The tables of a tree, in memory.
+
+    Attributes:
+        success: Its `dataframes` are the tables.
+        errors: None: failed leaves are in the table `errors` of the run.
+    """
+
+    success: ExperimentOutputSpec
+    errors: Any = None
+
+
 class ScatterGatherResult(BaseModel):
     """The result of one node of the tree.
 
@@ -88,3 +107,19 @@ class ScatterGatherResult(BaseModel):
         return (
             f"{self.n_leaves} leaves, {self.n_leaves - self.n_failed} done, {self.n_failed} failed"
         )
+
+    def to_gathered_experiment_runs(self) -> GatheredExperimentRuns:
+        """Read the tables, as pandas has them.
+
+        Raises:
+            StorageError: A table cannot be read.
+        """
+        import pandas as pd
+
+        def read(uri: S3Url) -> pd.DataFrame:
+            bucket, key = split_s3_uri(str(uri))
+            return pd.read_parquet(io.BytesIO(open_bucket(bucket, store_config()).get_bytes(key)))
+
+        with ThreadPoolExecutor(_DOWNLOADS, "scythe-tables") as threads:
+            frames = dict(zip(self.uris, threads.map(read, self.uris.values()), strict=True))
+        return GatheredExperimentRuns(success=ExperimentOutputSpec(dataframes=frames))

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from scythe.errors import EngineError, RunTimeoutError
 from scythe.messages import find_payload
 from scythe.nodes.models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
+from scythe.tables.gather import REPORTS
 
 logger = logging.getLogger(__name__)
 
@@ -97,17 +98,24 @@ def start_root(
     from scythe.engine.client import start_run
 
     reference = start_run(NODE_TASK, payload, {**metadata, "level": 0})
-    return RunRef(reference, _read_tree)
+    return RunRef(reference, read_tree)
 
 
-def _read_tree(payload: dict[str, Any]) -> ScatterGatherResult:
+def read_tree(payload: dict[str, Any]) -> ScatterGatherResult:
+    """Read the output of the root of a tree.
+
+    Raises:
+        EngineError: The run failed as a whole, or was cancelled.
+    """
     if "uris" not in payload:
         reason = payload.get("error", "it was cancelled")
         raise EngineError(f"The run failed as a whole: {reason}")
     result = ScatterGatherResult.model_validate(payload)
     if result.n_failed:
         logger.warning("%s: see final/errors.pq", result.summary)
-    return result
+    # Scripts of scythe-engine join all tables of a result by the index of the specs.
+    results = {name: uri for name, uri in result.uris.items() if name not in REPORTS}
+    return result.model_copy(update={"uris": results})
 
 
 def workflow_reference(reference: Any) -> RunRef[dict[str, Any]]:

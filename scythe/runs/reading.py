@@ -15,10 +15,14 @@ from scythe.storage.files import S3Url
 from scythe.storage.layout import RunLayout
 from scythe.storage.manifest import ExperimentRunManifest, from_yaml
 from scythe.storage.store import Store
+from scythe.tables.gather import ERRORS, REPORTS, error_schema
+from scythe.tables.names import SORT_INDEX
+from scythe.tables.pandas_index import free_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_LEAF = "leaf"
 _PAUSE = 0.5  # seconds between two looks at the status
 _ENGINE_PAUSE = 5.0  # seconds without news after which Hatchet is asked whether the run still lives
 
@@ -109,7 +113,15 @@ class RunReader:
         raise NotImplementedError
 
     def list_results_files(self, s3_client: Any = None) -> dict[str, str]:
-        """Return the keys of the final tables of the run, by name."""
+        """Return the keys of the final tables with results, by name.
+
+        They have the specs as their index. `errors` and `leaves`, which every run has too, are read
+        by `results`.
+        """
+        files = self._final_files(s3_client)
+        return {name: key for name, key in files.items() if name not in REPORTS}
+
+    def _final_files(self, s3_client: Any = None) -> dict[str, str]:
         keys = self.store(s3_client).list_keys(self.layout.final, recursive=False)
         return {PurePosixPath(key).stem: key for key in keys if not key.endswith("/")}
 
@@ -156,7 +168,7 @@ class RunReader:
         key = self.layout.final_table(name)
         table = read_table(self.store(), key)
         if table is None:
-            known = ", ".join(sorted(self.list_results_files())) or "none yet"
+            known = ", ".join(sorted(self._final_files())) or "none yet"
             raise ResultNotFoundError(
                 f"Run {self.layout.experiment_id} has no table {name!r} (it has: {known}). "
                 "wait() waits until a run is over."
@@ -164,5 +176,28 @@ class RunReader:
         return table
 
     def errors(self) -> pa.Table:
-        """Read the failed leaves: one row for each, with kind, type, message and traceback."""
-        return self.results("errors")
+        """Read the failed leaves: one row for each, what went wrong first and its spec last.
+
+        `leaf` is the leaf's `sort_index`. `results("errors")` has the specs as the index, as all
+        other tables have them.
+        """
+        table = self.results(ERRORS).replace_schema_metadata(None)
+        own = [name for name in error_schema().names if name in table.column_names]
+        leaf = free_name(_LEAF, table.column_names)
+        table = table.add_column(0, leaf, table.column(SORT_INDEX))
+        first = [*own[:3], leaf, *own[3:]]
+        return table.select([*first, *(n for n in table.column_names[1:] if n not in first)])
+
+    def failures(self) -> pa.Table:
+        """Read what went wrong, the most frequent first.
+
+        Returns:
+            A row for each kind, type and message: with `count`, the number of leaves, and `leaf`,
+            the first of them.
+        """
+        errors = self.errors()
+        *names, leaf = errors.column_names[:4]
+        groups = errors.group_by(names, use_threads=False)
+        counted = groups.aggregate([(leaf, "count"), (leaf, "min")])
+        named = counted.rename_columns([*names, "count", _LEAF])
+        return named.sort_by([("count", "descending"), (_LEAF, "ascending")])

@@ -6,11 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import to_json
+
+from scythe.errors import SpecError
 from scythe.outcomes import StoreConfig
 from scythe.storage.fetch import cached_path, fetch_uri
 from scythe.storage.files import join_s3_uri
 from scythe.tables.arrow import table_from_rows
 from scythe.tables.names import SORT_INDEX
+from scythe.tables.pandas_index import index_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +41,20 @@ def specs_table(rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> pa.T
 
 def index_of(specs: pa.Table) -> pa.Table:
     """Return the columns of the index: all but the specs themselves."""
-    return specs.drop_columns([SPEC_COLUMN])
+    if SPEC_COLUMN in specs.column_names:
+        return specs.drop_columns([SPEC_COLUMN])
+    specs = _fields_of(specs)
+    return specs.select([field.name for field in specs.schema if not field.type.num_fields])
+
+
+def _fields_of(specs: pa.Table) -> pa.Table:
+    """Return the columns that are fields, of specs that the user has written as a table."""
+    fields = [name for name, _ in index_names(specs.schema)]
+    specs = specs.drop_columns(fields).replace_schema_metadata(None)
+    if SORT_INDEX not in specs.column_names:
+        msg = f"the file of specs has no column {SORT_INDEX!r}: number the specs in it"
+        raise SpecError(msg)
+    return specs
 
 
 def count_specs(store: StoreConfig, key: str) -> int:
@@ -90,7 +107,17 @@ def read_spec_text(store: StoreConfig, key: str, row: int) -> str:
 
 
 def spec_texts(specs: pa.Table) -> Iterator[str]:
-    """Yield each spec as text."""
+    """Yield each spec as text, see `scythe.specs.codec`.
+
+    Of a file that the user has written, as scripts of scythe-engine do for `scatter_gather`, it is
+    the row.
+    """
+    if SPEC_COLUMN not in specs.column_names:
+        fields = _fields_of(specs)
+        for first in range(0, fields.num_rows, _TEXTS):
+            rows = fields.slice(first, _TEXTS).to_pylist()
+            yield from (to_json(row, inf_nan_mode="constants").decode() for row in rows)
+        return
     for chunk in specs.column(SPEC_COLUMN).chunks:
         for first in range(0, len(chunk), _TEXTS):
             yield from chunk.slice(first, _TEXTS).to_pylist()

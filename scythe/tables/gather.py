@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCALARS, FILES, ERRORS, LEAVES = "scalars", "result_file_refs", "errors", "leaves"
+REPORTS = (ERRORS, LEAVES)  # the tables of a run that are not results
 _STAT_TYPES = {
     "node": "string",
     "pid": "int64",
@@ -78,7 +79,7 @@ def node_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
     with_tables = [(i, result) for i, result in zip(good, done, strict=True) if result.tables]
     user_tables = _user_tables(leaves.rows, with_tables, store)
     errors = [_error_row(leaves.records[i]) for i in bad]
-    tables[ERRORS] = _beside_index(index, leaves.rows, bad, errors, _error_schema())
+    tables[ERRORS] = _beside_index(index, leaves.rows, bad, errors, error_schema())
     tables[LEAVES] = _leaves_table(leaves, index)
     return tables | {_kept_name(name, tables): table for name, table in user_tables.items()}
 
@@ -168,7 +169,8 @@ def _user_tables(
     return {name: concat(tables) for name, tables in collected.items()}
 
 
-def _error_schema() -> pa.Schema:
+def error_schema() -> pa.Schema:
+    """Return the columns of `errors`, beside those of the index."""
     import pyarrow as pa
 
     texts = [(name, pa.string()) for name in ("kind", "type", "message", "traceback")]

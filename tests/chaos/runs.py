@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scythe.errors import ResultNotFoundError
 from tests.acceptance.running import wait_until
 from tests.chaos.bed import Bed
 from tests.chaos.nodes import Node
@@ -103,9 +104,10 @@ class TracedRun:
 
     def numbers(self, table: str) -> list[int]:
         """Return the leaves of a final table."""
-        if table not in self.run.list_results_files():
+        try:
+            return self.run.results(table).to_pandas().reset_index()["sort_index"].tolist()
+        except ResultNotFoundError:
             return []
-        return self.run.results(table).to_pandas().reset_index()["sort_index"].tolist()
 
     def survives(
         self,

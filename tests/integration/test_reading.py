@@ -75,7 +75,7 @@ def test_tables(run: Any, store: Store) -> None:
     assert run.results("my loads ü").num_rows == 1
     assert run.errors().column("kind").to_pylist() == ["timeout"]
     assert run.list_results_files() == {
-        name: run.layout.final_table(name) for name in ("errors", "my loads ü", "scalars")
+        name: run.layout.final_table(name) for name in ("my loads ü", "scalars")
     }
     base = run.versioned_experiment.base_experiment
     assert base.latest_results == run.list_results_files()
