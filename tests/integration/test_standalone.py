@@ -8,6 +8,7 @@ import pickle
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,8 @@ from scythe.storage.store import Store
 from scythe.utils.results import save_and_upload_parquets, transpose_dataframe_dict
 from tests.acceptance.running import worker
 from tests.integration.conftest import APP
+
+DEADLINE = 180  # another process of tests may run beside this one
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,7 +63,7 @@ def test_options_metadata_and_references(app: Any) -> None:
     mark = uuid.uuid4().hex
     options = TriggerWorkflowOptions(additional_metadata={"mark": mark})
     reference = app.work.run_no_wait(spec(app, x=2), options=options)
-    assert reference.result(timeout=60).y == 4.0
+    assert reference.result(timeout=DEADLINE).y == 4.0
     later = app.work.get_result(reference.workflow_run_id)
     index = later.dataframes["scalars"].index
     assert index.get_level_values("x").tolist() == [2.0]
@@ -97,7 +100,7 @@ def test_many_runs_in_all_forms(app: Any) -> None:
     with pytest.raises(LeafFailed):
         app.work.run_many(items)
     references = app.work.run_many_no_wait([items[0], items[2]])
-    assert [one.result(timeout=60).y for one in references] == [0.0, 4.0]
+    assert [one.result(timeout=DEADLINE).y for one in references] == [0.0, 4.0]
     outputs = app.work.run_many([items[0], items[2]])
     table = transpose_dataframe_dict([one.dataframes for one in outputs])["scalars"]
     assert table["y"].tolist() == [0.0, 4.0]
@@ -157,7 +160,9 @@ def test_scatter_gather_finds_a_run_again(app: Any, start: Any) -> None:
     assert run.errors().num_rows == run.failures().num_rows == 0
 
 
-def test_a_mock_run_needs_no_engine(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mock_run_needs_no_engine(
+    app: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("HATCHET_CLIENT_TOKEN")
     outputs = [app.work.mock_run(spec(app, i, x=i, mode="tables", size=2)) for i in range(2)]
     tables = transpose_dataframe_dict([one.dataframes for one in outputs])
@@ -165,7 +170,7 @@ def test_a_mock_run_needs_no_engine(app: Any, monkeypatch: pytest.MonkeyPatch) -
     assert tables["loads"]["v"].tolist() == [0, 1, 0, 1]
     assert asyncio.run(app.work.aio_mock_run(spec(app, x=4))).y == 8.0
     with pytest.raises(ValueError, match="attempt 1"):
-        app.work.mock_run(spec(app, mode="raise", folder="/tmp", text=uuid.uuid4().hex))
+        app.work.mock_run(spec(app, mode="raise", folder=str(tmp_path)))
 
 
 def test_a_mock_run_uploads_files_if_it_is_told_where_to(app: Any, store: Store) -> None:
