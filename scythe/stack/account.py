@@ -10,19 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scythe.errors import StackError
-from scythe.stack.paths import is_root, private_folder, shared_root_folder
+from scythe.stack.paths import (
+    Layout,
+    check_parents,
+    is_root,
+    make_socket_folder,
+    private_folder,
+    shared_root_folder,
+)
 
 _NAMES = ("postgres", "nobody")
 
 
 @dataclass(frozen=True)
 class Account:
-    """An ordinary user.
-
-    Attributes:
-        uid: Number of the user.
-        gid: Number of the user's main group.
-    """
+    """An ordinary user: its number and that of its main group."""
 
     uid: int
     gid: int
@@ -48,38 +50,53 @@ def database_account() -> Account | None:
     )
 
 
-def give_folder(path: Path, account: Account | None) -> None:
-    """Create a folder that only one user (and root) can enter.
+def make_database_folders(layout: Layout, account: Account | None) -> None:
+    """Make the folders that hold the database and its sockets.
 
-    Args:
-        path: The folder; an existing one is kept.
-        account: Whose it is; None is this user.
+    For root, what is above them is root's alone: the account can change what is in its two
+    folders, and not which folders they are. Root writes nothing in them.
 
     Raises:
-        StackError: It cannot be created or handed over.
+        StackError: They cannot be made or belong to somebody else.
     """
     if account is None:
-        private_folder(path)
+        private_folder(layout.postgres)
+        make_socket_folder(layout)
         return
+    open_root_folder(shared_root_folder())
+    open_root_folder(layout.postgres)
+    give_folder(layout.sockets, account)
+
+
+def open_root_folder(path: Path) -> None:
+    """Make a folder of root that others can pass and nobody else can change."""
+    check_parents(path, "Run `scythe dev` as an ordinary user.")
+    path.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        raise StackError(f"{path} is not a folder. Remove it, then run `scythe dev` again.")
+    # Earlier versions gave it away; nobody but root can rename it, so it is still the same.
+    os.chown(path, 0, 0, follow_symlinks=False)
+    path.chmod(0o711)
+
+
+def give_folder(path: Path, account: Account | None) -> None:
+    """Make a folder that only one account (and root) can enter, in a folder that is ours alone."""
     try:
-        # That user must get through, and nobody needs to list what is in there.
-        shared = shared_root_folder()
-        shared.mkdir(parents=True, exist_ok=True)
-        shared.chmod(0o711)
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.chmod(0o700)
-        os.chown(path, account.uid, account.gid)
-    except OSError as err:
-        raise StackError(f"The folder {path} cannot be used: {err.strerror or err}.") from err
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        found = path.lstat()
+        owners = {os.geteuid()} | ({account.uid} if account else set())
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in owners:
+            raise StackError(
+                f"{path} is not a folder of PostgreSQL's account. Remove it, or start anew with "
+                "`scythe dev reset`."
+            ) from None
+    if account is not None:
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
 def reachable(path: Path, account: Account) -> bool:
-    """Return whether a user can enter a folder and use what is in it.
-
-    Args:
-        path: An existing file or folder, absolute.
-        account: The user.
-    """
+    """Return whether a user can enter an existing folder and use what is in it."""
     return all(_allows(item, account) for item in (path, *path.resolve().parents))
 
 
@@ -93,27 +110,21 @@ def _allows(path: Path, account: Account) -> bool:
 
 
 def copy_for_all(sources: list[Path], target: Path) -> None:
-    """Copy folders to a place that every user can read, whole or not at all.
-
-    Args:
-        sources: The folders to copy.
-        target: The folder that then holds them, under their names.
-    """
+    """Copy folders to a place that every user can read, whole or not at all."""
     if target.exists():
         return
+    open_root_folder(target.parent)
     partial = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(mode=0o755, parents=True)
-    for source in sources:
-        shutil.copytree(source, partial / source.name, symlinks=True)
-    for item in (partial, *partial.rglob("*")):
-        if not item.is_symlink():
-            mode = item.stat().st_mode
-            item.chmod(mode | (0o555 if mode & stat.S_IXUSR or item.is_dir() else 0o444))
     try:
+        for source in sources:
+            shutil.copytree(source, partial / source.name, symlinks=True)
+        for item in (partial, *partial.rglob("*")):
+            if not item.is_symlink():
+                mode = item.stat().st_mode & 0o755
+                item.chmod(mode | (0o555 if mode & stat.S_IXUSR or item.is_dir() else 0o444))
         partial.rename(target)
     except OSError:
-        # Somebody else was faster.
         shutil.rmtree(partial, ignore_errors=True)
-        if not target.exists():
+        if not target.exists():  # else somebody else was faster
             raise

@@ -41,6 +41,7 @@ def add_commands(commands: Any) -> None:
     )
     _add_up_options(dev, default_home())
     dev.set_defaults(run=_up)
+    _add_engine(commands)
     words = dev.add_subparsers(metavar="WORD")
 
     up = words.add_parser("up", help="start what does not run, and wait until all answers")
@@ -72,6 +73,20 @@ def add_commands(commands: Any) -> None:
         "print `export NAME='value'` lines for a shell. They hold secrets on purpose: do not send "
         "them to a log",
     )
+
+
+def _add_engine(commands: Any) -> None:
+    engine: argparse.ArgumentParser = commands.add_parser(
+        "engine", help="give the built Hatchet engine to another machine, or take it"
+    )
+    words = engine.add_subparsers(metavar="WORD", required=True)
+    for name, run, text in (
+        ("export", _export, "write the engine, built now if need be, to a file"),
+        ("import", _import, "use an engine that was exported on a machine of the same kind"),
+    ):
+        parser = words.add_parser(name, help=text, description=text)
+        parser.add_argument("file", type=Path, metavar="FILE")
+        parser.set_defaults(run=run)
 
 
 def _add_up_options(parser: argparse.ArgumentParser, home: Any) -> None:
@@ -194,6 +209,23 @@ def _build(_options: argparse.Namespace) -> int:
 
     _on_interrupt()
     _out(str(engine_program(_progress)))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from scythe.stack.engine_build import export_engine
+
+    _on_interrupt()
+    export_engine(options.file, _progress)
+    _out(f"The engine is in {options.file}. Elsewhere run: scythe engine import FILE")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from scythe.stack.engine_build import import_engine
+
+    import_engine(options.file, _progress)
+    _out("The engine is in its place: `scythe dev` starts without a build.")
     return 0
 
 

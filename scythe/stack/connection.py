@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scythe.errors import StackError
 from scythe.stack.paths import HOST, Layout, layout_of
-from scythe.stack.state import Secrets, State, read_secrets, read_state
+from scythe.stack.state import State, read_state
 
 BUCKET = "scythe"
 REGION = "us-east-1"
@@ -37,37 +37,31 @@ def running(home: Path | None = None) -> StackConnection | None:
     try:
         layout = layout_of(home)
         state = read_state(layout)
-        keys = read_secrets(layout) if state is not None and state.runs() else None
-    except StackError:
+        return connect(layout, state) if state is not None and state.runs() else None
+    except (StackError, KeyError):
         # Whoever asks has other ways to go on; `scythe dev status` says what is wrong.
         return None
-    if state is None or keys is None or keys.token_for != token_addresses(state.ports):
+
+
+def connect(layout: Layout, state: State) -> StackConnection | None:
+    """Return the connection to a stack that has been started, None if it has no valid token."""
+    keys, ports = state.keys, state.ports
+    if state.old or keys is None or keys.token_for != token_addresses(ports):
         return None
-    return connect(layout, state, keys)
-
-
-def connect(layout: Layout, state: State, keys: Secrets) -> StackConnection:
-    """Return the connection to a stack that has been started.
-
-    Args:
-        layout: Its files.
-        state: Its state, with ports.
-        keys: Its keys, with a token.
-    """
     return StackConnection(
         env={
-            "HATCHET_CLIENT_TOKEN": keys.token or "",
+            "HATCHET_CLIENT_TOKEN": keys.token,
             "HATCHET_CLIENT_TLS_STRATEGY": "none",
-            "HATCHET_CLIENT_HOST_PORT": grpc_address(state.ports),
-            "HATCHET_CLIENT_SERVER_URL": api_url(state.ports),
-            "AWS_ENDPOINT_URL_S3": s3_url(state.ports),
+            "HATCHET_CLIENT_HOST_PORT": grpc_address(ports),
+            "HATCHET_CLIENT_SERVER_URL": api_url(ports),
+            "AWS_ENDPOINT_URL_S3": s3_url(ports),
             "AWS_ACCESS_KEY_ID": keys.access_key,
             "AWS_SECRET_ACCESS_KEY": keys.secret_key,
             "AWS_DEFAULT_REGION": REGION,
             "SCYTHE_STORAGE_BUCKET": BUCKET,
         },
         home=layout.home,
-        api_url=api_url(state.ports),
+        api_url=api_url(ports),
     )
 
 

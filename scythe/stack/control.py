@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 
 from scythe.errors import StackError
 from scythe.stack.connection import StackConnection
 from scythe.stack.locks import locked
-from scythe.stack.paths import HOME_VARIABLE, PARTS, Layout, layout_of, private_folder
+from scythe.stack.paths import (
+    HOME_VARIABLE,
+    PARTS,
+    Layout,
+    check_parents,
+    layout_of,
+    private_folder,
+)
 from scythe.stack.starting import Start, start_stack
-from scythe.stack.state import read_state, write_state
+from scythe.stack.state import is_own_state, read_state, write_state
 from scythe.stack.stopping import stop_parts, stop_strays
 
 # Longer than a build and a start take: whoever waits gets the stack that the other one starts.
 _LOCK_LIMIT = 3900.0  # seconds
+_OLD_FILES = ("lock", "secrets.json")
 
 Report = Callable[[str], None]
 
@@ -45,20 +57,12 @@ def up(home: Path | None = None, report: Report = _silent) -> StackConnection:
 
 
 def start(home: Path | None, report: Report) -> Start:
-    """Do what `up` does, and say which parts were started by it.
-
-    Args:
-        home: The data folder; by default `SCYTHE_DEV_HOME`, else the user's own.
-        report: Called with lines that say what is being done.
-
-    Raises:
-        StackError: A part did not start. All that this call had started is stopped again.
-    """
+    """Do what `up` does, and say which parts were started by it."""
     layout = layout_of(home)
-    _refuse_foreign_folder(layout)
-    private_folder(layout.home)
-    with locked(layout.lock_file, timeout=_LOCK_LIMIT, waiting=_waiting(layout, report)):
-        return start_stack(layout, report)
+    with _sentences(layout):
+        _claim(layout)
+        with _locked(layout, report):
+            return start_stack(layout, report)
 
 
 def stop(
@@ -78,10 +82,11 @@ def stop(
         StackError: A process could not be ended.
     """
     layout = layout_of(home)
-    if not layout.state_file.exists():
-        return False
-    with locked(layout.lock_file, timeout=_LOCK_LIMIT, waiting=_waiting(layout, report)):
-        return _stop(layout, parts, report)
+    with _sentences(layout):
+        if not _is_stack(layout):
+            return False
+        with _locked(layout, report):
+            return _stop(layout, parts, report)
 
 
 def reset(home: Path | None = None, report: Report = _silent) -> None:
@@ -95,70 +100,111 @@ def reset(home: Path | None = None, report: Report = _silent) -> None:
         StackError: A process could not be ended, or a folder not be removed.
     """
     layout = layout_of(home)
-    if not layout.home.exists():
-        return
-    _refuse_foreign_folder(layout)
-    with locked(layout.lock_file, timeout=_LOCK_LIMIT, waiting=_waiting(layout, report)):
-        try:
-            read_state(layout)
-        except StackError:
-            report("the state file is damaged; whatever works in the data folder is ended")
-            stop_strays(layout, PARTS, grace=0)
-        else:
-            _stop(layout, PARTS, report)
-        _remove(layout)
-    with suppress(OSError):  # somebody else may have put a file there
-        layout.home.rmdir()
+    with _sentences(layout):
+        if not layout.home.exists():
+            return
+        if not _is_stack(layout):
+            if not layout.home.is_dir() or any(layout.home.iterdir()):
+                raise _foreign(layout)
+            return
+        with _locked(layout, report):
+            try:
+                _stop(layout, PARTS, report)
+            except StackError:
+                report("the state file is damaged; whatever works in the data folder is ended")
+                stop_strays(layout, PARTS, grace=0)
+            _remove(layout)
+        with suppress(OSError):  # somebody else may have put a file there
+            layout.home.rmdir()
 
 
 def _stop(layout: Layout, parts: tuple[str, ...], report: Report) -> bool:
     state = read_state(layout)
     if state is None:
-        return False
+        return stop_strays(layout, parts, grace=0)
     ran = stop_parts(layout, state, parts, report)
     # A `scythe dev` that was killed may have left what nobody knows of.
     ran = stop_strays(layout, parts, grace=0) or ran
-    for part in parts:
-        state = state.without(part)
-    write_state(layout, state)
+    with suppress(OSError):  # a full disk: that they are dead is seen without a note, too
+        write_state(layout, state.without(*parts))
     return ran
 
 
 def _remove(layout: Layout) -> None:
-    # The state goes last: a removal that was interrupted can be done again.
-    for folder in (layout.postgres, layout.s3, layout.engine, layout.logs, layout.sockets):
-        try:
-            if folder.exists():
-                rmtree(folder)
-        except OSError as err:
-            raise StackError(f"{err.filename} cannot be removed: {err.strerror}.") from err
-    layout.secrets_file.unlink(missing_ok=True)
-    layout.state_file.unlink(missing_ok=True)
+    sockets = layout.sockets
+    if layout.socket_link.is_symlink() and sockets.parent == Path(tempfile.gettempdir()):
+        rmtree(sockets, ignore_errors=True)
+    ours = [layout.postgres, layout.s3, layout.engine, layout.logs, layout.socket_link]
+    # The marker goes last: a removal that was interrupted can be done again.
+    ours += [layout.home / name for name in _OLD_FILES]
+    ours += [layout.home / f"{layout.state_file.name}.new", layout.state_file, layout.marker]
+    for path in ours:
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(path.lstat().st_mode):
+                rmtree(path)
+            else:
+                path.unlink()
 
 
-def _refuse_foreign_folder(layout: Layout) -> None:
-    """Keep `up` and `reset` away from a folder that holds something else."""
-    if layout.state_file.exists() or not layout.home.is_dir():
-        return
-    own = {
-        file.name
-        for file in (
-            layout.secrets_file,
-            layout.lock_file,
-            layout.logs,
-            layout.engine,
-            layout.s3,
-            layout.home / "postgres",
-            layout.home / "run",
-        )
-    }
-    foreign = sorted(file.name for file in layout.home.iterdir() if file.name not in own)
-    if foreign:
+def _is_stack(layout: Layout) -> bool:
+    """Return whether a folder is one that Scythe made for a stack, and still this user's."""
+    if not layout.marker.is_file() and not is_own_state(layout):
+        return False
+    check_parents(layout.home, f"Choose another with {HOME_VARIABLE}.")
+    if layout.home.stat().st_uid != os.geteuid():
+        raise StackError(f"The local stack in {layout.home} belongs to another user.")
+    return True
+
+
+def _claim(layout: Layout) -> None:
+    """Make the data folder a stack's: a new or empty folder, or one that is a stack's already."""
+    home = layout.home
+    if not _is_stack(layout):
+        if home.exists() and (not home.is_dir() or any(home.iterdir())):
+            raise _foreign(layout)
+        private_folder(home)
+        layout.marker.touch(mode=0o600)
+    private_folder(home)
+
+
+def _foreign(layout: Layout) -> StackError:
+    what = "is a file"
+    if layout.home.is_dir():
+        first = min(file.name for file in layout.home.iterdir())
+        what = f"holds {first!r}, and no {layout.marker.name}"
+    return StackError(
+        f"{layout.home} is not the data folder of a local stack: it {what}. "
+        f"Choose an empty folder, or a new one, with {HOME_VARIABLE}. If it is one that lost that "
+        f"file, run: touch {layout.marker}"
+    )
+
+
+@contextmanager
+def _locked(layout: Layout, report: Report) -> Generator[None]:
+    def wait() -> None:
+        report(f"waiting for another `scythe dev` that works on {layout.home}")
+
+    try:
+        with locked(layout.marker, timeout=_LOCK_LIMIT, waiting=wait):
+            yield
+    except FileNotFoundError as err:
+        if layout.home.exists():
+            raise
+        raise StackError(f"{layout.home} was removed by another `scythe dev reset`.") from err
+
+
+@contextmanager
+def _sentences(layout: Layout) -> Generator[None]:
+    """Say in a sentence what the system refused."""
+    try:
+        yield
+    except OSError as err:
+        where = err.filename or layout.home
+        if err.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StackError(
+                f"The disk of {where} is full. Free some space, then run the command again."
+            ) from err
         raise StackError(
-            f"{layout.home} is not the data folder of a local stack: it holds {foreign[0]!r}. "
-            f"Choose an empty folder, or a new one, with {HOME_VARIABLE}."
-        )
-
-
-def _waiting(layout: Layout, report: Report) -> Callable[[], None]:
-    return lambda: report(f"waiting for another `scythe dev` that works on {layout.home}")
+            f"{where} cannot be used: {err.strerror or err}. Put it right, or choose another data "
+            f"folder with {HOME_VARIABLE}."
+        ) from err

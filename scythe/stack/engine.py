@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 from pathlib import Path
 
 from scythe.stack.connection import api_url, grpc_address, token_addresses
 from scythe.stack.engine_build import engine_version
 from scythe.stack.parts import Starter
-from scythe.stack.paths import ENGINE, HOST, Layout
+from scythe.stack.paths import ENGINE, HOST, private_folder
+from scythe.stack.ports import http_status
 from scythe.stack.postgres import create_database, database_url
 from scythe.stack.programs import base_environment
 from scythe.stack.state import PartRecord
@@ -17,6 +17,7 @@ from scythe.stack.state import PartRecord
 _TOKEN_LIFE = "87600h"  # noqa: S105 - ten years
 _START_LIMIT = 120.0  # seconds
 _PREPARE_LIMIT = 300.0  # seconds
+_OK = 200
 
 _SETTINGS = {
     "SERVER_MSGQUEUE_KIND": "postgres",
@@ -46,16 +47,14 @@ _SETTINGS = {
 def prepare_engine(starter: Starter, program: Path) -> None:
     """Bring keys, database and token to the state that this engine and these ports need.
 
-    Args:
-        starter: The start in progress; the database runs.
-        program: The engine's program.
-
     Raises:
         PartFailed: A step failed.
     """
     folder = starter.layout.engine
+    private_folder(folder)
     if not (folder / "public.key").is_file():
         _run(starter, program, "keys", str(folder))
+        starter.remember_token("", "")
     if starter.state.schema != engine_version():
         starter.report(f"preparing the database for Hatchet {engine_version()}")
         create_database(starter)
@@ -68,51 +67,34 @@ def prepare_engine(starter: Starter, program: Path) -> None:
 
 
 def start_engine(starter: Starter, program: Path) -> None:
-    """Start the engine and wait until it answers.
-
-    Args:
-        starter: The start in progress; the database runs and is prepared.
-        program: The engine's program.
+    """Start the engine and wait until it answers; the database runs and is prepared.
 
     Raises:
         PartFailed: It does not start.
     """
     folder = starter.layout.engine
-    running = starter.launch(
-        ENGINE,
-        [str(program), "serve", str(folder)],
-        env=_environment(starter),
-        cwd=folder,
-        version=engine_version(),
-    )
-    await_engine(starter, running.record)
+    argv = [str(program), "serve", str(folder)]
+    env = _environment(starter)
+    record = starter.launch(ENGINE, argv, env=env, cwd=folder, version=engine_version())
+    await_engine(starter, record)
 
 
 def await_engine(starter: Starter, record: PartRecord) -> None:
     """Wait until the engine answers on both ports.
 
-    Args:
-        starter: The start in progress.
-        record: The engine's process.
-
     Raises:
         PartFailed: It does not answer.
     """
     ports = starter.state.ports
-    starter.await_ready(ENGINE, record, lambda: engine_obstacle(ports), _START_LIMIT)
 
+    def obstacle() -> str | None:
+        if http_status(ports["api"], "/api/ready") != _OK:
+            return f"GET {api_url(ports)}/api/ready does not answer with {_OK}"
+        if not _speaks_http2(ports["grpc"]):
+            return f"no gRPC server answers at {grpc_address(ports)}"
+        return None
 
-def engine_obstacle(ports: dict[str, int]) -> str | None:
-    """Return what of the engine does not answer, or None if all does.
-
-    Args:
-        ports: The ports of the stack.
-    """
-    if not _api_is_ready(ports["api"]):
-        return f"GET {api_url(ports)}/api/ready does not answer with 200"
-    if not _speaks_http2(ports["grpc"]):
-        return f"no gRPC server answers at {grpc_address(ports)}"
-    return None
+    starter.await_ready(ENGINE, record, obstacle, _START_LIMIT)
 
 
 def _run(starter: Starter, program: Path, *words: str, output: bool = False) -> str:
@@ -127,16 +109,16 @@ def _run(starter: Starter, program: Path, *words: str, output: bool = False) -> 
 
 
 def _environment(starter: Starter) -> dict[str, str]:
-    layout: Layout = starter.layout
+    folder = starter.layout.engine
     ports = starter.state.ports
     return (
         base_environment()
         | _SETTINGS
         | {
-            "DATABASE_URL": database_url(layout),
-            "SERVER_ENCRYPTION_MASTER_KEYSET_FILE": str(layout.engine / "master.key"),
-            "SERVER_ENCRYPTION_JWT_PRIVATE_KEYSET_FILE": str(layout.engine / "private.key"),
-            "SERVER_ENCRYPTION_JWT_PUBLIC_KEYSET_FILE": str(layout.engine / "public.key"),
+            "DATABASE_URL": database_url(starter.layout),
+            "SERVER_ENCRYPTION_MASTER_KEYSET_FILE": str(folder / "master.key"),
+            "SERVER_ENCRYPTION_JWT_PRIVATE_KEYSET_FILE": str(folder / "private.key"),
+            "SERVER_ENCRYPTION_JWT_PUBLIC_KEYSET_FILE": str(folder / "public.key"),
             "SERVER_AUTH_COOKIE_SECRETS": starter.keys.cookies,
             "SERVER_URL": api_url(ports),
             "SERVER_PORT": str(ports["api"]),
@@ -145,17 +127,6 @@ def _environment(starter: Starter) -> dict[str, str]:
             "SERVER_INTERNAL_CLIENT_INTERNAL_GRPC_BROADCAST_ADDRESS": grpc_address(ports),
         }
     )
-
-
-def _api_is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=2)
-    try:
-        connection.request("GET", "/api/ready")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _speaks_http2(port: int) -> bool:

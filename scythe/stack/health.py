@@ -9,12 +9,10 @@ from pathlib import Path
 from scythe.stack.connection import BUCKET, api_url, grpc_address, s3_url
 from scythe.stack.files import tail
 from scythe.stack.locks import is_locked
-from scythe.stack.paths import ENGINE, PARTS, POSTGRES, S3, Layout, layout_of
+from scythe.stack.paths import HOST, PARTS, POSTGRES, Layout, layout_of
 from scythe.stack.ports import answers
-from scythe.stack.postgres import is_ready
-from scythe.stack.state import Secrets, State, read_secrets, read_state
-
-_MAIN_PORTS = {ENGINE: ("api", "grpc"), S3: ("s3",)}
+from scythe.stack.postgres import postgres_obstacle
+from scythe.stack.state import PORTS_OF, State, read_state
 
 
 class Health(StrEnum):
@@ -86,9 +84,8 @@ def status(home: Path | None = None) -> StackStatus:
     """
     layout = layout_of(home)
     state = read_state(layout) or State()
-    keys = read_secrets(layout)
-    busy = is_locked(layout.lock_file)
-    parts = tuple(_part(layout, state, keys, name, busy) for name in PARTS)
+    busy = is_locked(layout.marker)
+    parts = tuple(_part(layout, state, name, busy) for name in PARTS)
     ports = state.ports
     return StackStatus(
         home=layout.home,
@@ -101,7 +98,7 @@ def status(home: Path | None = None) -> StackStatus:
     )
 
 
-def _part(layout: Layout, state: State, keys: Secrets | None, name: str, busy: bool) -> PartStatus:
+def _part(layout: Layout, state: State, name: str, busy: bool) -> PartStatus:
     record = state.parts.get(name)
     if record is None:
         return PartStatus(name, Health.STOPPED, None, None, None, None, layout.log(name))
@@ -109,7 +106,7 @@ def _part(layout: Layout, state: State, keys: Secrets | None, name: str, busy: b
     alive = health is not Health.DIED
     end = ""
     if health in {Health.DIED, Health.SILENT}:
-        hide = keys.all() if keys else ()
+        hide = state.keys.all() if state.keys else ()
         end = tail(layout.log(name), start=record.log_start, hide=hide) or "(empty)"
     return PartStatus(
         name=name,
@@ -126,11 +123,10 @@ def _part(layout: Layout, state: State, keys: Secrets | None, name: str, busy: b
 def _health(layout: Layout, state: State, name: str, busy: bool) -> Health:
     if not state.alive(name):
         return Health.DIED
-    record = state.parts[name]
     if name == POSTGRES:
-        fine = is_ready(layout, record.process.pid)
+        fine = postgres_obstacle(layout) is None
     else:
-        fine = all(answers(state.ports[port]) for port in _MAIN_PORTS[name])
+        fine = all(answers(state.ports[port]) for port in PORTS_OF[name] if port in state.ports)
     if fine:
         return Health.RUNNING
     return Health.STARTING if busy and not state.ready else Health.SILENT
@@ -139,9 +135,8 @@ def _health(layout: Layout, state: State, name: str, busy: bool) -> Health:
 def _address(layout: Layout, state: State, name: str) -> str:
     if name == POSTGRES:
         return str(layout.sockets)
-    return ", ".join(
-        f"127.0.0.1:{state.ports[port]} ({port})" for port in _MAIN_PORTS.get(name, ())
-    )
+    ports = {port: state.ports[port] for port in PORTS_OF[name] if port in state.ports}
+    return ", ".join(f"{HOST}:{number} ({port})" for port, number in ports.items())
 
 
 def _overall(parts: tuple[PartStatus, ...], busy: bool) -> Health:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -16,10 +19,12 @@ from scythe.stack.account import Account
 from scythe.stack.files import open_log, tail
 from scythe.stack.paths import Layout
 from scythe.stack.process import Launch, describe_exit, release, run, spawn
-from scythe.stack.state import PartRecord, Secrets, State, write_secrets, write_state
+from scythe.stack.state import PartRecord, Secrets, State, write_state
 
-_POLL = 0.05  # seconds
+_POLL = 0.02  # seconds
 _PORT_TAKEN = re.compile(r"address already in use|could not (?:bind|listen)", re.IGNORECASE)
+_NO_SPACE = os.strerror(errno.ENOSPC).lower()
+_LITTLE_SPACE = 2**20  # bytes: too little to say so in a log
 
 
 class PartFailed(StackError):  # noqa: N818 - reads as what happened
@@ -42,14 +47,7 @@ class StartAborted(StackError):  # noqa: N818 - reads as what happened
 
 @dataclass
 class Running:
-    """A part that this process has started.
-
-    Attributes:
-        name: One of `PARTS`.
-        process: Its process.
-        record: The same, as it is remembered.
-        since: When it was started, in seconds of the monotonic clock.
-    """
+    """A part that this process has started; `since` is a time of the monotonic clock."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -64,6 +62,8 @@ class Starter:
 
     Attributes:
         layout: The files of the stack.
+        state: What is remembered now.
+        keys: The keys of the stack.
         started: What this object has started.
     """
 
@@ -71,22 +71,12 @@ class Starter:
         self, layout: Layout, state: State, keys: Secrets, report: Callable[[str], None]
     ) -> None:
         self.layout = layout
+        self.state = replace(state, keys=keys)
+        self.keys = keys
         self.started: list[Running] = []
-        self._state = state
-        self._keys = keys
         self._report = report
         self._lock = threading.RLock()
         self._abort = threading.Event()
-
-    @property
-    def state(self) -> State:
-        """What is remembered now."""
-        return self._state
-
-    @property
-    def keys(self) -> Secrets:
-        """The keys of the stack."""
-        return self._keys
 
     def report(self, line: str) -> None:
         """Pass on a line about the progress; two threads never write at the same time."""
@@ -94,29 +84,25 @@ class Starter:
             self._report(line)
 
     def remember(self, **changes: object) -> None:
-        """Change fields of the state and write it.
-
-        Args:
-            changes: Fields of `State`.
-        """
+        """Change fields of the state and write it."""
         with self._lock:
-            self._state = replace(self._state, **changes)
-            write_state(self.layout, self._state)
+            self.state = replace(self.state, **changes)
+            write_state(self.layout, self.state)
 
     def remember_token(self, token: str, addresses: str) -> None:
-        """Keep a new client token.
-
-        Args:
-            token: The token.
-            addresses: The addresses that it holds.
-        """
+        """Keep a client token, and the addresses that it holds."""
         with self._lock:
-            self._keys = replace(self._keys, token=token, token_for=addresses)
-            write_secrets(self.layout, self._keys)
+            self.keys = replace(self.keys, token=token, token_for=addresses)
+            self.remember(keys=self.keys)
 
     def abort(self) -> None:
         """Make every thread that waits for a part give up."""
         self._abort.set()
+
+    def check(self) -> None:
+        """Raise `StartAborted` if another part failed."""
+        if self._abort.is_set():
+            raise StartAborted("The start was given up because another part failed.")
 
     def helper(
         self,
@@ -129,20 +115,12 @@ class Starter:
         account: Account | None = None,
         output: bool = False,
     ) -> str:
-        """Run a program that prepares a part, to its end.
-
-        Args:
-            part: The part; the program's output goes to its log.
-            argv: The program and its arguments.
-            env: Its whole environment.
-            cwd: Its working directory.
-            timeout: Seconds until it is ended.
-            account: Who runs it, if not this user.
-            output: Return its output instead of logging it.
+        """Run a program that prepares a part, to its end; return its output or log it.
 
         Raises:
             PartFailed: It failed; the message has the end of the log.
         """
+        self.check()
         log = self.layout.log(part)
         start = open_log(log)
         try:
@@ -159,16 +137,8 @@ class Starter:
         cwd: Path,
         version: str,
         account: Account | None = None,
-    ) -> Running:
+    ) -> PartRecord:
         """Start a part.
-
-        Args:
-            part: One of `PARTS`.
-            argv: The program and its arguments.
-            env: Its whole environment.
-            cwd: Its working directory.
-            version: What runs there.
-            account: Who runs it, if not this user.
 
         Raises:
             StackError: It cannot be started.
@@ -176,28 +146,19 @@ class Starter:
         log = self.layout.log(part)
         start = open_log(log)
         with self._lock:
-            if self._abort.is_set():
-                raise StartAborted(f"{part} was not started because another part failed.")
+            self.check()
             process = spawn(Launch(argv, env, cwd, log, account))
             birth = birth_of(process.pid)
-            record = PartRecord(
-                ProcessRecord(process.pid, birth or "gone"), time.time(), version, start
-            )
-            running = Running(part, process, record, time.monotonic())
-            self.started.append(running)
-            self.remember(parts=self._state.parts | {part: record}, ready=False)
-        return running
+            identity = ProcessRecord(process.pid, birth or "gone")
+            record = PartRecord(identity, time.time(), version, start)
+            self.started.append(Running(part, process, record, time.monotonic()))
+            self.remember(parts=self.state.parts | {part: record}, ready=False)
+        return record
 
     def await_ready(
         self, part: str, record: PartRecord, obstacle: Callable[[], str | None], timeout: float
     ) -> None:
-        """Wait until a part answers.
-
-        Args:
-            part: The part.
-            record: Its process.
-            obstacle: Returns None once it answers, else what is still missing.
-            timeout: Seconds to wait.
+        """Wait until a part answers: until `obstacle` says None, not what is still missing.
 
         Raises:
             PartFailed: It ended, or does not answer in time.
@@ -208,11 +169,10 @@ class Starter:
             if (ending := self._ending(part, record)) is not None:
                 raise self._failed(part, ending, record.log_start)
             if time.monotonic() > deadline:
-                raise self._failed(
-                    part, f"it runs, but after {timeout:.0f} s {missing}.", record.log_start
-                )
-            if self._abort.wait(_POLL):
-                raise StartAborted(f"{part} was given up because another part failed.")
+                why = f"it runs, but after {timeout:.0f} s {missing}."
+                raise self._failed(part, why, record.log_start)
+            self.check()
+            self._abort.wait(_POLL)
 
     def release(self) -> None:
         """Let all that was started live on without this process."""
@@ -229,7 +189,11 @@ class Starter:
 
     def _failed(self, part: str, why: str, log_start: int) -> PartFailed:
         log = self.layout.log(part)
-        end = tail(log, start=log_start, hide=self._keys.all())
+        end = tail(log, start=log_start, hide=self.keys.all())
+        folders = [self.layout.home, self.layout.postgres, self.layout.s3]
+        free = min(shutil.disk_usage(folder).free for folder in folders if folder.exists())
+        if _NO_SPACE in end.lower() or free < _LITTLE_SPACE:
+            why += " Its disk is full: free some space and try again."
         return PartFailed(
             part,
             f"The local stack did not start: {part}: {why}\nThe end of {log}:\n{end or '(empty)'}",

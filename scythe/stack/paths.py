@@ -1,12 +1,13 @@
-"""Where a local stack keeps its files."""
+"""Where a local stack keeps its files, and which folders it may use."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
+import stat
 import sys
+import tempfile
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from scythe.errors import StackError
@@ -15,7 +16,6 @@ HOME_VARIABLE = "SCYTHE_DEV_HOME"
 HOST = "127.0.0.1"
 POSTGRES, ENGINE, S3 = PARTS = ("postgres", "engine", "s3")
 _SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 104 (macOS) or 108 (Linux), with a name in it
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9._/-]+")
 _ROOT_BASE = Path("/var/lib/scythe")
 
 
@@ -30,19 +30,14 @@ class Layout:
     home: Path
 
     @property
+    def marker(self) -> Path:
+        """Says that the folder is Scythe's; held as a lock by whoever starts or stops the stack."""
+        return self.home / ".scythe-stack"
+
+    @property
     def state_file(self) -> Path:
-        """Ports, processes and what has been prepared."""
+        """Ports, processes, keys and the client token (mode 0600)."""
         return self.home / "state.json"
-
-    @property
-    def secrets_file(self) -> Path:
-        """Keys and the client token (mode 0600)."""
-        return self.home / "secrets.json"
-
-    @property
-    def lock_file(self) -> Path:
-        """Held by whoever starts or stops the stack."""
-        return self.home / "lock"
 
     @property
     def logs(self) -> Path:
@@ -51,49 +46,57 @@ class Layout:
 
     @property
     def engine(self) -> Path:
-        """The engine's configuration folder: its keys."""
+        """The engine's keys, and its working directory."""
         return self.home / "engine"
 
     @property
     def s3(self) -> Path:
-        """The S3 server's configuration and objects."""
+        """The objects, and the S3 server's working directory."""
         return self.home / "s3"
 
     @property
     def postgres(self) -> Path:
-        """The folder that holds the database.
+        """The folder that holds `data` and, for root, the sockets; what is in them is PostgreSQL's.
 
         PostgreSQL refuses to run as root. Root's database belongs to an ordinary user, who could
-        not reach it inside a private data folder.
+        not reach it inside a private data folder, and who can change nothing on the way to it.
         """
-        return _ROOT_BASE / self.key if is_root() else self.home / "postgres"
+        key = sha256(os.fsencode(self.home)).hexdigest()[:12]
+        return _ROOT_BASE / key if is_root() else self.home / "postgres"
+
+    @property
+    def data(self) -> Path:
+        """The folder of the database's files."""
+        return self.postgres / "data"
+
+    @property
+    def socket_link(self) -> Path:
+        """The folder of the Unix sockets, or a link to it where its path would be too long."""
+        return (self.postgres if is_root() else self.home) / "run"
 
     @property
     def sockets(self) -> Path:
-        """The folder of the Unix sockets: short, whatever the data folder is called."""
-        if is_root():
-            return self.postgres / "run"
-        inside = self.home / "run"
-        short = len(os.fsencode(inside / ".s.PGSQL.5432.lock")) < _SOCKET_PATH_LIMIT
-        # Programs read this path in configuration files and addresses, with quoting of their own.
-        if short and _PLAIN_PATH.fullmatch(str(inside)):
-            return inside
-        import tempfile
-
-        return Path(tempfile.gettempdir()) / f"scythe-{os.getuid()}-{self.key}"
-
-    @property
-    def key(self) -> str:
-        """A short name for this data folder that no other one has."""
-        return hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
+        """The folder of the Unix sockets."""
+        link = self.socket_link
+        return Path(link.readlink()) if link.is_symlink() else link
 
     def log(self, part: str) -> Path:
-        """Return the log file of a part.
-
-        Args:
-            part: One of `PARTS`.
-        """
+        """Return the log file of a part."""
         return self.logs / f"{part}.log"
+
+
+def make_socket_folder(layout: Layout) -> None:
+    """Make the folder of the Unix sockets, with a short path whatever the data folder is called."""
+    link = layout.socket_link
+    # Programs read a comma in the path as the end of it.
+    if len(os.fsencode(link / ".s.PGSQL.5432.lock")) < _SOCKET_PATH_LIMIT and "," not in str(link):
+        private_folder(link)
+    elif not link.is_symlink() or not link.is_dir():
+        # A new name each time: nobody can be there before, and what a cleaner took is made again.
+        link.unlink(missing_ok=True)
+        link.symlink_to(tempfile.mkdtemp(prefix="scythe-"))
+    else:
+        private_folder(layout.sockets)
 
 
 def is_root() -> bool:
@@ -102,7 +105,7 @@ def is_root() -> bool:
 
 
 def shared_root_folder() -> Path:
-    """Return the folder for files that PostgreSQL's user must read when the stack runs as root."""
+    """Return root's folder for files that PostgreSQL's user must reach."""
     return _ROOT_BASE
 
 
@@ -111,23 +114,23 @@ def default_home() -> Path:
     given = os.environ.get(HOME_VARIABLE)
     if given:
         return Path(given).expanduser().resolve()
-    base = os.environ.get("XDG_DATA_HOME")
-    root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share"
-    return root / "scythe" / "dev"
+    from platformdirs import user_data_path
+
+    return user_data_path("scythe") / "dev"
 
 
 def cache_root() -> Path:
-    """Return Scythe's folder in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache"
-    return root / "scythe"
+    """Return `SCYTHE_CACHE_DIR`, else Scythe's folder in the user's cache folder."""
+    given = os.environ.get("SCYTHE_CACHE_DIR")
+    if given:
+        return Path(given).expanduser().resolve()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("scythe").resolve()
 
 
 def layout_of(home: Path | str | None = None) -> Layout:
-    """Return the layout of a data folder.
-
-    Args:
-        home: The data folder; by default the user's own.
+    """Return the layout of a data folder, by default the user's own.
 
     Raises:
         StackError: This system cannot run the stack.
@@ -141,25 +144,35 @@ def layout_of(home: Path | str | None = None) -> Layout:
     return Layout(chosen.resolve())
 
 
-def private_folder(path: Path) -> None:
+def private_folder(path: Path, *, way_out: str = f"Choose another with {HOME_VARIABLE}.") -> None:
     """Create a folder that only this user can enter, or make an own one so.
 
     Raises:
-        StackError: The path is not a folder of this user.
+        StackError: The path is not a folder of this user, or another user can replace it.
     """
+    check_parents(path, way_out)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.lstat()
-        # A link, or a folder of somebody else (in a shared temporary folder), would hand our
-        # files to its owner.
-        if path.is_symlink() or found.st_uid != os.geteuid():
-            raise StackError(
-                f"{path} belongs to somebody else or is a symbolic link. Remove it, or choose "
-                f"another folder with {HOME_VARIABLE}."
-            )
-        path.chmod(0o700)
-    except OSError as err:
-        raise StackError(
-            f"The folder {path} cannot be used: {err.strerror or err}. Choose another data "
-            f"folder with {HOME_VARIABLE}."
-        ) from err
+    except FileExistsError:
+        raise StackError(f"The folder {path} cannot be used: a file is there. {way_out}") from None
+    found = path.lstat()
+    # A link, or a folder of somebody else, would hand our files to its owner.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise StackError(f"{path} belongs to somebody else or is a symbolic link. {way_out}")
+    path.chmod(0o700)
+
+
+def check_parents(path: Path, way_out: str) -> None:
+    """Refuse a path at which another user could put something else while it is used."""
+    trusted = {0, os.geteuid(), Path("/").stat().st_uid}  # in a container, / may not be root's
+    for parent in path.resolve().parents:
+        try:
+            found = parent.stat()
+        except FileNotFoundError:
+            continue
+        open_to_all = found.st_mode & stat.S_IWOTH
+        open_to_others = found.st_mode & stat.S_IWGRP and found.st_gid not in {0, os.getegid()}
+        if found.st_uid not in trusted or (
+            (open_to_all or open_to_others) and not found.st_mode & stat.S_ISVTX
+        ):
+            raise StackError(f"{path} is not safe: other users can change {parent}. {way_out}")

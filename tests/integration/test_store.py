@@ -102,8 +102,7 @@ VERBS = ["reach", "read", "write", "list", "file"]
 
 @pytest.mark.parametrize(
     ("what", "verb"),
-    # SeaweedFS makes a bucket that is written to, and lists none where there is none.
-    [(what, verb) for what in WRONG for verb in (VERBS[:2] if what == "bucket" else VERBS)],
+    [(what, verb) for what in WRONG for verb in VERBS],
 )
 def test_what_is_wrong_is_said(what: str, verb: str, store: Store, tmp_path: Path) -> None:
     changes, hint = WRONG[what]

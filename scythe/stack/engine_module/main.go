@@ -12,6 +12,7 @@
 //	scythe-engine prepare DIR              create or upgrade the schema, add the tenant
 //	scythe-engine token DIR NAME LIFETIME  print a client token, for example for 720h
 //	scythe-engine serve DIR                run until SIGTERM or SIGINT
+//	scythe-engine s3 DIR                   serve the objects in DIR by S3 until SIGTERM or SIGINT
 //
 // DIR is the configuration folder of the instance.
 package main
@@ -39,7 +40,7 @@ import (
 // the version of the Hatchet module.
 var Version = "unset"
 
-const usage = "usage: scythe-engine version | keys DIR | prepare DIR | token DIR NAME LIFETIME | serve DIR"
+const usage = "usage: scythe-engine version | keys DIR | prepare DIR | token DIR NAME LIFETIME | serve DIR | s3 DIR"
 
 func main() {
 	if err := command(os.Args[1:]); err != nil {
@@ -66,21 +67,27 @@ func command(args []string) error {
 		return token(args[1], args[2], args[3])
 	case name == "serve" && len(args) == 2:
 		return serve(args[1])
+	case name == "s3" && len(args) == 2:
+		return serveS3(args[1])
 	}
 
 	return errors.New(usage)
 }
 
-// keys writes master.key, private.key and public.key.
+// keys writes master.key, private.key and, when these are whole, public.key.
 func keys(dir string) error {
 	master, private, public, _, err := encryption.GenerateLocalKeys()
 	if err != nil {
 		return fmt.Errorf("could not make keys: %w", err)
 	}
 
-	files := map[string][]byte{"master.key": master, "private.key": private, "public.key": public}
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+	for i, name := range []string{"master.key", "private.key", "public.key"} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file+".new", [][]byte{master, private, public}[i], 0o600); err != nil {
+			return err
+		}
+
+		if err := os.Rename(file+".new", file); err != nil {
 			return err
 		}
 	}
