@@ -19,6 +19,7 @@ from scythe.experiment import TInput, TOutput, batch_size_of
 from scythe.nodes.references import RunRef
 from scythe.runnable import SerializableRunnable
 from scythe.runs.allocate import Allocation, AllocationOptions
+from scythe.runs.explain import LeafTask
 from scythe.runs.keys import RunKeys
 from scythe.runs.reading import RunReader
 from scythe.scatter_gather import RecursionMap, ScatterGatherResult
@@ -308,6 +309,11 @@ class ExperimentRun(RunReader, RunKeys, BaseModel, Generic[TInput, TOutput]):
     def layout(self) -> RunLayout:
         """The keys of the run."""
         return RunLayout(self.storage_settings.BUCKET_PREFIX, self.experiment_id)
+
+    @property
+    def leaf_task(self) -> LeafTask:
+        """What the leaves of the run need of a worker."""
+        return LeafTask.of(self.versioned_experiment.base_experiment.runnable)
 
     def a_second_later(self) -> Self:
         """Return the run that would be allocated one second later."""

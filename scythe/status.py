@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-RunState = Literal["queued", "running", "done", "failed"]
+RunState = Literal["queued", "running", "done", "failed", "not_started"]
 
 
 class RunStatus(BaseModel):
@@ -17,15 +17,17 @@ class RunStatus(BaseModel):
         experiment_id: `<name>/<version>/<datetime>`.
         workflow_run_id: Hatchet's id of the run, None before it was started.
         state: `queued` before the first node runs; `done` when the final tables are there (also
-            when leaves failed); `failed` when the run as a whole did not get there.
+            when leaves failed); `failed` when the run as a whole did not get there; `not_started`
+            when `allocate` ended before it started the run.
         total: Number of leaves.
         done: Leaves that ended well.
         failed: Leaves that failed their last try.
         running: Leaves that run now.
         started: When the first node began, in seconds since 1970; 0 before.
         updated: When these counts were taken, in seconds since 1970.
-        message: Why the run as a whole failed.
+        message: Why the run as a whole failed, or was not started.
         warnings: A sentence for each column of the final tables that became text.
+        waits_for: Why the run gives no news, where that can be told: no worker serves it, say.
     """
 
     experiment_id: str
@@ -39,11 +41,12 @@ class RunStatus(BaseModel):
     updated: float = Field(default_factory=time.time)
     message: str = ""
     warnings: list[str] = []
+    waits_for: str = ""
 
     @property
     def is_over(self) -> bool:
         """Whether nothing will change any more."""
-        return self.state in ("done", "failed")
+        return self.state in ("done", "failed", "not_started")
 
     @property
     def waiting(self) -> int:
@@ -63,6 +66,12 @@ class RunStatus(BaseModel):
         return left / self.rate if self.rate > 0 else None
 
     def __str__(self) -> str:
+        why = self.message or self.waits_for
+        return f"{self.summary}. {why}" if why else self.summary
+
+    @property
+    def summary(self) -> str:
+        """State and counts in one line."""
         counts = f"{self.done} done, {self.failed} failed, {self.running} running"
         return f"{self.experiment_id}: {self.state}, {counts} of {self.total} leaves"
 

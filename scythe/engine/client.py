@@ -19,6 +19,7 @@ from scythe.environment import TOKEN, require_engine
 from scythe.errors import EngineError
 
 _CHECK_SECONDS = 8.0
+_ANSWER_SECONDS = 5.0  # for a question that is asked again
 _LONGEST_RUN = timedelta(days=30)  # further back Hatchet is not asked
 
 
@@ -99,14 +100,19 @@ async def _version(hatchet: Any) -> str | None:
     return str(version) if version else None
 
 
+def refused_token(address: str | None = None) -> str:
+    """Say that the engine does not take the token, and what to do."""
+    return (
+        f"The Hatchet engine at {address or _engine_address()} refuses the token: make a new one, "
+        f"in the engine's dashboard or with `hatchet-admin token create`, and set {TOKEN} to it."
+    )
+
+
 def _explain_refusal(address: str, error: Exception) -> str:
     code = getattr(error, "code", lambda: None)()
     name = getattr(code, "name", type(error).__name__)
     if name in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-        return (
-            f"The Hatchet engine at {address} refuses the token: make a new one, in the engine's "
-            f"dashboard or with `hatchet-admin token create`, and set {TOKEN} to it."
-        )
+        return refused_token(address)
     details = getattr(error, "details", lambda: str(error))()
     if name == "UNAVAILABLE":
         return (
@@ -169,6 +175,9 @@ def run_state(workflow_run_id: str) -> str:
 
     It is UNKNOWN when the engine does not answer, or does not know the run: a new run is shown a
     moment after it was started.
+
+    Raises:
+        EngineError: The engine refuses the token.
     """
     from hatchet_sdk.clients.rest.api.workflow_runs_api import WorkflowRunsApi
     from hatchet_sdk.clients.rest.exceptions import ApiException
@@ -177,8 +186,11 @@ def run_state(workflow_run_id: str) -> str:
     try:
         # `runs.get_status` tries for 20 s to find a run that is not there.
         with client().runs.client() as api:
-            return str(WorkflowRunsApi(api).v1_workflow_run_get_status(workflow_run_id).value)
-    except (ApiException, HTTPError):
+            ask = WorkflowRunsApi(api).v1_workflow_run_get_status
+            return str(ask(workflow_run_id, _request_timeout=_ANSWER_SECONDS).value)
+    except (ApiException, HTTPError) as error:
+        if getattr(error, "status", None) in (401, 403):
+            raise EngineError(refused_token()) from error
         return "UNKNOWN"
 
 

@@ -24,14 +24,19 @@ def format_seconds(seconds: float | None) -> str:
 
 def describe(status: RunStatus) -> str:
     """Return the counts of a run as one plain line."""
-    if status.state == "queued":
+    if status.state == "not_started":
+        return f"the run was not started: {status.message}"
+    if status.state == "queued" and not status.waits_for:
         return f"{status.total} leaves wait for a worker: start one with `python main.py`"
     ended = status.done + status.failed
     share = f" ({100 * ended / status.total:.0f} %)" if status.total else ""
     text = (
         f"{ended}/{status.total} leaves{share}: {status.done} done, {status.failed} failed, "
-        f"{status.running} running, {status.rate:.1f}/s"
+        f"{status.running} running"
     )
+    if status.waits_for:  # a rate would say nothing
+        return f"{text} - {status.waits_for}"
+    text += f", {status.rate:.1f}/s"
     if not status.is_over:
         text += f", {format_seconds(status.seconds_left)} left"
     if status.state == "failed":
@@ -50,7 +55,7 @@ class ProgressView:
         self._enabled = enabled
         self._bar: Any = None
         self._task: Any = None
-        self._last_line = ""
+        self._last_line = self._reason = ""
         self._last_time = 0.0
         self._began = time.monotonic()
 
@@ -77,12 +82,18 @@ class ProgressView:
         young = time.monotonic() - self._began < _PATIENCE
         if not self._enabled or (status.state == "queued" and young):
             return
+        if status.waits_for != self._reason:
+            self._reason = status.waits_for
+            self._last_time = 0.0  # it is news
+            if self._bar is not None and self._reason:
+                self._bar.console.print(self._reason, markup=False, highlight=False)
         if self._bar is not None:
             self._update_bar(status)
         else:
             self._print_line(status)
 
     def _update_bar(self, status: RunStatus) -> None:
+        is_still = status.is_over or bool(status.waits_for)
         self._bar.update(
             self._task,
             description="waiting for a worker" if status.state == "queued" else _name(status),
@@ -91,8 +102,8 @@ class ProgressView:
             done=f"{status.done} done",
             failed=f"[red]{status.failed} failed[/]" if status.failed else "0 failed",
             running=f"{status.running} running",
-            rate=f"{status.rate:.1f}/s",
-            left="" if status.is_over else f"{format_seconds(status.seconds_left)} left",
+            rate="" if status.waits_for else f"{status.rate:.1f}/s",
+            left="" if is_still else f"{format_seconds(status.seconds_left)} left",
         )
 
     def _print_line(self, status: RunStatus) -> None:

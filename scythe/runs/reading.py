@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from scythe.errors import ExperimentRunNotFoundError, ResultNotFoundError, RunTimeoutError
-from scythe.processes.interrupts import KeptInterrupts
-from scythe.runs.progress_bar import ProgressView
+from scythe.errors import (
+    EngineError,
+    ExperimentRunNotFoundError,
+    ResultNotFoundError,
+    StorageError,
+)
+from scythe.processes.blocking import call_within
+from scythe.runs.explain import LeafTask, explain_wait
+from scythe.runs.waiting import wait_for_run
 from scythe.status import RunStatus
 from scythe.storage.files import S3Url
 from scythe.storage.layout import RunLayout
@@ -23,8 +31,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LEAF = "leaf"
-_PAUSE = 0.5  # seconds between two looks at the status
 _ENGINE_PAUSE = 5.0  # seconds without news after which Hatchet is asked whether the run still lives
+_START_SECONDS = 15.0  # between the manifest of a run and its start, which are one request apart
+_STATUS_SECONDS = 30.0
+_NOT_STARTED = "allocate ended before it started the run. Allocate it again."
 
 
 def read_table(store: Store, key: str) -> pa.Table | None:
@@ -35,34 +45,48 @@ def read_table(store: Store, key: str) -> pa.Table | None:
     return None if data is None else pq.read_table(io.BytesIO(data))
 
 
-def read_status(store: Store, layout: RunLayout) -> RunStatus:
-    """Read the counts of a run. A run whose root is gone from the engine is `failed`."""
-    status = _stored_status(store, layout)
-    return _checked_with_engine(store, layout, status) if _is_silent(status) else status
+class RunWatch:
+    """Looks at a run again and again: at its counts, and for the reason where they bring no news.
 
+    Args:
+        store: The bucket of the run.
+        layout: The keys of the run.
+        task: What its leaves need of a worker.
 
-def wait_for_run(
-    store: Store, layout: RunLayout, *, progress: bool, timeout: float | None
-) -> RunStatus:
-    """Wait until a run is over; see `ExperimentRun.wait`."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-    ask_at = 0.0
-    with KeptInterrupts() as interrupts, ProgressView(enabled=progress) as view:
-        while True:
-            status = _stored_status(store, layout)
-            if _is_silent(status) and time.monotonic() >= ask_at:
-                status = _checked_with_engine(store, layout, status)
-                ask_at = time.monotonic() + _ENGINE_PAUSE
-            interrupts.check()
-            view.show(status)
-            if status.is_over:
-                return status
-            if deadline is not None and time.monotonic() >= deadline:
-                raise RunTimeoutError(
-                    f"{status} after {timeout:g} s: the run goes on; wait longer, or check that a "
-                    "worker runs that serves this experiment."
-                )
-            time.sleep(_PAUSE)
+    Attributes:
+        no_answer: Says who is asked at the moment, for those who wait for an answer in vain.
+    """
+
+    def __init__(self, store: Store, layout: RunLayout, task: Callable[[], LeafTask]) -> None:
+        self._store, self._layout, self._task = store, layout, task
+        self._reason, self._ask_at = "", 0.0
+        self.no_answer = ""
+
+    def look(self) -> RunStatus:
+        """Return how far the run is. A run whose root is gone from the engine is `failed`."""
+        self.no_answer = (
+            f"The S3 server at {self._store.config.endpoint_url or 'AWS'} does not answer: check "
+            "AWS_ENDPOINT_URL_S3, and that it runs."
+        )
+        status = _stored_status(self._store, self._layout)
+        if not _is_silent(status):
+            self._reason = ""
+        elif time.monotonic() >= self._ask_at:
+            status = self._ask(status)
+            self._ask_at = time.monotonic() + _ENGINE_PAUSE
+        return status.model_copy(update={"waits_for": "" if status.is_over else self._reason})
+
+    def _ask(self, status: RunStatus) -> RunStatus:
+        from scythe.engine.lookup import connected_workers
+
+        self.no_answer = "The Hatchet engine does not answer: check that it runs."
+        try:
+            status = _checked_with_engine(self._store, self._layout, status)
+            if not status.is_over and status.total:
+                self._reason = explain_wait(connected_workers(), self._task(), status)
+        except EngineError as error:
+            self._reason = str(error)
+        return status
 
 
 def _stored_status(store: Store, layout: RunLayout) -> RunStatus:
@@ -85,9 +109,14 @@ def _is_silent(status: RunStatus) -> bool:
 
 def _checked_with_engine(store: Store, layout: RunLayout, status: RunStatus) -> RunStatus:
     """Ask the engine whether a run without news still lives."""
-    if status.workflow_run_id is None:
-        return status
     from scythe.engine.client import run_state
+    from scythe.engine.lookup import find_run
+
+    if status.workflow_run_id is None:
+        age = store.age(layout.manifest)
+        if age is None or age < _START_SECONDS or find_run(layout.experiment_id, _ago(age)):
+            return status
+        return status.model_copy(update={"state": "not_started", "message": _NOT_STARTED})
 
     state = run_state(status.workflow_run_id)
     if state in ("QUEUED", "RUNNING", "UNKNOWN"):
@@ -100,12 +129,21 @@ def _checked_with_engine(store: Store, layout: RunLayout, status: RunStatus) -> 
     return latest.model_copy(update={"state": "done" if done else "failed", "message": message})
 
 
+def _ago(seconds: float) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=seconds)
+
+
 class RunReader:
     """Adds the read side to a class that has a run's layout and store."""
 
     @property
     def layout(self) -> RunLayout:
         """The keys of the run."""
+        raise NotImplementedError
+
+    @property
+    def leaf_task(self) -> LeafTask:
+        """What the leaves of the run need of a worker."""
         raise NotImplementedError
 
     def store(self, s3_client: Any = None) -> Store:
@@ -138,7 +176,12 @@ class RunReader:
 
     def status(self) -> RunStatus:
         """Return how far the run is."""
-        return read_status(self.store(), self.layout)
+        watch = self._watch()
+        return call_within(
+            _STATUS_SECONDS,
+            watch.look,
+            lambda: StorageError(watch.no_answer),
+        )
 
     def wait(self, progress: bool = False, timeout: float | None = None) -> RunStatus:
         """Wait until the run is over.
@@ -153,8 +196,12 @@ class RunReader:
 
         Raises:
             RunTimeoutError: The run was not over in time. It goes on.
+            RunInterrupted: Somebody pressed Ctrl-C. The run goes on.
         """
-        return wait_for_run(self.store(), self.layout, progress=progress, timeout=timeout)
+        return wait_for_run(self._watch(), self.layout, progress=progress, timeout=timeout)
+
+    def _watch(self) -> RunWatch:
+        return RunWatch(self.store(), self.layout, lambda: self.leaf_task)
 
     def results(self, name: str = "scalars") -> pa.Table:
         """Read a final table; `.to_pandas()` gives it the MultiIndex of the specs.

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,6 +86,17 @@ class Store:
         """Return the size of an object in bytes."""
         head = self._do("read", key, "head_object", Bucket=self.bucket, Key=key)
         return int(head["ContentLength"])
+
+    def age(self, key: str) -> float | None:
+        """Return the seconds since an object was written, by the store's clock; None without it."""
+        try:
+            head = self._do("read", key, "head_object", Bucket=self.bucket, Key=key)
+        except StorageError as error:
+            if is_missing(error.__cause__):
+                return None
+            raise
+        now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return (now - head["LastModified"]).total_seconds()
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""

@@ -137,6 +137,38 @@ def test_before_the_first_node_the_manifest_tells(run: Any, store: Store) -> Non
     assert (status.state, status.total, status.waiting) == ("queued", 7, 7)
 
 
+def test_a_run_that_allocate_left_before_its_start(
+    run: Any, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_manifest(store, run, n_specs=7, workflow_run_id=None)
+    assert run.status().state == "queued"  # allocate may be about to start it
+    monkeypatch.setattr("scythe.runs.reading._START_SECONDS", 0.0)
+    status = run.wait(progress=True)
+    assert (status.state, status.total, status.waits_for) == ("not_started", 7, "")
+    assert status.message.endswith("Allocate it again.")
+    assert "the run was not started" in capsys.readouterr().err
+    assert str(run.status()).endswith("of 7 leaves. " + status.message)
+
+
+def test_a_started_run_whose_id_was_not_recorded(
+    start: Any, ended: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scythe.runs.reading._START_SECONDS", 0.0)
+    run, reference = ended(start([{"x": 1.0}]))
+    store.put_bytes(
+        run.manifest_filekey,
+        store.get_bytes(run.manifest_filekey).replace(reference.workflow_run_id.encode(), b"null"),
+    )
+    assert run.manifest().workflow_run_id is None
+    deadline = time.monotonic() + 20  # the engine shows a new run after a moment
+    while (status := run.status()).state == "not_started" and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert (status.state, status.total) == ("queued", 1)
+    assert (
+        status.waits_for == "No worker is connected. Start one that serves 'work': python main.py."
+    )
+
+
 def test_waiting_ends_with_the_run(
     run: Any, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,6 +19,9 @@ def test_what_a_status_says() -> None:
     assert not running.is_over
     assert status(state="done").is_over
     assert status(state="failed").is_over
+    assert status(state="not_started").is_over
+    waiting = status(state="running", waits_for="No worker is connected.")
+    assert str(waiting).endswith("of 10 leaves. No worker is connected.")
 
 
 def test_before_anything_is_known() -> None:

@@ -128,3 +128,32 @@ def test_the_line_of_a_run_that_failed_says_why() -> None:
 )
 def test_durations(seconds: float | None, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+def test_what_a_run_waits_for_takes_the_place_of_a_rate() -> None:
+    reason = "No worker serves 'roof'."
+    for state in ("queued", "running"):
+        line = describe(status(state=state, total=6, waits_for=reason))
+        assert line == "0/6 leaves (0 %): 0 done, 0 failed, 0 running - No worker serves 'roof'."
+    assert "left" in describe(status(state="running", total=6, done=1))
+
+
+def test_what_a_run_waits_for_is_said_above_the_bar() -> None:
+    text = run_on_a_terminal(
+        """
+        from scythe.runs.progress_bar import ProgressView
+        from scythe.status import RunStatus
+        with ProgressView(enabled=True) as view:
+            for _ in range(3):
+                view.show(RunStatus(experiment_id="roof/v1.0.0/d", state="running", total=6,
+                                    waits_for="No worker serves 'roof[/]'."))
+        """
+    )
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    assert plain.count("No worker serves 'roof[/]'.") == 1
+    assert "? left" not in plain
+
+
+def test_a_run_that_was_not_started_says_so() -> None:
+    line = describe(status(state="not_started", message="Allocate it again."))
+    assert line == "the run was not started: Allocate it again."

@@ -1,0 +1,113 @@
+"""Questions about a run that gives no news; the engine answers each within seconds, or not."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from scythe.engine.client import client, refused_token
+from scythe.errors import EngineError
+
+_ANSWER_SECONDS = 5.0
+_BEFORE = timedelta(hours=1)  # by which the clocks of this machine and the engine's may differ
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedWorker:
+    """A Hatchet worker that is connected now.
+
+    Attributes:
+        name: Its name.
+        tasks: The tasks and workflows that it serves, in lower case and without the namespace.
+        labels: Its labels.
+        is_paused: Whether it takes no tasks at the moment.
+        slots: Leaves that it runs at one time.
+        free_slots: How many of these slots are free.
+    """
+
+    name: str
+    tasks: frozenset[str]
+    labels: Mapping[str, str]
+    is_paused: bool = False
+    slots: int = 0
+    free_slots: int = 0
+
+
+def connected_workers() -> list[ConnectedWorker]:
+    """Return the workers that are connected now.
+
+    Raises:
+        EngineError: The engine does not answer, or refuses the token.
+    """
+    from hatchet_sdk.clients.rest.api.worker_api import WorkerApi
+    from hatchet_sdk.clients.rest.models.worker_status import WorkerStatus
+
+    hatchet = client()
+    with answered(), hatchet.workers.client() as api:
+        found = WorkerApi(api).worker_list(
+            hatchet.config.tenant_id,
+            statuses=[WorkerStatus.ACTIVE, WorkerStatus.PAUSED],
+            _request_timeout=_ANSWER_SECONDS,
+        )
+    return [_worker(row, hatchet.config.namespace) for row in found.rows or []]
+
+
+def find_run(experiment_id: str, since: datetime) -> str | None:
+    """Return Hatchet's id of a task of a run; None where nothing of it was started.
+
+    Args:
+        experiment_id: The run.
+        since: When it can have been started at the earliest.
+
+    Raises:
+        EngineError: The engine does not answer, or refuses the token.
+    """
+    from hatchet_sdk.clients.rest.api.workflow_runs_api import WorkflowRunsApi
+
+    hatchet = client()
+    with answered(), hatchet.runs.client() as api:
+        found = WorkflowRunsApi(api).v1_workflow_run_list(
+            hatchet.config.tenant_id,
+            since=since - _BEFORE,
+            until=datetime.now(UTC) + _BEFORE,
+            only_tasks=False,
+            limit=1,
+            additional_metadata=[f"experiment_id:{experiment_id}"],
+            include_payloads=False,
+            _request_timeout=_ANSWER_SECONDS,
+        )
+    return next((str(row.workflow_run_external_id) for row in found.rows or []), None)
+
+
+@contextmanager
+def answered() -> Generator[None]:
+    """Raise `EngineError` where the engine does not answer a question."""
+    from hatchet_sdk.clients.rest.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except (ApiException, HTTPError) as error:
+        if getattr(error, "status", None) in (401, 403):
+            raise EngineError(refused_token()) from error
+        reason = str(getattr(error, "reason", None) or error).splitlines()[0]
+        raise EngineError(
+            f"The Hatchet engine at {client().config.server_url} does not answer ({reason}): check "
+            "that it runs, and HATCHET_CLIENT_SERVER_URL."
+        ) from error
+
+
+def _worker(row: Any, namespace: str) -> ConnectedWorker:
+    tasks = (action.partition(":")[0].lower() for action in row.actions or [])
+    slots = (row.slot_config or {}).get("default")
+    return ConnectedWorker(
+        name=row.name,
+        tasks=frozenset(task.removeprefix(namespace) for task in tasks),
+        labels={label.key: str(label.value) for label in row.labels or []},
+        is_paused=row.status is not None and row.status.value == "PAUSED",
+        slots=slots.limit if slots else 0,
+        free_slots=slots.available or 0 if slots else 0,
+    )
