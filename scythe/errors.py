@@ -31,14 +31,11 @@
     │   └── ExecutorUnavailable   the place where it ran failed
     └── RunTimeoutError           a run was not over within the time that the caller gave
 
-RunInterrupted is none of them: it is a KeyboardInterrupt.
-
 Each message names the thing, says why, and says what to do next.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -272,17 +269,3 @@ class ExecutorUnavailable(ExecutorError):  # noqa: N818 - the name in the contra
 
 class RunTimeoutError(ScytheError, TimeoutError):
     """A run was not over within the time that the caller gave."""
-
-
-class RunInterrupted(KeyboardInterrupt, SystemExit):
-    """Somebody pressed Ctrl-C while a run was allocated or awaited; the message says what of it is.
-
-    A program may catch it as `KeyboardInterrupt`. A script that does not ends with exit code 130
-    and the message on standard error, without a traceback.
-    """
-
-    @property
-    def code(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The exit code. Python reads it when nobody has caught the exit, and says no word then."""
-        print(f"\nscythe: {self}", file=sys.stderr, flush=True)  # noqa: T201 - as Python would
-        return 130

@@ -1,8 +1,9 @@
-"""Interrupts that Python would drop: an exception of a signal handler inside a finalizer."""
+"""Ctrl-C: an exception that is told in one sentence, and one that Python would drop."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -54,3 +55,17 @@ class KeptInterrupts:
         except BaseException as error:
             self._raised = error
             raise
+
+
+class RunInterrupted(KeyboardInterrupt, SystemExit):
+    """Somebody pressed Ctrl-C while a run was allocated or awaited; the message says what of it is.
+
+    A program may catch it as `KeyboardInterrupt`. A script that does not ends with exit code 130
+    and the message on standard error, without a traceback.
+    """
+
+    @property
+    def code(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The exit code. Python reads it when nobody has caught the exit, and says no word then."""
+        print(f"\nscythe: {self}", file=sys.stderr, flush=True)  # noqa: T201 - as Python would
+        return 130

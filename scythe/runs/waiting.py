@@ -6,9 +6,9 @@ import math
 import time
 from typing import Protocol
 
-from scythe.errors import RunInterrupted, RunTimeoutError
+from scythe.errors import RunTimeoutError
 from scythe.processes.blocking import start_call
-from scythe.processes.interrupts import KeptInterrupts
+from scythe.processes.interrupts import KeptInterrupts, RunInterrupted
 from scythe.runs.progress_bar import ProgressView
 from scythe.status import RunStatus
 from scythe.storage.layout import RunLayout
