@@ -23,6 +23,7 @@ from scythe.errors import (
 from scythe.settings import ScytheStorageSettings
 from scythe.storage.fetch import cached_path, fetch_uri
 from scythe.storage.files import FileReferenceMixin
+from scythe.tables.levels import LEVEL_TYPES, dump_levels, scalars_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,6 @@ logger = logging.getLogger("scythe.leaf")
 ComputedFeatureValue = int | float | str
 
 _NO_LEVELS = {"storage_settings"}
-_SCALARS = frozenset({str, int, float, bool, type(None)})
 # Beside the fields, as a cached property would be: a private attribute costs each spec as much as
 # two fields.
 _ORIGINAL = "original spec"
@@ -142,10 +142,9 @@ class ExperimentInputSpec(BaseSpec):
                 a field.
         """
         spec = self.original_spec
-        excluded = _NO_LEVELS | additional_excludes if additional_excludes else _NO_LEVELS
-        # What `model_dump` calls, at half of the time.
-        dumped = type(spec).__pydantic_serializer__.to_python(spec, mode="json", exclude=excluded)
-        data = _scalars(dumped)
+        excluded = {*_NO_LEVELS, *additional_excludes} if additional_excludes else _NO_LEVELS
+        dumped = dump_levels(spec, excluded)
+        data = scalars_of(dumped)
         features = self.computed_features
         if not features:
             return data
@@ -239,10 +238,9 @@ def index_rows(specs: Sequence[ExperimentInputSpec]) -> list[dict[str, Any]]:
     classes = set(map(type, specs))
     if len(classes) != 1 or any(map(_has_own_index, classes)):
         return [spec.index_data() for spec in specs]
-    to_python = type(specs[0]).__pydantic_serializer__.to_python
-    rows = [to_python(spec, mode="json", exclude=_NO_LEVELS) for spec in specs]
+    rows = [dump_levels(spec, _NO_LEVELS) for spec in specs]
     kinds = set(map(type, chain.from_iterable(row.values() for row in rows)))
-    return rows if kinds <= _SCALARS else list(map(_scalars, rows))
+    return rows if kinds <= LEVEL_TYPES else list(map(scalars_of, rows))
 
 
 def _has_own_index(cls: type[ExperimentInputSpec]) -> bool:
@@ -250,10 +248,6 @@ def _has_own_index(cls: type[ExperimentInputSpec]) -> bool:
     return not (
         cls.computed_features is base.computed_features and cls.index_data is base.index_data
     )
-
-
-def _scalars(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if type(value) in _SCALARS}
 
 
 class ExperimentOutputSpec(FileReferenceMixin):

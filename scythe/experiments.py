@@ -165,6 +165,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         recursion_map: RecursionMap | None = None,
         s3_client: Any = None,
         batch_size: int | Literal["auto"] | None = None,
+        strict: bool = False,
     ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[Any]]: ...
 
     @overload
@@ -177,6 +178,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         recursion_map: RecursionMap | None = None,
         s3_client: Any = None,
         batch_size: int | Literal["auto"] | None = None,
+        strict: bool = False,
     ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[ScatterGatherResult]]: ...
 
     def allocate(
@@ -188,6 +190,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         recursion_map: RecursionMap | None = None,
         s3_client: Any = None,
         batch_size: int | Literal["auto"] | None = None,
+        strict: bool = False,
     ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[Any]]:
         """Start a run of these specs.
 
@@ -205,9 +208,8 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
                 most about 1,000 children.
             s3_client: A boto3 client to use instead of Scythe's own.
             batch_size: The number of leaves that one Hatchet task runs one after another, in
-                place of that in `Register`. Short leaves run many times faster in batches. With
-                "auto" it is chosen by the time of the first leaves, so that a batch takes a few
-                seconds.
+                place of that in `Register`; "auto": so many that they take a few seconds.
+            strict: Whether unknown fields of specs are refused; else a warning names them.
 
         Returns:
             The run, and a reference with `result()` and `aio_result()`.
@@ -220,6 +222,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
             overwrite_experiment_id=overwrite_experiment_id,
             recursion_map=recursion_map,
             batch_size=batch_size_of(self.runnable, batch_size),
+            strict=strict,
         )
         run = self._new_run(self.resolve_next_version(version, s3_client))
         return Allocation(self.runnable, self.store(s3_client), options).start(specs, run)

@@ -10,6 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# `make test` tries 200 examples for each property, CI 2,000.
+_QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+settings.register_profile("default", max_examples=200, deadline=None, suppress_health_check=_QUIET)
+settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=2000)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 _GIVEN = "SCYTHE_TEST_STACK_HOME"
 

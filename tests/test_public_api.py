@@ -92,7 +92,7 @@ SIGNATURES = {
     "scythe.registry.ExperimentRegistry.get_runnable": "name=…",
     "scythe.experiments.BaseExperiment.allocate": (
         "specs=… version='bumpmajor' overwrite_sort_index=True overwrite_experiment_id=True "
-        "recursion_map=None s3_client=None batch_size=None"
+        "recursion_map=None s3_client=None batch_size=None strict=False"
     ),
     "scythe.experiments.BaseExperiment.list_versions": "s3_client=None",
     "scythe.experiments.BaseExperiment.latest_version": "s3_client=None from_cache=True",

@@ -51,6 +51,7 @@ class AllocationOptions:
     overwrite_experiment_id: bool = True
     recursion_map: RecursionMap | None = None
     batch_size: int = 1
+    strict: bool = False
 
 
 class Allocation:
@@ -118,6 +119,7 @@ class Allocation:
             plain=self._plain,
             overwrite_sort_index=self._options.overwrite_sort_index,
             overwrite_experiment_id=self._options.overwrite_experiment_id,
+            strict=self._options.strict,
         )
         return SpecChecker(rules, run.layout, self._store)
 
@@ -130,6 +132,7 @@ class Allocation:
         writer.add(chunk.table)
         while (following := checker.chunk(islice(source, CHUNK))) is not None:
             writer.add(following.table)
+        checker.warn_of_unknown_fields()
         return _Prepared(first, writer.finish(), writer.n_specs, checker.artifacts)
 
     def _plan(self, n_specs: int) -> RunPlan:

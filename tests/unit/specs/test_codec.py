@@ -330,7 +330,7 @@ def test_a_model_with_its_own_init_defaults_and_private_attributes() -> None:
     spec._memo["x"] = 1
     back = round_trip(spec)
     assert (back.side, back.number) == (4.0, spec.number)
-    assert back._memo == {}
+    assert back._memo == {"x": 1}
 
 
 def test_an_integer_default_of_a_float_field() -> None:
@@ -478,8 +478,6 @@ def test_a_spec_that_does_not_pass_its_own_validation() -> None:
         encode_spec(changed)
     with pytest.raises(ValidationError, match="sort_index"):
         encode_specs([Free(**IDS), changed])
-    with pytest.raises(ValidationError, match="kept_out"):
-        encode_spec(Excluding(**IDS, kept_out=1))
     with pytest.raises(ValidationError, match="experiment_id"):
         encode_spec(Free.model_construct(sort_index=1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,44 @@ def test_the_first_spec_is_the_first_of_those_with_the_lowest_number() -> None:
 
 def test_no_specs_are_no_chunk() -> None:
     assert checker().chunk(iter([])) is None
+
+
+class Roof(ExperimentInputSpec):
+    r_value: float = 1.0
+
+
+def roof_checker(cls: type[ExperimentInputSpec] = Roof, *, strict: bool = False) -> SpecChecker:
+    rules = SpecRules(cls, False, True, True, strict)
+    return SpecChecker(rules, RunLayout("p", "e/v1.0.0/d"), STORE)
+
+
+def test_unknown_fields_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    checks = roof_checker()
+    for _ in range(2):
+        checks.chunk([{"r_vlaue": 9.0}] * 50)
+    checks.chunk([{"colour": "red", "r_value": 2.0}])
+    checks.warn_of_unknown_fields()
+    assert [record.getMessage() for record in caplog.records] == [
+        "unknown field 'r_vlaue' in 100 specs; did you mean 'r_value'?",
+        "unknown field 'colour' in 1 spec",
+    ]
+
+
+def test_unknown_fields_are_refused_where_that_is_asked() -> None:
+    checks = roof_checker(strict=True)
+    checks.chunk([{"r_value": 1.0}])
+    message = "Spec 2: unknown field 'r_vlaue'; did you mean 'r_value'?. Nothing was uploaded"
+    with pytest.raises(SpecError, match=re.escape(message.replace("?.", "?"))):
+        checks.chunk([{"r_value": 1.0}, {"r_vlaue": 1.0}])
+
+
+def test_a_class_that_declares_its_extras_means_to_take_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Open(Roof):
+        __pydantic_extra__: dict[str, Any]
+
+    checks = roof_checker(Open, strict=True)
+    checks.chunk([{"anything": 1}])
+    checks.warn_of_unknown_fields()
+    assert caplog.records == []
