@@ -198,9 +198,8 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         anything is started. The specs themselves are not changed.
 
         Args:
-            specs: The specs, or one spec: models or dicts, in a list or from an iterator; a table
-                of Arrow, pandas or polars with one row for each; or the path or URI of a Parquet
-                file of such rows. Memory does not grow with their number.
+            specs: One or many specs: models or dicts, listed or from an iterator; a table with one
+                row for each (Arrow, pandas, polars); or a Parquet file's path or URI.
             version: The version of the run, or how to get it from the latest one.
             overwrite_sort_index: Whether specs are numbered in the order given.
             overwrite_experiment_id: Whether specs get the id of the run.
