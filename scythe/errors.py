@@ -23,6 +23,9 @@
     ├── OutputError               what the user's function returned cannot be stored
     │   ├── ScalarInDataframesError
     │   └── ResultFileRefsInDataframesError
+    ├── MismatchError             a worker's code is not that with which a run was allocated
+    │   ├── CodeMismatchError
+    │   └── SchemaMismatchError
     ├── WorkerStartError          a worker cannot start; the sentence says what to do
     │   ├── PlaceAwayError        the place where its leaves run is not there now
     │   └── WorkerExit            a worker did not start, or gave up; ends a script with one line
@@ -217,6 +220,18 @@ class ResultFileRefsInDataframesError(OutputError):
         super().__init__(
             "`result_file_refs` key is already in `dataframes`: give that table another name."
         )
+
+
+class MismatchError(ScytheError):
+    """A worker's code is not that with which a run was allocated."""
+
+
+class CodeMismatchError(MismatchError):
+    """The fingerprint of the code is another one."""
+
+
+class SchemaMismatchError(MismatchError):
+    """The input of the experiment has other fields."""
 
 
 class WorkerStartError(ScytheError):

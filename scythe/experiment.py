@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cached_property
 from types import CoroutineType
 from typing import Any, Generic, Literal, TypeVar, cast, get_type_hints
 
@@ -18,8 +19,12 @@ from scythe.nodes.known_tasks import make_experiment_known
 from scythe.nodes.standalone import HatchetTask
 from scythe.nodes.tree import AUTO
 from scythe.options import ExperimentOptions
+from scythe.provenance.identity import CodeIdentity, identify
+from scythe.provenance.sources import remember_sources
 from scythe.settings import TimeoutSettings
 from scythe.single import mock_single, read_single, served_here, spec_payload
+from scythe.specs.fields import fields_digest, input_fields
+from scythe.storage.manifest import io_schema
 
 TInput = TypeVar("TInput", bound=ExperimentInputSpec)
 TOutput = TypeVar("TOutput", bound=ExperimentOutputSpec)
@@ -72,6 +77,7 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
         self.__qualname__ = fn.__qualname__
         self.__module__ = fn.__module__
         self.__doc__ = fn.__doc__
+        remember_sources()
 
     def __call__(self, *args: Any, **kwargs: Any) -> TOutput:
         """Call the user's function."""
@@ -87,6 +93,24 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
     def description(self) -> str:
         """What the experiment does: its description, else the function's docstring."""
         return self.options.description or inspect.getdoc(self.fn) or ""
+
+    @cached_property
+    def code(self) -> CodeIdentity:
+        """Which code it is, as this process has imported it."""
+        return identify(self.fn)
+
+    @cached_property
+    def input_fields(self) -> dict[str, str]:
+        """The type of each field of its input, see `scythe.specs.fields`."""
+        return input_fields(io_schema(self.input_validator_type, None))
+
+    @cached_property
+    def input_schema(self) -> str:
+        """What identifies the fields of its input; empty where they have no schema."""
+        try:
+            return fields_digest(self.input_fields)
+        except Exception:  # noqa: BLE001 - a type of the user's that pydantic cannot describe
+            return ""
 
     @property
     def execution_timeout(self) -> timedelta:

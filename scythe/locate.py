@@ -187,6 +187,7 @@ def _source_of(module: types.ModuleType) -> tuple[str | None, str | None]:
 def _pickle(experiment: Experiment[Any, Any]) -> bytes:
     import cloudpickle
 
+    _ = experiment.code  # it goes with it: by value, its source cannot be read elsewhere
     try:
         return cloudpickle.dumps(experiment)
     except Exception as error:

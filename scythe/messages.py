@@ -15,7 +15,14 @@ from typing import Any, cast
 
 from pydantic import BaseModel, model_validator
 
-from scythe.outcomes import BatchResult, FailureKind, LeafFailure, LeafResult, LeafStats
+from scythe.outcomes import (
+    BatchResult,
+    FailureKind,
+    LeafFailure,
+    LeafResult,
+    LeafStats,
+    RunCode,
+)
 from scythe.settings import StoragePlace
 from scythe.texts import printable
 
@@ -46,6 +53,7 @@ class LeafInput(BaseModel):
         sort_index: The leaf's place in its run.
         root_workflow_run_id: Hatchet's id of the run, None for a single leaf.
         storage_settings: The bucket of the run, None to use the worker's.
+        run_code: What `allocate` saw of the experiment, None for a single leaf.
     """
 
     spec: str = ""
@@ -56,6 +64,7 @@ class LeafInput(BaseModel):
     sort_index: int = 0
     root_workflow_run_id: str | None = None
     storage_settings: StoragePlace | None = None
+    run_code: RunCode | None = None
 
     @model_validator(mode="before")
     @classmethod

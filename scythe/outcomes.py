@@ -23,6 +23,8 @@ class FailureKind(StrEnum):
     INFEASIBLE = "infeasible"
     RESULT_LOST = "result_lost"
     CLUSTER_LOST = "cluster_lost"
+    CODE_MISMATCH = "code_mismatch"
+    SCHEMA_MISMATCH = "schema_mismatch"
 
     @property
     def is_final(self) -> bool:
@@ -71,6 +73,22 @@ class CodeRef:
     main_path: str | None = None
     main_module: str | None = None
     pickled: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RunCode:
+    """What `allocate` saw of an experiment, for its leaves to compare themselves with.
+
+    Attributes:
+        fingerprint: That of its code, see `scythe.provenance`.
+        input_schema: That of the fields of its input, see `scythe.specs.fields`.
+        on_mismatch: What is done about leaves with other code: `warn`, `fail`, `ignore`, or
+            nothing where that is left to the worker.
+    """
+
+    fingerprint: str = ""
+    input_schema: str = ""
+    on_mismatch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +155,7 @@ class LeafCall:
         schedule_timeout: Seconds that it may wait for a place to run.
         attempt: 1 for the first try.
         batch: The leaves of a batch; `spec` is empty then, and `timeout` is that of each leaf.
+        run_code: What `allocate` saw of the experiment; None outside of a run.
     """
 
     leaf_id: str
@@ -153,6 +172,7 @@ class LeafCall:
     schedule_timeout: float = 3600.0
     attempt: int = 1
     batch: Batch | None = None
+    run_code: RunCode | None = None
 
 
 @dataclass(slots=True)
@@ -166,6 +186,8 @@ class LeafStats:
         finished: When it was over.
         peak_rss: The most memory that it used, in bytes.
         gpus: The GPUs that it was given, as in `CUDA_VISIBLE_DEVICES`.
+        code: The code that it ran, as `scythe.provenance.identity` writes it; empty where its
+            process told nothing.
     """
 
     node: str = ""
@@ -174,6 +196,7 @@ class LeafStats:
     finished: float = 0.0
     peak_rss: int = 0
     gpus: str = ""
+    code: str = ""
 
     @property
     def seconds(self) -> float:

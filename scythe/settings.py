@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -82,6 +82,36 @@ class TimeoutSettings(CheckedSettings):
         default=timedelta(hours=1),
         description="How long one attempt of a leaf may run.",
     )
+
+
+class CodeSettings(BaseSettings):
+    """What is done about leaves that run with other code than `allocate` saw."""
+
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_")
+
+    CODE_MISMATCH: Literal["warn", "fail", "ignore"] | None = Field(
+        default=None,
+        description="Whether such leaves count in the run's status (`warn`), fail, or are ignored.",
+    )
+
+
+def code_mismatch(of_run: str = "") -> str:
+    """Return what is done about leaves with other code: the stricter of run and environment.
+
+    Args:
+        of_run: What `allocate` found in its environment; empty for nothing.
+
+    Raises:
+        SettingsError: SCYTHE_CODE_MISMATCH has another value.
+    """
+    try:
+        given = {of_run, CodeSettings().CODE_MISMATCH}
+    except ValidationError as error:
+        raise SettingsError(
+            f"SCYTHE_CODE_MISMATCH must be warn, fail or ignore, got "
+            f"{os.environ.get('SCYTHE_CODE_MISMATCH')!r}."
+        ) from error
+    return next((one for one in ("fail", "warn", "ignore") if one in given), "")
 
 
 class ScytheStorageSettings(BaseSettings):

@@ -28,6 +28,8 @@ class RunStatus(BaseModel):
         message: Why the run as a whole failed, or was not started.
         warnings: A sentence for each column of the final tables that became text.
         waits_for: Why the run gives no news, where that can be told: no worker serves it, say.
+        code_mismatches: Leaves that ran with other code than `allocate` saw, as far as is known:
+            they are counted when the scatter node above them ends.
     """
 
     experiment_id: str
@@ -42,6 +44,7 @@ class RunStatus(BaseModel):
     message: str = ""
     warnings: list[str] = []
     waits_for: str = ""
+    code_mismatches: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -73,7 +76,13 @@ class RunStatus(BaseModel):
     def summary(self) -> str:
         """State and counts in one line."""
         counts = f"{self.done} done, {self.failed} failed, {self.running} running"
-        return f"{self.experiment_id}: {self.state}, {counts} of {self.total} leaves"
+        note = mismatch_note(self.code_mismatches)
+        return f"{self.experiment_id}: {self.state}, {counts} of {self.total} leaves{note}"
+
+
+def mismatch_note(count: int) -> str:
+    """Return what is added to the counts of a run whose leaves did not all run the same code."""
+    return f", {count} ran with other code than was allocated" if count else ""
 
 
 class NodeCounts(BaseModel):
@@ -82,6 +91,7 @@ class NodeCounts(BaseModel):
     done: int = 0
     failed: int = 0
     running: int = 0
+    code_mismatches: int = 0
 
     def plus(self, other: NodeCounts) -> NodeCounts:
         """Return the sum of two counts."""
@@ -89,4 +99,5 @@ class NodeCounts(BaseModel):
             done=self.done + other.done,
             failed=self.failed + other.failed,
             running=self.running + other.running,
+            code_mismatches=self.code_mismatches + other.code_mismatches,
         )

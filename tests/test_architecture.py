@@ -20,7 +20,17 @@ IMPORT_SECONDS = 0.3
 
 # The modules and packages of `scythe`. Each may import only from the lines above its own.
 LAYERS: list[set[str]] = [
-    {"errors", "outcomes", "labels", "durations", "semver", "status", "texts", "processes"},
+    {
+        "errors",
+        "outcomes",
+        "provenance",
+        "labels",
+        "durations",
+        "semver",
+        "status",
+        "texts",
+        "processes",
+    },
     {"options", "stack"},
     {"leaf_classes", "environment", "cli"},
     {"executor", "settings"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from scythe.errors import FetchError
+from scythe.errors import FetchError, MismatchError, SchemaMismatchError
 from scythe.leaf.meter import LeafMeter
 from scythe.locate import CodeNotFoundError
 from scythe.outcomes import FailureKind, LeafFailure
@@ -21,6 +21,9 @@ def failure_of(error: BaseException, meter: LeafMeter) -> LeafFailure:
     kind, message = FailureKind.APPLICATION, _message_of(error)
     if isinstance(error, CodeNotFoundError):
         kind = FailureKind.ENVIRONMENT
+    elif isinstance(error, MismatchError):
+        is_schema = isinstance(error, SchemaMismatchError)
+        kind = FailureKind.SCHEMA_MISMATCH if is_schema else FailureKind.CODE_MISMATCH
     elif isinstance(error, MemoryError):
         kind = FailureKind.OUT_OF_MEMORY
         message = message or f"the leaf's process used {meter.stats().peak_rss / 1e9:.2f} GB"

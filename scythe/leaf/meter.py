@@ -18,11 +18,16 @@ _MOMENT = 0.05  # seconds for which short leaves share a peak
 
 
 class LeafMeter:
-    """Measures one leaf after another in this process; `start` and `stats` take microseconds."""
+    """Measures one leaf after another in this process; `start` and `stats` take microseconds.
+
+    Attributes:
+        code: The code that the leaves run, see `LeafStats.code`.
+    """
 
     def __init__(self) -> None:
         self._node, self._pid = platform.node(), os.getpid()
         self._gpus = next(filter(None, map(os.environ.get, _GPUS)), "")
+        self.code = ""
         self._started = time.time()
         self._last_peak, self._forgotten = 0, 0.0
         # Linux alone forgets an older peak; elsewhere the peak is that of the process.
@@ -42,7 +47,8 @@ class LeafMeter:
             self._last_peak = self._peak()
             self._forgotten = 0.0
         peak = self._last_peak
-        return LeafStats(self._node, self._pid, self._started, finished, peak, self._gpus)
+        place = (self._node, self._pid)
+        return LeafStats(*place, self._started, finished, peak, self._gpus, self.code)
 
     def close(self) -> None:
         """Give back what it holds."""

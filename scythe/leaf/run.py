@@ -15,6 +15,7 @@ from typing import Any
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import OutputError
 from scythe.experiment import Experiment
+from scythe.leaf.agreement import check_code
 from scythe.leaf.failure import failure_of
 from scythe.leaf.meter import LeafMeter
 from scythe.leaf.output import LeafOutput
@@ -71,6 +72,9 @@ class LeafRunner:
         meter: What measures them.
         parent_folder: See `run_leaf`.
         inline_bytes: Size of a leaf's tables, and of its scalars, that travel with its result.
+
+    Raises:
+        MismatchError: The run may not be run with the code that this process has.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class LeafRunner:
         inline_bytes: int = INLINE_BYTES,
     ) -> None:
         self._experiment, self._meter = experiment, meter
+        meter.code = experiment.code.text
+        check_code(call, experiment)
         self._output = LeafOutput(call.experiment_id, call.store, inline_bytes)
         self._parent_folder, self._forks = parent_folder, _forks
         self._injects = experiment.options.inject_workflow_run_id

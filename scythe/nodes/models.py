@@ -10,7 +10,9 @@ from pydantic import BaseModel, Field
 
 from scythe.base import BaseSpec, ExperimentOutputSpec
 from scythe.nodes.tree import AUTO, Cut, NodeTasks, RecursionMap, Rows
+from scythe.outcomes import RunCode
 from scythe.settings import ScytheStorageSettings, default_storage_settings, store_config
+from scythe.status import mismatch_note
 from scythe.storage.files import S3Url, split_s3_uri
 from scythe.storage.store import open_bucket
 
@@ -54,6 +56,9 @@ class ScatterGatherInput(BaseSpec):
         default="scythe",
         description="`plain` for a Hatchet task of the user's, which takes the spec itself.",
     )
+    run_code: RunCode | None = Field(
+        default=None, description="What `allocate` saw of the experiment."
+    )
 
     @property
     def specs_key(self) -> str:
@@ -93,6 +98,8 @@ class ScatterGatherResult(BaseModel):
         n_failed: Number of leaves among them that failed their last try.
         seconds: The time that all these leaves took.
         warnings: A sentence for each column that became text.
+        codes: How many leaves ran with which code, by its fingerprint.
+        code_mismatches: Number of leaves that ran with other code than `allocate` saw.
     """
 
     uris: dict[str, S3Url]
@@ -100,13 +107,14 @@ class ScatterGatherResult(BaseModel):
     n_failed: int = 0
     seconds: float = 0.0
     warnings: list[str] = []
+    codes: dict[str, int] = Field(default_factory=dict[str, int])
+    code_mismatches: int = 0
 
     @property
     def summary(self) -> str:
         """How many leaves there were and how many failed, in words."""
-        return (
-            f"{self.n_leaves} leaves, {self.n_leaves - self.n_failed} done, {self.n_failed} failed"
-        )
+        counts = f"{self.n_leaves - self.n_failed} done, {self.n_failed} failed"
+        return f"{self.n_leaves} leaves, {counts}{mismatch_note(self.code_mismatches)}"
 
     def to_gathered_experiment_runs(self) -> GatheredExperimentRuns:
         """Read the tables, as pandas has them.

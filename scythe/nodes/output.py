@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scythe.messages import LeafRecord
 from scythe.nodes.models import ScatterGatherInput, ScatterGatherResult
 from scythe.nodes.tree import Rows
 from scythe.outcomes import BatchResult, FailureKind, LeafFailure, StoreConfig
+from scythe.settings import code_mismatch
 from scythe.specs.file import count_specs, index_of, read_rows
 from scythe.storage.files import S3Url, split_s3_uri
 from scythe.storage.layout import RunLayout
+from scythe.storage.manifest import ExperimentRunManifest, from_yaml, to_yaml
 from scythe.storage.store import Store
-from scythe.tables.gather import ERRORS, LeafSlice, node_tables
+from scythe.tables.gather import CODE, ERRORS, LEAVES, LeafSlice, count_codes, node_tables
 from scythe.tables.merge import join_packs, merge_files, write_merged
 from scythe.tables.packs import write_pack
 
@@ -56,6 +59,31 @@ class NodeOutput:
         final = self.layout.final_table(name)
         key = final if self.is_root else self.layout.node_table(node, name)
         return S3Url(self.store.put_file(key, file))
+
+    def counted(self, codes: Mapping[str | None, int]) -> dict[str, Any]:
+        """Return the fields of a node's result that say which code its leaves ran.
+
+        Args:
+            codes: How many leaves ran with which fingerprint, None where that is not known.
+        """
+        known = {code: count for code, count in codes.items() if code is not None}
+        seen = self.payload.run_code
+        if seen is None or not seen.fingerprint or code_mismatch(seen.on_mismatch) == "ignore":
+            return {"codes": known}
+        others = sum(known.values()) - known.get(seen.fingerprint, 0)
+        return {"codes": known, "code_mismatches": others}
+
+
+def write_codes(output: NodeOutput, result: ScatterGatherResult) -> None:
+    """Write into the manifest of a run that is over which code its leaves ran."""
+    document = output.store.find_bytes(output.layout.manifest)
+    if document:  # a tree may be started without a run
+        manifest = ExperimentRunManifest.model_validate(from_yaml(document))
+        counts = {"codes": result.codes, "code_mismatches": result.code_mismatches}
+        over = manifest.model_copy(
+            update={"workflow_run_id": output.root_workflow_run_id, **counts}
+        )
+        output.store.put_bytes(output.layout.manifest, to_yaml(over))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +139,14 @@ def write_base_node(output: NodeOutput, leaves: LeafSlice) -> ScatterGatherResul
             file = Path(folder) / "table.pq"
             write_merged([table], file, final=output.is_root, name=name, warn=warnings.append)
             uris[name] = output.upload(name, file)
+    codes = Counter(tables[LEAVES].column(CODE).to_pylist())
     return ScatterGatherResult(
         uris=uris,
         n_leaves=len(leaves.records),
         n_failed=tables[ERRORS].num_rows,
         seconds=sum(record.outcome.stats.seconds for record in leaves.records),
         warnings=warnings,
+        **output.counted(codes),
     )
 
 
@@ -129,12 +159,14 @@ def write_batch_node(
         packs, warnings = _fetch_packs(output, batches, folder), list[str]()
         tables = join_packs(packs, folder, final=output.is_root, warn=warnings.append)
         uris = {table: output.upload(table, file) for table, file in tables.items()}
+        codes = count_codes(tables[LEAVES])
     return ScatterGatherResult(
         uris=uris,
         n_leaves=sum(batch.n_leaves for batch in batches),
         n_failed=sum(batch.n_failed for batch in batches),
         seconds=sum(batch.seconds for batch in batches),
         warnings=warnings,
+        **output.counted(codes),
     )
 
 
@@ -174,6 +206,9 @@ def write_inner_node(
         sources, counts = _collect(output, children, folder)
         results = [one for one in children if isinstance(one, ScatterGatherResult)]
         warnings = [warning for one in results for warning in one.warnings]
+        codes = Counter[str | None]()
+        for one in results:
+            codes.update(one.codes)
         uris: dict[str, S3Url] = {}
         for table, files in sources.items():
             merged = folder / "merged.pq"
@@ -185,6 +220,7 @@ def write_inner_node(
         n_failed=counts[1],
         seconds=sum(one.seconds for one in results),
         warnings=list(dict.fromkeys(warnings)),
+        **output.counted(codes),
     )
 
 

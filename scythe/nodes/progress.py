@@ -84,7 +84,9 @@ class NodeProgress:
         """Store the last counts, after the node's tables are there."""
         await self._stop()
         done = result.n_leaves - result.n_failed
-        self._counts = NodeCounts(done=done, failed=result.n_failed)
+        self._counts = NodeCounts(
+            done=done, failed=result.n_failed, code_mismatches=result.code_mismatches
+        )
         self._warnings = result.warnings
         await self._put("done")
 
@@ -153,5 +155,6 @@ class NodeProgress:
                 started=self._started,
                 message=message,
                 warnings=self._warnings,
+                code_mismatches=self._counts.code_mismatches,
             ).model_dump_json(indent=1)
         self._store.put_bytes(key, document.encode())

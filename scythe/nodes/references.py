@@ -113,6 +113,8 @@ def read_tree(payload: dict[str, Any]) -> ScatterGatherResult:
     result = ScatterGatherResult.model_validate(payload)
     if result.n_failed:
         logger.warning("%s: see final/errors.pq", result.summary)
+    elif result.code_mismatches:
+        logger.warning("%s: see the column `code` of final/leaves.pq", result.summary)
     # Scripts of scythe-engine join all tables of a result by the index of the specs.
     results = {name: uri for name, uri in result.uris.items() if name not in REPORTS}
     return result.model_copy(update={"uris": results})

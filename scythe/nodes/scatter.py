@@ -31,6 +31,7 @@ from scythe.nodes.output import (
     NodeOutput,
     write_base_node,
     write_batch_node,
+    write_codes,
     write_inner_node,
 )
 from scythe.nodes.plain_tasks import plain_record, plain_spec
@@ -66,6 +67,8 @@ async def run_node(payload: ScatterGatherInput, run: NodeRun) -> ScatterGatherRe
     try:
         async with progress:
             result = await node.run()
+            if payload.recursion_map.is_root:
+                await node.in_thread(write_codes, node.output, result)
             await progress.finish(result)
             return result
     except asyncio.CancelledError:
@@ -128,6 +131,7 @@ class _Node:
                 experiment_id=self.payload.experiment_id,
                 root_workflow_run_id=self.root_id,
                 storage_settings=self.payload.storage_settings,
+                run_code=self.payload.run_code,
             )
             for part in rows
         ]
@@ -234,6 +238,7 @@ class _Node:
                 sort_index=number,
                 root_workflow_run_id=self.root_id,
                 storage_settings=self.payload.storage_settings,
+                run_code=self.payload.run_code,
             )
             for text, row, number in zip(texts, rows, sort_indices(specs), strict=True)
         ]

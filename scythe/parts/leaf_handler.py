@@ -14,9 +14,9 @@ from scythe.experiment import Experiment
 from scythe.labels import required_labels
 from scythe.locate import code_ref
 from scythe.messages import LeafInput, encode_batch, encode_failure, encode_result
-from scythe.outcomes import Batch, BatchResult, CodeRef, LeafCall, LeafReply, StoreConfig
+from scythe.outcomes import Batch, BatchResult, CodeRef, LeafCall, LeafReply, RunCode, StoreConfig
 from scythe.parts.batch_calls import run_whole_batch
-from scythe.settings import ScytheStorageSettings, store_config
+from scythe.settings import ScytheStorageSettings, code_mismatch, store_config
 from scythe.storage.layout import RunLayout
 
 
@@ -38,6 +38,8 @@ class LeafHandler:
         self._timeout = experiment.execution_timeout
         self._schedule_timeout = experiment.schedule_timeout.total_seconds()
         self._stores: dict[tuple[str, str] | None, StoreConfig] = {}
+        code_mismatch()  # what is wrong with it is said when the worker starts
+        self._run_codes: dict[RunCode, RunCode] = {}
 
     async def __call__(self, payload: LeafInput, run: TaskRun) -> dict[str, Any]:
         """Run one try of one leaf, or a batch; the outcome goes back through Hatchet."""
@@ -66,6 +68,15 @@ class LeafHandler:
             self._stores[key] = store_config(storage)
         return self._stores[key]
 
+    def _run_code(self, given: RunCode | None) -> RunCode | None:
+        """Return what leaves of a run compare themselves with, and what this worker makes of it."""
+        if given is None:
+            return None
+        if given not in self._run_codes:
+            on_mismatch = code_mismatch(given.on_mismatch)
+            self._run_codes[given] = replace(given, on_mismatch=on_mismatch)
+        return self._run_codes[given]
+
     def _call(self, payload: LeafInput, run: TaskRun) -> LeafCall:
         store = self._store(payload.storage_settings)
         call = LeafCall(
@@ -81,6 +92,7 @@ class LeafHandler:
             timeout=self._timeout.total_seconds(),
             schedule_timeout=self._schedule_timeout,
             attempt=run.attempt,
+            run_code=self._run_code(payload.run_code),
         )
         if payload.rows is None and payload.spec_row is None:
             return call

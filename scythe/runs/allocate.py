@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from scythe.experiment import Experiment
 from scythe.nodes.models import ScatterGatherInput
 from scythe.nodes.references import RunRef, start_root, workflow_reference
 from scythe.nodes.tree import AUTO, PROBES, RecursionMap, RunPlan, plan_tree
+from scythe.outcomes import RunCode
+from scythe.provenance.identity import CodeIdentity, identify
 from scythe.runs.folder import FolderT, RunFolder, claim, release
-from scythe.settings import check_limits
+from scythe.settings import check_limits, code_mismatch
 from scythe.specs.source import is_single, iterate_specs
 from scythe.specs.writer import CHUNK, Chunk, SpecChecker, SpecRules, SpecsWriter
 from scythe.storage.artifacts import InputArtifacts
@@ -25,6 +27,7 @@ from scythe.storage.files import S3Url
 from scythe.storage.manifest import (
     ExperimentRunManifest,
     InputArtifactLocations,
+    from_yaml,
     io_schema,
     to_yaml,
 )
@@ -66,6 +69,11 @@ class Allocation:
     def __init__(self, runnable: Any, store: Store, options: AllocationOptions) -> None:
         self._runnable, self._store, self._options = runnable, store, options
         self._plain = not isinstance(runnable, Experiment)
+        self._code, self._run_code = CodeIdentity(), None
+        if isinstance(runnable, Experiment):
+            self._code = identify(runnable.fn)  # anew: its modules may have been reloaded
+            schema = runnable.input_schema
+            self._run_code = RunCode(self._code.fingerprint, schema, code_mismatch())
 
     def start(self, specs: Any, run: FolderT) -> tuple[FolderT, RunRef[Any]]:
         """Store and start a run, in the folder given or that of one of the next seconds.
@@ -168,6 +176,7 @@ class Allocation:
             n_specs=prepared.n_specs,
             recursion_map=plan.tree.model_dump(exclude_none=True),
             batch_size=plan.batch_size,
+            code=None if self._plain else asdict(self._code),
         )
         store.put_bytes(layout.manifest, to_yaml(manifest))
         return manifest
@@ -197,9 +206,9 @@ class Allocation:
             reference = workflow_reference(started)
         else:
             reference = start_root(self._root_input(run, plan, prepared.n_specs), metadata)
-        started_manifest = manifest.model_copy(
-            update={"workflow_run_id": reference.workflow_run_id}
-        )
+        stored = self._store.find_bytes(run.layout.manifest)  # the run may be over by now
+        latest = ExperimentRunManifest.model_validate(from_yaml(stored)) if stored else manifest
+        started_manifest = latest.model_copy(update={"workflow_run_id": reference.workflow_run_id})
         self._store.put_bytes(run.layout.manifest, to_yaml(started_manifest))
         release(self._store, run)
         logger.info("started %s as %s", run.experiment_id, reference.workflow_run_id)
@@ -217,6 +226,7 @@ class Allocation:
             batch_size=plan.batch_size,
             n_specs=n_specs,
             leaf_format="plain" if self._plain else "scythe",
+            run_code=self._run_code,
         )
 
     def _uri(self, key: str) -> S3Url:

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from scythe.status import RunStatus
+from scythe.status import RunStatus, mismatch_note
 
 _LINE_PAUSE = 5.0  # seconds between two plain lines
 _PATIENCE = 5.0  # seconds for a worker to take up a run, before it is said that none does
@@ -32,7 +32,7 @@ def describe(status: RunStatus) -> str:
     share = f" ({100 * ended / status.total:.0f} %)" if status.total else ""
     text = (
         f"{ended}/{status.total} leaves{share}: {status.done} done, {status.failed} failed, "
-        f"{status.running} running"
+        f"{status.running} running{mismatch_note(status.code_mismatches)}"
     )
     if status.waits_for:  # a rate would say nothing
         return f"{text} - {status.waits_for}"
@@ -64,7 +64,7 @@ class ProgressView:
             self._bar = _make_bar()
             self._bar.start()
             self._task = self._bar.add_task(
-                "", total=None, done="", failed="", running="", rate="", left=""
+                "", total=None, done="", failed="", running="", rate="", left="", code=""
             )
         return self
 
@@ -104,6 +104,7 @@ class ProgressView:
             running=f"{status.running} running",
             rate="" if status.waits_for else f"{status.rate:.1f}/s",
             left="" if is_still else f"{format_seconds(status.seconds_left)} left",
+            code=f"[yellow]{mismatch_note(status.code_mismatches).lstrip(', ')}[/]",
         )
 
     def _print_line(self, status: RunStatus) -> None:
@@ -123,7 +124,7 @@ def _make_bar() -> Any:
     from rich.progress import BarColumn, Progress, TextColumn
 
     texts = ("{task.fields[done]}", "{task.fields[failed]}", "{task.fields[running]}")
-    rates = ("{task.fields[rate]}", "{task.fields[left]}")
+    rates = ("{task.fields[rate]}", "{task.fields[left]}", "{task.fields[code]}")
     return Progress(
         TextColumn("{task.description}", markup=False),  # a name may look like markup
         BarColumn(bar_width=30),

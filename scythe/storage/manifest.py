@@ -29,6 +29,9 @@ class ExperimentRunManifest(BaseModel):
         n_specs: Number of specs.
         recursion_map: The tree in which they are run; None for a single workflow run.
         batch_size: The number of leaves that one Hatchet task runs.
+        code: The code that `allocate` saw: fingerprint, version of its package, Git commit.
+        codes: How many leaves ran with which fingerprint; None until the run is over.
+        code_mismatches: Number of leaves that ran with another fingerprint than that of `code`.
     """
 
     workflow_run_id: str | None
@@ -40,6 +43,9 @@ class ExperimentRunManifest(BaseModel):
     n_specs: int | None = None
     recursion_map: dict[str, Any] | None = None
     batch_size: int = 1
+    code: dict[str, str] | None = None
+    codes: dict[str, int] | None = None
+    code_mismatches: int | None = None
 
 
 def to_yaml(document: Any) -> bytes:

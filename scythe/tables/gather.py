@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
@@ -15,6 +17,7 @@ from pydantic_core import from_json
 from scythe.errors import SpecError
 from scythe.messages import LeafRecord
 from scythe.outcomes import LeafFailure, LeafResult
+from scythe.provenance.identity import read_identity
 from scythe.storage.store import Store
 from scythe.tables.arrow import from_ipc, table_from_rows
 from scythe.tables.combine import concat
@@ -34,6 +37,8 @@ _STAT_TYPES = {
     "peak_rss": "int64",
     "gpus": "string",
 }
+CODE = "code"  # the fingerprint of the code that a leaf ran
+_CODE_COLUMNS = {CODE: "fingerprint", "code_version": "version", "code_commit": "commit"}
 _OUR_NAME = re.compile(f"(user_)*({ERRORS}|{LEAVES})")
 
 
@@ -82,6 +87,18 @@ def node_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
     tables[ERRORS] = _beside_index(index, leaves.rows, bad, errors, error_schema())
     tables[LEAVES] = _leaves_table(leaves, index)
     return tables | {_kept_name(name, tables): table for name, table in user_tables.items()}
+
+
+def count_codes(leaves: Path) -> Counter[str | None]:
+    """Return how many leaves of a file of `leaves` ran with which fingerprint, None for unknown."""
+    import pyarrow.parquet as pq
+
+    counts = Counter[str | None]()
+    with pq.ParquetFile(leaves) as file:
+        for batch in file.iter_batches(columns=[CODE]):
+            for one in batch.column(0).value_counts().to_pylist():
+                counts[one["values"]] += one["counts"]
+    return counts
 
 
 def _kept_name(name: str, ours: Mapping[str, Any]) -> str:
@@ -221,8 +238,23 @@ def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
         "queue_seconds": pc.if_else(pc.equal(started, 0.0), None, waited),
         "seconds": pc.max_element_wise(pc.subtract(finished, started), 0.0),
         **{name: stats[name] for name in ("peak_rss", "node", "pid", "gpus")},
+        **_codes([one.code for one in all_stats]),
     }
     return _with_order(with_pandas_index(pa.table(columns), levels), leaves.rows)
+
+
+def _codes(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the columns that say which code each leaf ran, null where its process did not tell."""
+    import pyarrow as pa
+
+    distinct = list(dict.fromkeys(texts))
+    numbers = {text: number for number, text in enumerate(distinct)}
+    rows = pa.array([numbers[text] for text in texts], pa.int32())
+    identities = [read_identity(text) for text in distinct]
+    return {
+        column: pa.array([getattr(one, name) or None for one in identities], pa.string()).take(rows)
+        for column, name in _CODE_COLUMNS.items()
+    }
 
 
 def _times(seconds: pa.Array) -> pa.Array:

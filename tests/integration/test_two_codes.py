@@ -1,0 +1,170 @@
+"""Workers with other code than a run was allocated with: the run says so, or does not use them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.two_codes import Project, allocate
+
+DEADLINE = 240
+
+
+@pytest.fixture(params=["local", "ray"])
+def executor(request: pytest.FixtureRequest) -> str:
+    """Where the leaves run."""
+    return request.param
+
+
+def ended(run: Any) -> tuple[Any, Any, Any, Any]:
+    """Wait for the end of a run; return its status, scalars, errors and leaves."""
+    status = run.wait(timeout=DEADLINE)
+    tables = run.list_results_files()
+    frames = [
+        run.results(name).to_pandas().reset_index() if name in tables else None
+        for name in ("scalars", "errors", "leaves")
+    ]
+    return status, *frames
+
+
+def test_a_run_says_that_leaves_ran_with_other_code(
+    tmp_path: Path, stack: dict[str, str], executor: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = Project(tmp_path)
+    old, new = project.checkout("old", factor=1), project.checkout("new", factor=5)
+    experiment = project.load(old)
+    with project.worker(old, executor, stack), project.worker(new, executor, stack):
+        run, ref = allocate(experiment)
+        status, scalars, errors, leaves = ended(run)
+        result = ref.result(timeout=DEADLINE)
+        batch, _ = allocate(experiment, batch_size=6)
+        of_batches, *_ = ended(batch)
+    assert (status.state, status.done, status.failed, len(errors)) == ("done", 24, 0, 0)
+    own = experiment.code.fingerprint
+    rows = scalars[scalars["x"] > 0]
+    others = int((rows["y"] == 5 * rows["x"]).sum()) + int(leaves["code"][0] != own)
+    codes = Counter(leaves["code"])
+    assert 0 < others < 24
+    assert (status.code_mismatches, result.code_mismatches) == (others, others)
+    assert codes[own] == 24 - others
+    assert dict(codes) == result.codes == run.manifest().codes
+    assert len(codes) == 2
+    assert run.manifest().code_mismatches == others
+    assert run.manifest().workflow_run_id == ref.workflow_run_id
+    assert run.manifest().code["fingerprint"] == own
+    note = f"{others} ran with other code than was allocated"
+    assert note in str(status)
+    assert note in result.summary
+    assert note in caplog.text
+    assert of_batches.code_mismatches in (6, 12, 18)
+    assert of_batches.done == 24
+
+
+def test_all_rows_come_from_one_code_where_other_code_fails(
+    tmp_path: Path, stack: dict[str, str], executor: str
+) -> None:
+    project = Project(tmp_path)
+    old, new = project.checkout("old", factor=1), project.checkout("new", factor=5)
+    experiment = project.load(old)
+    strict = {"SCYTHE_CODE_MISMATCH": "fail"}
+    with (
+        project.worker(new, executor, stack, **strict),
+        project.worker(old, executor, stack, **strict),
+    ):
+        run, _ = allocate(experiment)
+        status, scalars, errors, leaves = ended(run)
+    assert (status.state, status.done, status.failed) == ("done", 24, 0), errors["message"][:2]
+    assert scalars["y"].tolist() == list(range(24))
+    assert set(leaves["code"]) == {experiment.code.fingerprint}
+    assert status.code_mismatches == 0
+
+
+def test_leaves_fail_where_no_worker_has_the_code(
+    tmp_path: Path, stack: dict[str, str], monkeypatch: pytest.MonkeyPatch, executor: str
+) -> None:
+    project = Project(tmp_path)
+    old, new = project.checkout("old"), project.checkout("new", factor=5, retries=0)
+    experiment = project.load(old)
+    monkeypatch.setenv("SCYTHE_CODE_MISMATCH", "fail")
+    variables = {**stack, "SCYTHE_CODE_MISMATCH": "warn"}
+    with project.worker(new, executor, variables):
+        run, _ = allocate(experiment, 8)
+        status, _, errors, leaves = ended(run)
+        batch, _ = allocate(experiment, 8, batch_size=4)
+        of_batches, _, errors_of_batches, _ = ended(batch)
+    assert (status.done, status.failed) == (of_batches.done, of_batches.failed) == (0, 8)
+    assert set(errors["kind"]) == set(errors_of_batches["kind"]) == {"code_mismatch"}
+    assert errors["attempts"].min() >= 2  # it was given back once
+    assert experiment.code.fingerprint in errors["message"][0]
+    assert leaves["code"][0] in errors["message"][0]
+
+
+def test_other_code_is_passed_over_where_the_user_says_so(
+    tmp_path: Path, stack: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path)
+    old, new = project.checkout("old"), project.checkout("new", factor=5)
+    experiment = project.load(old)
+    monkeypatch.setenv("SCYTHE_CODE_MISMATCH", "ignore")
+    with project.worker(new, "local", stack, SCYTHE_CODE_MISMATCH="ignore"):
+        run, ref = allocate(experiment, 4)
+        status, _, _, leaves = ended(run)
+    assert (status.done, status.code_mismatches) == (4, 0)
+    assert "other code" not in str(status)
+    assert run.manifest().codes == {leaves["code"][0]: 4}
+    assert leaves["code"][0] != experiment.code.fingerprint
+
+
+def test_a_model_with_other_fields_is_said_and_runs_no_leaf(
+    tmp_path: Path, stack: dict[str, str], executor: str
+) -> None:
+    project = Project(tmp_path)
+    old, new = project.checkout("old"), project.checkout("new", field="orientation")
+    experiment = project.load(old)
+    with project.worker(new, executor, stack):
+        run, _ = allocate(experiment, 4)
+        status, _, errors, _ = ended(run)
+        batch, _ = allocate(experiment, 4, batch_size=2)
+        of_batches, _, errors_of_batches, _ = ended(batch)
+    assert (status.done, status.failed) == (of_batches.done, of_batches.failed) == (0, 4)
+    assert set(errors["kind"]) == set(errors_of_batches["kind"]) == {"schema_mismatch"}
+    for message in (errors["message"][0], errors_of_batches["message"][0]):
+        assert "only the run has azimuth; only the worker has orientation" in message
+
+
+def test_leaves_with_another_model_go_to_a_worker_that_has_it(
+    tmp_path: Path, stack: dict[str, str]
+) -> None:
+    project = Project(tmp_path)
+    old, new = project.checkout("old"), project.checkout("new", field="orientation")
+    experiment = project.load(old)
+    with project.worker(new, "local", stack), project.worker(old, "local", stack):
+        run, _ = allocate(experiment)
+        status, scalars, errors, _ = ended(run)
+    assert (status.done, status.failed) == (24, 0), errors["message"][:1]
+    assert scalars["other"].tolist() == [2.0] * 24
+
+
+def test_a_run_that_names_no_code_is_run_by_any_worker(
+    tmp_path: Path, stack: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that an older version of Scythe has started."""
+    from scythe.nodes.models import ScatterGatherInput
+
+    project = Project(tmp_path)
+    old, new = project.checkout("old"), project.checkout("new", field="orientation")
+    experiment = project.load(old)
+    dump = ScatterGatherInput.model_dump
+
+    def without_code(self: Any, **options: Any) -> dict[str, Any]:
+        return {name: one for name, one in dump(self, **options).items() if name != "run_code"}
+
+    monkeypatch.setattr(ScatterGatherInput, "model_dump", without_code)
+    with project.worker(new, "local", stack, SCYTHE_CODE_MISMATCH="fail"):
+        run, _ = allocate(experiment, 4)
+        status, _, _, leaves = ended(run)
+    assert (status.done, status.failed, status.code_mismatches) == (4, 0, 0)
+    assert leaves["code"].notna().all()
