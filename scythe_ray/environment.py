@@ -31,6 +31,8 @@ _OWN_CLUSTER = {
     "RAY_task_events_report_interval_ms": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_event_stats": "0",
+    # No port: the autoscaler's monitor would show its metrics to every user of the machine.
+    "AUTOSCALER_METRIC_PORT": "-1",
     # Nor does anybody read the log files that Ray would look through ten times a second.
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "3600",
