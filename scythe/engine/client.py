@@ -17,6 +17,7 @@ from scythe.engine.sdk_logs import quiet_logger
 from scythe.engine.sdk_queues import talk_less
 from scythe.environment import TOKEN, require_engine
 from scythe.errors import EngineError
+from scythe.processes.blocking import call_within
 
 _CHECK_SECONDS = 8.0
 _ANSWER_SECONDS = 5.0  # for a question that is asked again
@@ -57,7 +58,11 @@ def check_engine() -> str:
     hatchet, address = client(), _engine_address()
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=_CHECK_SECONDS / 2).close()
+        call_within(
+            _CHECK_SECONDS / 2,  # also where the name service hangs
+            lambda: socket.create_connection((host, int(port)), _CHECK_SECONDS / 2).close(),
+            lambda: TimeoutError("no answer"),
+        )
     except (OSError, ValueError) as error:
         raise EngineError(
             f"The Hatchet engine at {address} cannot be reached ({error}): check that it runs, and "

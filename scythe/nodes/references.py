@@ -7,10 +7,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from scythe.errors import EngineError, RunTimeoutError
 from scythe.messages import find_payload
 from scythe.nodes.models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
+from scythe.processes.blocking import call_within, start_call
+from scythe.processes.interrupts import RunInterrupted
 from scythe.tables.gather import REPORTS
 
 logger = logging.getLogger(__name__)
@@ -19,6 +22,9 @@ ResultT = TypeVar("ResultT")
 _SHORTEST_POLL, _LONGEST_POLL = 0.1, 2.0  # seconds between two looks
 _POLL_SHARE = 0.02  # of the time that was waited already
 _UNKNOWN_SECONDS = 120.0  # an engine may be away for a restart
+_GRACE = 1.0  # seconds beyond a timeout for an answer that is on its way
+_MOST_POLLED = 32  # runs that are awaited in one event loop and asked after at one time
+_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 class RunRef(Generic[ResultT]):
@@ -47,12 +53,29 @@ class RunRef(Generic[ResultT]):
             EngineError: The run failed as a whole, or was cancelled.
             LeafFailed: It was a single leaf, and that failed.
         """
-        wait_for_end(self.workflow_run_id, timeout)
-        return self._read_now()
+        ends = _EndWatch(self.workflow_run_id, timeout)
+
+        def wait() -> ResultT:
+            while not ends.is_over():
+                time.sleep(ends.pause)
+            return self._read_now()
+
+        try:
+            if timeout is None:
+                return wait()
+            return call_within(timeout + _GRACE, wait, ends.timeout_error)
+        except KeyboardInterrupt:
+            raise RunInterrupted(f"The run continues: {self.workflow_run_id}.") from None
 
     async def aio_result(self) -> ResultT:
         """Await the end of the run, and return its result."""
-        return await asyncio.to_thread(self._read_now)
+        ends = _EndWatch(self.workflow_run_id, None)
+        # In no pool of the loop's: a call that hangs would keep the loop from being closed.
+        async with _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_MOST_POLLED)):
+            while True:
+                if await asyncio.wrap_future(start_call(ends.is_over)):
+                    return await asyncio.wrap_future(start_call(self._read_now))
+                await asyncio.sleep(ends.pause)
 
     def _read_now(self) -> ResultT:
         from scythe.engine.client import read_result
@@ -61,34 +84,54 @@ class RunRef(Generic[ResultT]):
         return self._read(output if "error" in output else find_payload(output))
 
 
-def wait_for_end(workflow_run_id: str, timeout: float | None = None) -> str:
-    """Wait until Hatchet says that a run is over, and return its last state.
+class _EndWatch:
+    """Asks Hatchet again and again whether a run is over.
 
-    Raises:
-        RunTimeoutError: It was not over within `timeout` seconds. It goes on.
+    Args:
+        run_id: Hatchet's id of the run.
+        timeout: Seconds from now to ask at most.
     """
-    from scythe.engine.client import run_state
 
-    began = last_known = time.monotonic()
-    deadline = None if timeout is None else began + timeout
-    while True:
-        state = run_state(workflow_run_id)
-        if state not in ("QUEUED", "RUNNING", "UNKNOWN"):
-            return state
-        if state != "UNKNOWN":
-            last_known = time.monotonic()
-        elif time.monotonic() - last_known > _UNKNOWN_SECONDS:
+    def __init__(self, run_id: str, timeout: float | None) -> None:
+        self._run_id, self._timeout, self._state = run_id, timeout, "UNKNOWN"
+        self._began = self._last_known = time.monotonic()
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next question: the longer the run takes, the more."""
+        pause = _POLL_SHARE * (time.monotonic() - self._began)
+        return min(max(pause, _SHORTEST_POLL), _LONGEST_POLL)
+
+    def is_over(self) -> bool:
+        """Ask once.
+
+        Raises:
+            RunTimeoutError: The run is not over, and the time is.
+            EngineError: The engine refuses the token, or has not told the state for long.
+        """
+        from scythe.engine.client import run_state
+
+        self._state = run_state(self._run_id)
+        if self._state not in ("QUEUED", "RUNNING", "UNKNOWN"):
+            return True
+        now = time.monotonic()
+        if self._state != "UNKNOWN":
+            self._last_known = now
+        elif now - self._last_known > _UNKNOWN_SECONDS:
             raise EngineError(
-                f"The engine has not told the state of run {workflow_run_id} for "
+                f"The engine has not told the state of run {self._run_id} for "
                 f"{_UNKNOWN_SECONDS:.0f} s: check that it runs, and that the run is of this engine."
             )
-        if deadline is not None and time.monotonic() >= deadline:
-            raise RunTimeoutError(
-                f"Run {workflow_run_id} is not over after {timeout:g} s (state {state}): it goes "
-                "on; wait longer, or see in its log what it waits for."
-            )
-        pause = _POLL_SHARE * (time.monotonic() - began)
-        time.sleep(min(max(pause, _SHORTEST_POLL), _LONGEST_POLL))
+        if self._timeout is not None and now - self._began >= self._timeout:
+            raise self.timeout_error()
+        return False
+
+    def timeout_error(self) -> RunTimeoutError:
+        """Make the error of a run that is not over in time."""
+        return RunTimeoutError(
+            f"Run {self._run_id} is not over after {self._timeout:g} s (state {self._state}): it "
+            "goes on; wait longer, or see in its log what it waits for."
+        )
 
 
 def start_root(

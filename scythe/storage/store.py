@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 
 from scythe.errors import StorageError
 from scythe.outcomes import StoreConfig
+from scythe.processes.blocking import call_within
 from scythe.storage.files import join_s3_uri
 
 _CONNECT_TIMEOUT = 10
 _READ_TIMEOUT = 60
+_CHECK_SECONDS = 10.0
 _PATIENCE = 120.0  # seconds; a store that is away for a minute is no error
 _ATTEMPTS = 3  # by the SDK, whose own back-off is over within seconds
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
@@ -114,9 +116,13 @@ class Store:
                 yield item["Prefix"][len(prefix) :].rstrip("/")
 
     def check(self) -> None:
-        """Raise `StorageError` at once unless the bucket is there and the keys open it."""
-        Store(self.config, self.client, patience=0)._do(  # noqa: SLF001 - of the same class
-            "reach", "", "head_bucket", Bucket=self.bucket
+        """Raise `StorageError` within seconds unless the bucket is there and the keys open it."""
+        at_once = Store(self.config, self.client, patience=0)
+        late = TimeoutError(f"it does not answer within {_CHECK_SECONDS:.0f} s")
+        call_within(
+            _CHECK_SECONDS,
+            lambda: at_once._do("reach", "", "head_bucket", Bucket=self.bucket),
+            lambda: StorageError(self._explain("reach", "", late)),
         )
 
     def _pages(self, prefix: str, *, recursive: bool) -> Iterator[dict[str, Any]]:
