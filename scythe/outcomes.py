@@ -29,7 +29,12 @@ class FailureKind(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether trying again cannot help."""
-        return self in (FailureKind.ENVIRONMENT, FailureKind.INFEASIBLE)
+        return self in (FailureKind.ENVIRONMENT, FailureKind.INFEASIBLE) or self.is_mismatch
+
+    @property
+    def is_mismatch(self) -> bool:
+        """Whether the worker has other code than the run, so that another worker may run it."""
+        return self in (FailureKind.CODE_MISMATCH, FailureKind.SCHEMA_MISMATCH)
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,7 @@ def _import(code: CodeRef) -> None:
     current._inheriting = True  # noqa: SLF001 - a script that starts its worker again is refused
     try:
         with suppress(CodeNotFoundError):  # run_leaf says so
-            find_experiment(code)
+            _ = find_experiment(code).code  # read here, it is not the leaf's time
     finally:
         del current._inheriting  # noqa: SLF001
     if sys.modules.get("__mp_main__") is not None:

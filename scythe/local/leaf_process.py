@@ -109,7 +109,7 @@ def _run(
 ) -> Finished:
     with log:
         with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
-            find_experiment(call.code)
+            _ = find_experiment(call.code).code  # read here, it is not the leaf's time
         if sys.modules.get("__mp_main__") is not None:
             # What multiprocessing, used by the leaf, takes for the main script.
             sys.modules["__main__"] = sys.modules["__mp_main__"]

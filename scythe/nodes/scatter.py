@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 # A spec that is larger than this is read from the stored specs by the leaf itself.
 _SPEC_BYTES = 200_000
+_ROUNDS_IN_VAIN = 2
 _NodeBelow = tuple[ScatterGatherInput, Child]
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="scythe-node")
 
@@ -207,6 +208,29 @@ class _Node:
     async def _run_leaf_tasks(
         self, inputs: Sequence[BaseModel], keys: Sequence[str]
     ) -> list[dict[str, Any] | BaseException]:
+        """Run tasks to their end; one that met a worker with other code is started again.
+
+        Every worker may have other code: it ends when nothing of what was started again twice in a
+        row has met a worker with the right one.
+        """
+        results = await self._start_and_wait(inputs, keys)
+        left = [number for number, result in enumerate(results) if _is_mismatch(result)]
+        round_number, in_vain = 1, 0
+        while left and in_vain < _ROUNDS_IN_VAIN:
+            round_number += 1
+            again = await self._start_and_wait(
+                [inputs[number] for number in left],
+                [f"{keys[number]}-again-{round_number}" for number in left],
+            )
+            for number, result in zip(left, again, strict=True):
+                results[number] = result
+            before, left = left, [number for number in left if _is_mismatch(results[number])]
+            in_vain = in_vain + 1 if left == before else 0
+        return results
+
+    async def _start_and_wait(
+        self, inputs: Sequence[BaseModel], keys: Sequence[str]
+    ) -> list[dict[str, Any] | BaseException]:
         if not inputs:
             return []
         task = self.payload.task_name
@@ -268,6 +292,14 @@ def _plain_record(output: dict[str, Any]) -> LeafRecord:
         message = f"the task's output is not that of an experiment: {error}"
         failure = LeafFailure(FailureKind.APPLICATION, type(error).__name__, message[:2000])
         return LeafRecord(failure, 1, None)
+
+
+def _is_mismatch(result: dict[str, Any] | BaseException) -> bool:
+    """Return whether a task met a worker with other code than that of the run."""
+    if not isinstance(result, BaseException):
+        return False
+    outcome = decode_failure(_error_text(result)).outcome
+    return isinstance(outcome, LeafFailure) and outcome.kind.is_mismatch
 
 
 def _error_text(error: BaseException) -> str:

@@ -27,12 +27,16 @@ class PartHost:
     def __init__(self, send: Callable[[PartFailed], None]) -> None:
         self._send = send
         self._wanted = self._told = True
-        self._at = float("-inf")
+        self._at = self._back_at = float("-inf")
         self._telling: threading.Thread | None = None
 
     def offer(self, *, taking: bool) -> None:
         """See `scythe.executor.Host`; the engine is told by the next `tell_engine`."""
         self._wanted = taking
+
+    def step_back(self, seconds: float) -> None:
+        """Let the engine give this worker no leaves for some seconds from now on."""
+        self._back_at = max(self._back_at, time.monotonic() + seconds)
 
     def leave(self, message: str) -> None:
         """See `scythe.executor.Host`: the supervisor then stops all parts."""
@@ -48,11 +52,12 @@ class PartHost:
         """Tell the engine what was offered last, if it does not know. Does not block."""
         now = time.monotonic()
         is_telling = self._telling is not None and self._telling.is_alive()
-        if self._wanted == self._told or is_telling or now < self._at + _AGAIN:
+        wanted = self._wanted and now >= self._back_at
+        if wanted == self._told or is_telling or now < self._at + _AGAIN:
             return
         self._at = now
         self._telling = threading.Thread(
-            target=self._tell, args=(worker, self._wanted), name="scythe-offer", daemon=True
+            target=self._tell, args=(worker, wanted), name="scythe-offer", daemon=True
         )
         self._telling.start()
 

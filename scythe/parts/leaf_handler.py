@@ -16,6 +16,7 @@ from scythe.locate import code_ref
 from scythe.messages import LeafInput, encode_batch, encode_failure, encode_result
 from scythe.outcomes import Batch, BatchResult, CodeRef, LeafCall, LeafReply, RunCode, StoreConfig
 from scythe.parts.batch_calls import run_whole_batch
+from scythe.parts.give_back import GiveBack
 from scythe.settings import ScytheStorageSettings, code_mismatch, store_config
 from scythe.storage.layout import RunLayout
 
@@ -27,12 +28,17 @@ class LeafHandler:
         experiment: The experiment.
         executor: Where its leaves run.
         code: How the process that runs a leaf finds the experiment.
+        give_back: Keeps leaves away for which the worker has other code than their run.
     """
 
     def __init__(
-        self, experiment: Experiment[Any, Any], executor: Executor, code: CodeRef | None = None
+        self,
+        experiment: Experiment[Any, Any],
+        executor: Executor,
+        code: CodeRef | None = None,
+        give_back: GiveBack | None = None,
     ) -> None:
-        self._experiment, self._executor = experiment, executor
+        self._experiment, self._executor, self._give_back = experiment, executor, give_back
         self._code = code or code_ref(experiment)
         self._labels = required_labels(experiment.options.desired_worker_labels)
         self._timeout = experiment.execution_timeout
@@ -46,6 +52,8 @@ class LeafHandler:
         try:
             result = await self._run(self._call(payload, run), run)
         except ExecutorError as error:
+            if self._give_back is not None and error.failure.kind.is_mismatch:
+                await self._give_back.wait(payload.experiment_id, self._experiment.name)
             run.log(error.failure.log)
             message = encode_failure(error.failure, run.attempt, run.workflow_run_id)
             raise leaf_error(message, final=error.failure.kind.is_final) from None

@@ -139,6 +139,7 @@ class Part:
                 slots=self._ready.slots,
                 durable_slots=plan.durable_slots,
                 codes={ref.experiment: ref for ref in plan.experiments},
+                step_back=self._host.step_back,
             )
         slots = plan.slots or plan.default_slots
         self._ready = PartReady(slots, labels=dict(plan.labels))

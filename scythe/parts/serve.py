@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from scythe.engine.client import make_worker
@@ -11,6 +11,7 @@ from scythe.engine.tasks import leaf_task
 from scythe.experiment import Experiment
 from scythe.nodes.known_tasks import scatter_task
 from scythe.outcomes import CodeRef
+from scythe.parts.give_back import GiveBack
 from scythe.parts.leaf_handler import LeafHandler
 
 
@@ -24,6 +25,7 @@ def leaf_worker(
     slots: int,
     durable_slots: int = 0,
     codes: Mapping[str, CodeRef] | None = None,
+    step_back: Callable[[float], None] = lambda _: None,
 ) -> Any:
     """Make the Hatchet worker that serves leaves.
 
@@ -36,10 +38,12 @@ def leaf_worker(
         slots: Leaves that it runs at one time.
         durable_slots: Durable tasks among these workflows that it runs at one time.
         codes: Where the processes that run leaves find the experiments, by name.
+        step_back: Lets the engine give this worker no leaves for some seconds.
     """
-    places = codes or {}
+    places, back = codes or {}, GiveBack(step_back)
     tasks = [
-        leaf_task(item, LeafHandler(item, executor, places.get(item.name))) for item in experiments
+        leaf_task(item, LeafHandler(item, executor, places.get(item.name), back))
+        for item in experiments
     ]
 
     async def lifespan() -> AsyncGenerator[None]:

@@ -48,6 +48,8 @@ def test_failure_kinds() -> None:
     assert {kind for kind in FailureKind if kind.is_final} == {
         FailureKind.ENVIRONMENT,
         FailureKind.INFEASIBLE,
+        FailureKind.CODE_MISMATCH,
+        FailureKind.SCHEMA_MISMATCH,
     }
     assert FailureKind("application_error") is FailureKind.APPLICATION
 

@@ -52,3 +52,29 @@ def test_a_lost_place_is_a_message_to_the_supervisor() -> None:
     sent: list[PartFailed] = []
     PartHost(sent.append).leave("Ray is gone: start it.")
     assert sent == [PartFailed("Ray is gone: start it.", for_good=True)]
+
+
+def test_a_worker_that_steps_back_takes_leaves_again_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(running_worker, "set_taking", lambda _, *, taking: told.append(taking))
+    monkeypatch.setattr(part_host, "_AGAIN", 0.0)
+    host = PartHost(lambda message: None)
+
+    def tell(expected: list[bool]) -> Callable[[], bool]:
+        def once_more() -> bool:
+            host.tell_engine("w")
+            return told == expected
+
+        return once_more
+
+    host.step_back(0.3)
+    wait_until(tell([False]))
+    wait_until(tell([False, True]))
+    host.step_back(60)
+    host.step_back(0)  # a shorter time does not end a longer one
+    wait_until(tell([False, True, False]))
+    host.offer(taking=True)
+    host.tell_engine("w")
+    assert told == [False, True, False]
