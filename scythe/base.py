@@ -96,7 +96,12 @@ class BaseSpec(FileReferenceMixin):
 class ExperimentInputSpec(BaseSpec):
     """The inputs of one leaf. Inherit and add fields."""
 
-    sort_index: int = Field(..., description="The sort index of the leaf.", ge=0)
+    experiment_id: str = Field(
+        default="placeholder", description="The experiment_id of the spec, given by `allocate`"
+    )
+    sort_index: int = Field(
+        default=0, description="The sort index of the leaf, given by `allocate`.", ge=0
+    )
     workflow_run_id: str | None = Field(
         default=None, description="The workflow run id of the leaf."
     )

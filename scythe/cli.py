@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from scythe.environment import check_installation
 from scythe.errors import ScytheError
 
 
@@ -18,8 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options = _parser().parse_args(arguments)
     try:
+        check_installation(warn=lambda text: print(f"scythe: {text}", file=sys.stderr))
+        options = _parser().parse_args(arguments)
         return int(options.run(options))
     except ScytheError as err:
         print(f"scythe: {err}", file=sys.stderr)

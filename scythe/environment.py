@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from scythe.errors import EngineError
+from scythe.errors import EngineError, SettingsError
+from scythe.processes.proxies import keep_loopback_direct
 
 TOKEN = "HATCHET_CLIENT_TOKEN"  # noqa: S105 - the name of a variable
 _DOTENV_FILES = (".env", ".env.hatchet", ".env.dev", ".env.local")  # those that the SDK reads
@@ -41,6 +43,7 @@ def prepare_environment() -> str | None:
     Returns:
         The address of the local stack when it is used, else None.
     """
+    keep_loopback_direct()
     if os.environ.get("SCYTHE_LOCAL_STACK"):
         return os.environ["SCYTHE_LOCAL_STACK"]
     if token_is_given():
@@ -64,7 +67,41 @@ def prepare_environment() -> str | None:
         f"scythe: no {TOKEN} is set, using the local stack at {stack.api_url} ({stack.home})",
         file=sys.stderr,
     )
+    has_client = getattr(sys.modules.get("boto3"), "DEFAULT_SESSION", None) is not None
+    if has_client and not (own_bucket or own_keys):
+        print(  # noqa: T201 - or the user finds out from a timeout
+            "scythe: clients of boto3 that were made before this line know nothing of the local "
+            'stack: run `eval "$(scythe dev env)"` before the script.',
+            file=sys.stderr,
+        )
     return stack.api_url
+
+
+def check_installation(warn: Callable[[str], object] | None = None) -> None:
+    """See that the package `scythe` is this one, and not scythe-engine.
+
+    Args:
+        warn: Takes a sentence where scythe-engine is installed as well, and this one is in place.
+
+    Raises:
+        SettingsError: scythe-engine was installed over it.
+    """
+    import scythe
+
+    is_ours = hasattr(scythe, "DISTRIBUTION")
+    if is_ours and warn is None:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        theirs = f"scythe-engine {version('scythe-engine')}"
+    except PackageNotFoundError:
+        theirs = "" if is_ours else "Another package"
+    repair = "run `pip uninstall scythe-engine`, then `pip install --force-reinstall scythe-ray`"
+    if not is_ours:
+        raise SettingsError(f"{theirs} was installed over the folder `scythe`: {repair}.")
+    if theirs and warn is not None:
+        warn(f"{theirs} is installed too, and pip lets each overwrite the other: {repair}.")
 
 
 def require_engine() -> None:

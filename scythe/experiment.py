@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from datetime import timedelta
+from difflib import get_close_matches
 from functools import cached_property
 from types import CoroutineType
 from typing import Any, Generic, Literal, TypeVar, cast, get_type_hints
@@ -18,7 +21,8 @@ from scythe.messages import LeafInput
 from scythe.nodes.known_tasks import make_experiment_known
 from scythe.nodes.standalone import HatchetTask
 from scythe.nodes.tree import AUTO
-from scythe.options import ExperimentOptions
+from scythe.options import TASK_OPTIONS, ExperimentOptions
+from scythe.outcomes import LeafResources
 from scythe.provenance.identity import CodeIdentity, identify
 from scythe.provenance.sources import remember_sources
 from scythe.settings import TimeoutSettings
@@ -30,6 +34,8 @@ TInput = TypeVar("TInput", bound=ExperimentInputSpec)
 TOutput = TypeVar("TOutput", bound=ExperimentOutputSpec)
 
 ExperimentFunction = Callable[..., Any]
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+_OPTIONS = ("name", *(one.name for one in fields(ExperimentOptions) if one.name != "task_config"))
 
 
 class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
@@ -183,6 +189,46 @@ def _check_function(fn: Any) -> None:
         raise RegistrationError(
             f"{fn.__qualname__} yields, so that calling it gives a generator: return one output."
         )
+
+
+def leaf_resources(given: LeafResources | Mapping[str, Any] | None) -> LeafResources:
+    """Return what a leaf needs, also from a dict such as `{"cpus": 2}`.
+
+    Raises:
+        RegistrationError: It has no such resource, or an amount that makes no sense.
+    """
+    if isinstance(given, LeafResources):
+        return given
+    try:
+        return LeafResources(**(given or {}))
+    except ValueError as error:
+        raise RegistrationError(str(error)) from None
+    except TypeError:
+        known = ", ".join(one.name for one in fields(LeafResources))
+        raise RegistrationError(
+            f"resources={given!r} is not a LeafResources: give one, or a dict with some of {known}."
+        ) from None
+
+
+def check_name(name: str) -> None:
+    """Raise `RegistrationError` unless an experiment may have this name.
+
+    It names a folder in the bucket, a task in Hatchet and a part of shell commands.
+    """
+    if not _NAME.fullmatch(name):
+        raise RegistrationError(
+            f"{name!r} cannot be the name of an experiment: use letters from a to z, digits, '_', "
+            "'-' and '.', at most 200 of them, as in Register(name=\"roof_2\")."
+        )
+
+
+def check_task_options(given: Iterable[str]) -> None:
+    """Raise `RegistrationError` where a keyword of `Register` is not one of Hatchet's either."""
+    unknown = sorted(set(given) - TASK_OPTIONS)
+    if unknown:
+        close = get_close_matches(unknown[0], [*TASK_OPTIONS, *_OPTIONS], n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_OPTIONS)}."
+        raise RegistrationError(f"Register() has no option {unknown[0]!r}: {hint}")
 
 
 def _check_options(name: str, options: ExperimentOptions) -> None:

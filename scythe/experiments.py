@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Literal, Self, overload
+from typing import Any, Generic, Literal, Self, cast, get_args, overload
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -23,11 +23,11 @@ from scythe.runs.explain import LeafTask
 from scythe.runs.keys import RunKeys
 from scythe.runs.reading import RunReader
 from scythe.scatter_gather import RecursionMap, ScatterGatherResult
-from scythe.semver import SemVer, VersioningStrategy
+from scythe.semver import SemVer, VersioningStrategy, as_version
 from scythe.settings import ScytheStorageSettings, default_storage_settings, store_config
 from scythe.storage.layout import RunLayout, check_path
 from scythe.storage.manifest import ExperimentRunManifest, InputArtifactLocations
-from scythe.storage.store import Store, open_store
+from scythe.storage.store import Store, check_client, open_store
 
 __all__ = [
     "BaseExperiment",
@@ -61,6 +61,11 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
     run_name: str | None = None
     storage_settings: ScytheStorageSettings = Field(default_factory=default_storage_settings)
 
+    @property
+    def experiment(self) -> Any:
+        """The runnable, as it was called before scythe-engine 1.1."""
+        return self.runnable
+
     @field_validator("run_name")
     @classmethod
     def _check_run_name(cls, value: str | None) -> str | None:
@@ -85,7 +90,10 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
             s3_client: A boto3 client to use instead of Scythe's own.
         """
         config = store_config(self.storage_settings)
-        return Store(config, s3_client) if s3_client is not None else open_store(config)
+        if s3_client is None:
+            return open_store(config)
+        check_client(config, s3_client)
+        return Store(config, s3_client)
 
     def list_versions(self, s3_client: Any = None) -> list[VersionedExperiment[TInput, TOutput]]:
         """Return all versions of the experiment that the bucket has.
@@ -130,19 +138,17 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         return VersionedExperiment(base_experiment=self, version=version).latest_run_results
 
     def resolve_next_version(
-        self, version: SemVer | VersioningStrategy, s3_client: Any = None
+        self, version: SemVer | VersioningStrategy | str, s3_client: Any = None
     ) -> SemVer:
-        """Return the version that a strategy leads to; `v1.0.0` when there is none yet."""
-        if isinstance(version, SemVer):
-            return version
-        if version not in ("bumpmajor", "bumpminor", "bumppatch", "keep"):
-            msg = (
-                f"version={version!r} is unknown: use 'bumpmajor', 'bumpminor', 'bumppatch', "
-                "'keep' or a SemVer"
-            )
-            raise ValueError(msg)
+        """Return a version as given (`1.2.0`), or where a strategy leads; at first to `v1.0.0`."""
+        if isinstance(version, SemVer) or version not in get_args(VersioningStrategy):
+            return as_version(version)
         latest = self.latest_version(s3_client)
-        return SemVer(major=1) if latest is None else latest.version.bumped(version)
+        return (
+            SemVer(major=1)
+            if latest is None
+            else latest.version.bumped(cast("VersioningStrategy", version))
+        )
 
     def check_spec_type(self, spec: Any, index: int | None = None) -> None:
         """Raise unless a spec is of the type that the experiment takes."""
@@ -159,7 +165,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
     def allocate(
         self,
         specs: TInput,
-        version: SemVer | VersioningStrategy = "bumpmajor",
+        version: SemVer | VersioningStrategy | str = "bumpmajor",
         overwrite_sort_index: bool = True,
         overwrite_experiment_id: bool = True,
         recursion_map: RecursionMap | None = None,
@@ -172,7 +178,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
     def allocate(
         self,
         specs: Iterable[TInput],
-        version: SemVer | VersioningStrategy = "bumpmajor",
+        version: SemVer | VersioningStrategy | str = "bumpmajor",
         overwrite_sort_index: bool = True,
         overwrite_experiment_id: bool = True,
         recursion_map: RecursionMap | None = None,
@@ -184,7 +190,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
     def allocate(
         self,
         specs: Any,
-        version: SemVer | VersioningStrategy = "bumpmajor",
+        version: SemVer | VersioningStrategy | str = "bumpmajor",
         overwrite_sort_index: bool = True,
         overwrite_experiment_id: bool = True,
         recursion_map: RecursionMap | None = None,

@@ -10,6 +10,14 @@ from typing import Any, Literal, Protocol
 from scythe.outcomes import LeafResources
 
 LocalFileLocation = Literal["cache", "copied-to-tempdir"]
+# What `Register` hands on to Hatchet: the other keywords of the SDK's `hatchet.task`.
+TASK_OPTIONS = frozenset(
+    {
+        *{"on_events", "on_crons", "cron_input", "version", "sticky", "default_priority"},
+        *{"concurrency", "rate_limits", "backoff_factor", "backoff_max_seconds", "slot_cost"},
+        *{"default_filters", "default_additional_metadata", "idempotency"},
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ What is made for each leaf of a batch is not frozen: to make it would take three
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class FailureKind(StrEnum):
@@ -57,6 +59,15 @@ class LeafResources:
     custom: dict[str, float] = field(default_factory=dict[str, float])
     fresh_process: bool = False
     node_labels: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        amounts = {"cpus": self.cpus, "gpus": self.gpus, "memory": self.memory, **self.custom}
+        for name, amount in amounts.items():
+            value: Any = amount
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (is_number and 0 <= value < math.inf):
+                msg = f"resources: {name}={value!r} is no amount: give a number, 0 or more."
+                raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True)

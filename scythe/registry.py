@@ -12,6 +12,9 @@ from scythe.experiment import (
     ExperimentFunction,
     TInput,
     TOutput,
+    check_name,
+    check_task_options,
+    leaf_resources,
 )
 from scythe.options import ExperimentOptions, LocalFileLocation
 from scythe.outcomes import LeafResources
@@ -71,10 +74,23 @@ class ExperimentRegistry:
         registry[name] = task
         return task
 
+    @overload
+    @classmethod
+    def Register(cls, function: Callable[..., TOutput], /) -> Experiment[Any, TOutput]: ...
+
+    @overload
+    @classmethod
+    def Register(
+        cls, function: str | None = None, /, **options: Any
+    ) -> Callable[[Callable[..., TOutput]], Experiment[Any, TOutput]]: ...
+
     @classmethod
     def Register(
         cls,
+        function: Callable[..., Any] | str | None = None,
+        /,
         *,
+        worker: Any = None,
         description: str | None = None,
         name: str | None = None,
         desired_worker_labels: Mapping[str, Any] | None = None,
@@ -84,10 +100,10 @@ class ExperimentRegistry:
         inject_workflow_run_id: bool = True,
         auto_fetch_files: bool = True,
         local_file_location: LocalFileLocation = "cache",
-        resources: LeafResources | None = None,
+        resources: LeafResources | Mapping[str, Any] | None = None,
         batch_size: int | Literal["auto"] | None = None,
         **task_config: Any,
-    ) -> Callable[[Callable[..., TOutput]], Experiment[Any, TOutput]]:
+    ) -> Any:
         """Make an experiment of a function that takes one spec and returns one output.
 
         Usage:
@@ -96,6 +112,8 @@ class ExperimentRegistry:
                 ...
 
         Args:
+            function: The function, where the decorator has no parentheses; or the name.
+            worker: A Hatchet worker of your own that serves it, made with `hatchet.worker(...)`.
             description: What it does; the function's docstring by default.
             name: Its name in Hatchet and in the bucket; `scythe_experiment_<function>` by default.
             desired_worker_labels: Labels of the workers that may, or should, take its leaves.
@@ -115,10 +133,13 @@ class ExperimentRegistry:
             RegistrationError: The function is not one that can be run as an experiment.
             ExperimentTypeExists: Another experiment has this name.
         """
-        if task_config.pop("worker", None) is not None:
+        if isinstance(function, str):
+            name, function = function if name is None else name, None
+        check_task_options(task_config)
+        if not (worker is None or hasattr(worker, "register_workflow")):
             raise RegistrationError(
-                "Register(worker=...) is not supported: ScytheWorkerConfig().start() serves all "
-                "experiments that are registered."
+                f"worker={worker!r} is no Hatchet worker: leave it out, as "
+                "ScytheWorkerConfig().start() serves all experiments that are registered."
             )
         options = ExperimentOptions(
             description=description,
@@ -129,17 +150,20 @@ class ExperimentRegistry:
             inject_workflow_run_id=inject_workflow_run_id,
             auto_fetch_files=auto_fetch_files,
             local_file_location=local_file_location,
-            resources=resources or LeafResources(),
+            resources=leaf_resources(resources),
             batch_size=batch_size,
             task_config=task_config,
         )
 
         def decorator(fn: Callable[..., TOutput]) -> Experiment[Any, TOutput]:
-            if isinstance(fn, Experiment):
-                return cls.Include(fn)
-            return cls.Include(Experiment(fn, name, options))
+            made = fn if isinstance(fn, Experiment) else Experiment(fn, name, options)
+            check_name(made.name)
+            experiment = cls.Include(made)
+            if worker is not None:
+                worker.register_workflow(experiment)
+            return experiment
 
-        return decorator
+        return decorator if function is None else decorator(function)
 
     @classmethod
     def get_runnable(cls, name: str) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Self
+from typing import Any, Generic, Self, cast
 
-from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
+from pydantic import BaseModel, ConfigDict, field_serializer, field_validator, model_validator
 
 from scythe.errors import RegistrationError
 from scythe.experiment import TInput, TOutput
@@ -22,6 +22,15 @@ class SerializableRunnable(BaseModel, Generic[TInput, TOutput]):
         memo = {} if memo is None else memo
         memo[id(self.runnable)] = self.runnable  # shared: it holds connections, or is the user's
         return super().__deepcopy__(memo)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_name(cls, values: Any) -> Any:
+        """Take `experiment=` for `runnable=`, as it was called before scythe-engine 1.1."""
+        if isinstance(values, dict) and "experiment" in values and "runnable" not in values:
+            named = {**cast("dict[str, Any]", values)}
+            return {"runnable": named.pop("experiment"), **named}
+        return values
 
     @field_validator("runnable", mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import total_ordering
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -67,3 +67,21 @@ class SemVer(BaseModel):
     def next_patch_version(self) -> SemVer:
         """Return the next patch version."""
         return SemVer(major=self.major, minor=self.minor, patch=self.patch + 1)
+
+
+def as_version(given: Any) -> SemVer:
+    """Return a version that may be given as text, with or without the `v`.
+
+    Raises:
+        ValueError: It is no version.
+    """
+    if isinstance(given, SemVer):
+        return given
+    try:
+        return SemVer.FromString(f"v{given.removeprefix('v')}")
+    except (ValueError, AttributeError):
+        msg = (
+            f"version={given!r} is unknown: use 'bumpmajor', 'bumpminor', 'bumppatch', 'keep', or "
+            "a version such as '1.2.0'"
+        )
+        raise ValueError(msg) from None

@@ -9,13 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, PositiveInt, ValidationError
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import NO_LIMIT, Timeout
 from scythe.environment import prepare_environment
 from scythe.errors import SettingsError
 from scythe.outcomes import StoreConfig
+from scythe.texts import is_plain_path
 
 if TYPE_CHECKING:
     timeout_settings: TimeoutSettings
@@ -122,6 +123,17 @@ class ScytheStorageSettings(BaseSettings):
     BUCKET: str = Field(default=..., description="The name of the S3 bucket to use.")
     BUCKET_PREFIX: str = Field(default="scythe", description="The prefix to use for the S3 bucket.")
 
+    @field_validator("BUCKET_PREFIX")
+    @classmethod
+    def _check_prefix(cls, value: str) -> str:
+        if value.strip("/") and not is_plain_path(value.strip("/")):
+            msg = (
+                f"{value!r} is not a plain relative path: use steps of printable characters joined "
+                "by '/', none of them empty, '.' or '..'"
+            )
+            raise ValueError(msg)
+        return value
+
 
 @lru_cache(maxsize=256)
 def storage_settings_of(bucket: str, prefix: str) -> ScytheStorageSettings:
@@ -188,6 +200,11 @@ def default_storage_settings() -> ScytheStorageSettings:
     try:
         return ScytheStorageSettings()  # pyright: ignore[reportCallIssue] - from the environment
     except ValidationError as error:
+        wrong = {item["loc"][0]: item["msg"] for item in error.errors()}
+        if "BUCKET_PREFIX" in wrong:
+            raise SettingsError(
+                f"SCYTHE_STORAGE_BUCKET_PREFIX: {wrong['BUCKET_PREFIX']}."
+            ) from error
         raise SettingsError(
             "SCYTHE_STORAGE_BUCKET is not set and no local stack runs: set it to the name of the "
             "S3 bucket that holds your runs, or start the local stack with `scythe dev`."

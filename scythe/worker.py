@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any
@@ -16,10 +17,13 @@ from pydantic import Field, PositiveInt, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import Duration
+from scythe.environment import check_installation, prepare_environment
 from scythe.errors import ScytheError, SettingsError, SettingsExit, WorkerExit, WorkerStartError
 from scythe.experiment import Experiment
 from scythe.labels import ScytheWorkerLabel
 from scythe.locate import is_importing
+from scythe.nodes.standalone import HatchetTask
+from scythe.parts.names import WorkerNameConfig, free_worker_name
 from scythe.parts.plan import PartPlan, Work
 from scythe.parts.worker_run import WorkerRun
 from scythe.registry import ExperimentFunction, ExperimentRegistry
@@ -29,63 +33,6 @@ __all__ = ["ScytheWorkerConfig", "ScytheWorkerLabel", "WorkerNameConfig"]
 
 _PREFIX = "SCYTHE_WORKER_"
 logger = logging.getLogger("scythe.worker")
-
-
-class WorkerNameConfig(BaseSettings):
-    """The worker's name, by the environment that hosts it."""
-
-    model_config = SettingsConfigDict(env_ignore_empty=True)
-
-    FLY_REGION: str | None = None
-    AWS_BATCH_JOB_ARRAY_INDEX: int | None = None
-    COPILOT_ENVIRONMENT_NAME: str | None = None
-
-    @property
-    def in_aws_batch(self) -> bool:
-        """Whether this is a job of an AWS Batch array."""
-        return self.AWS_BATCH_JOB_ARRAY_INDEX is not None
-
-    @property
-    def in_aws_copilot(self) -> bool:
-        """Whether AWS Copilot runs this."""
-        return self.COPILOT_ENVIRONMENT_NAME is not None
-
-    @property
-    def in_aws(self) -> bool:
-        """Whether this runs on AWS, as far as can be told."""
-        return self.in_aws_batch or self.in_aws_copilot
-
-    @property
-    def in_fly(self) -> bool:
-        """Whether this runs on Fly.io."""
-        return self.FLY_REGION is not None
-
-    @property
-    def in_local(self) -> bool:
-        """Whether this runs nowhere in particular."""
-        return not (self.in_aws or self.in_fly)
-
-    @property
-    def aws_hosting_str(self) -> str:
-        """`AWSBatch0001`, `AWSCopilotPROD`, or both in one; empty elsewhere."""
-        batch = f"Batch{self.AWS_BATCH_JOB_ARRAY_INDEX:04d}" if self.in_aws_batch else ""
-        copilot = (self.COPILOT_ENVIRONMENT_NAME or "").upper()
-        return f"AWS{batch}{'Copilot' + copilot if self.in_aws_copilot else ''}" * self.in_aws
-
-    @property
-    def fly_hosting_str(self) -> str:
-        """`FlyIAD`, or empty elsewhere."""
-        return f"Fly{(self.FLY_REGION or '').upper()}" * self.in_fly
-
-    @property
-    def hosting_str(self) -> str:
-        """Where this runs, for the name."""
-        return self.aws_hosting_str or self.fly_hosting_str or "Local"
-
-    @property
-    def name(self) -> str:
-        """The worker's name, such as `ScytheWorker--FlyIAD`."""
-        return f"ScytheWorker--{self.hosting_str}"
 
 
 class ScytheWorkerConfig(BaseSettings):
@@ -139,7 +86,8 @@ class ScytheWorkerConfig(BaseSettings):
 
     def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**_lower_case(values))
+            super().__init__(**_lower_case(type(self), values))
+            self._take_upper_case()
         except ValidationError as error:
             in_thread = threading.current_thread() is not threading.main_thread()
             kind = SettingsError if in_thread else SettingsExit  # one ends a thread without a word
@@ -149,6 +97,14 @@ class ScytheWorkerConfig(BaseSettings):
         if name.isupper() and name.lower() in type(self).model_fields:
             return getattr(self, name.lower())
         return super().__getattr__(name)  # type: ignore[misc] - pydantic hides it from checkers
+
+    def _take_upper_case(self) -> None:
+        """Take what a subclass says of a setting as scythe-engine spells it: `SLOTS: int = 4`."""
+        for name in type(self).model_fields:
+            lower = name.lower()
+            given = self.model_fields_set
+            if name.isupper() and lower in type(self).model_fields and not given & {lower} - {name}:
+                setattr(self, lower, self.__dict__[name])
 
     def __setattr__(self, name: str, value: Any) -> None:
         lower = name.lower()
@@ -173,6 +129,12 @@ class ScytheWorkerConfig(BaseSettings):
         from scythe.local.slots import default_slots
 
         return self.slots if self.slots is not None else default_slots()[0]
+
+    @property
+    def _own_slots(self) -> int | None:
+        """The slots that the user asks for, also by a `computed_slots` of their own."""
+        is_theirs = type(self).computed_slots is not ScytheWorkerConfig.computed_slots
+        return self.computed_slots if is_theirs else self.slots
 
     @property
     def computed_durable_slots(self) -> int:
@@ -222,12 +184,19 @@ class ScytheWorkerConfig(BaseSettings):
             self._run.stop()
 
     def _serve(self, experiments: Sequence[Any], workflows: Sequence[Any]) -> int | None:
-        for experiment in experiments:
+        check_installation(warn=logger.warning)
+        for experiment in [*experiments, *(one for one in workflows if _is_experiment(one))]:
             _register(experiment)
+        prepare_environment()
+        name = self.computed_name
+        with nullcontext(name) if self.name else free_worker_name(name) as free_name:
+            return self._run_as(free_name, [one for one in workflows if not _is_ours(one)])
+
+    def _run_as(self, name: str, workflows: Sequence[Any]) -> int | None:
         base = PartPlan(
-            name=self.computed_name,
+            name=name,
             executor=self.executor,
-            slots=self.slots,
+            slots=self._own_slots,
             default_slots=self.computed_slots,
             durable_slots=self.computed_durable_slots,
             labels={name: str(value) for name, value in self.labels.items()},
@@ -236,15 +205,24 @@ class ScytheWorkerConfig(BaseSettings):
         work = Work(ExperimentRegistry.experiments(), ExperimentRegistry.included(), workflows)
         self._run = WorkerRun(base, work, fan=self.does_fan, leaf=self.does_leaf)
         check_limits()
-        _warn_of_unknown_variables()
+        _warn_of_unknown_variables(type(self).model_fields)
         try:
             return self._run.run()
         finally:
             self._run = None
 
 
+def _is_experiment(item: Any) -> bool:
+    return isinstance(item, Experiment)
+
+
+def _is_ours(item: Any) -> bool:
+    """Return whether a worker serves it anyway: an experiment, or `scatter_gather`."""
+    return isinstance(item, HatchetTask)
+
+
 def _register(item: Any) -> None:
-    if isinstance(item, Experiment) or hasattr(item, "run"):
+    if _is_experiment(item) or hasattr(item, "run"):
         ExperimentRegistry.Include(item)
     elif callable(item):
         function: ExperimentFunction = item
@@ -255,8 +233,8 @@ def _register(item: Any) -> None:
         )
 
 
-def _warn_of_unknown_variables() -> None:
-    known = [f"{_PREFIX}{name.upper()}" for name in ScytheWorkerConfig.model_fields]
+def _warn_of_unknown_variables(fields: Mapping[str, Any]) -> None:
+    known = list(dict.fromkeys(f"{_PREFIX}{name.upper()}" for name in fields))
     for name in os.environ:
         if name.upper().startswith(_PREFIX) and name.upper() not in known:
             close = get_close_matches(name.upper(), known, n=1)
@@ -270,13 +248,15 @@ def _is_imported_again() -> bool:
     return getattr(multiprocessing.current_process(), "_inheriting", False) or is_importing()
 
 
-def _lower_case(values: dict[str, Any]) -> dict[str, Any]:
+def _lower_case(cls: type[ScytheWorkerConfig], values: dict[str, Any]) -> dict[str, Any]:
     """Return keyword arguments under the names of the fields."""
-    fields = ScytheWorkerConfig.model_fields
+    fields = cls.model_fields
+    has_own = cls is not ScytheWorkerConfig  # which may have other names too
     named: dict[str, Any] = {}
     for key, value in values.items():
-        name = key.lower() if key.isupper() and key.lower() in fields else key
-        if name not in fields and not name.startswith("_"):  # such as `_env_file`
+        is_setting = key in fields or key.lower() not in fields
+        name = key if is_setting or not key.isupper() else key.lower()
+        if name not in fields and not (has_own or name.startswith("_")):  # such as `_env_file`
             close = get_close_matches(name.lower(), fields, n=1)
             hint = f"did you mean `{close[0]}`? " if close else ""
             raise SettingsError(

@@ -85,9 +85,10 @@ SIGNATURES = {
     ),
     "scythe.base.ExperimentInputSpec.construct_output_key": "field_name=… fpath=…",
     "scythe.registry.ExperimentRegistry.Register": (
-        "description=None name=None desired_worker_labels=None schedule_timeout=None "
-        "execution_timeout=None retries=1 inject_workflow_run_id=True auto_fetch_files=True "
-        "local_file_location='cache' resources=None batch_size=None task_config=…"
+        "function=None worker=None description=None name=None desired_worker_labels=None "
+        "schedule_timeout=None execution_timeout=None retries=1 inject_workflow_run_id=True "
+        "auto_fetch_files=True local_file_location='cache' resources=None batch_size=None "
+        "task_config=…"
     ),
     "scythe.registry.ExperimentRegistry.get_runnable": "name=…",
     "scythe.experiments.BaseExperiment.allocate": (

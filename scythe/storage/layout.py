@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from scythe.errors import OutputError, SpecError
+from scythe.texts import STEP, is_plain_path
 
-_STEP = re.compile(r"(?!\.{1,2}\Z)[^/\x00-\x1f]+")
 _NAME_BYTES = 180  # of a table; with its number and suffix it must fit into a file name
 
 
@@ -124,7 +123,7 @@ def check_path(what: str, path: str) -> None:
     Raises:
         SpecError: It is absolute, has empty, `.` or `..` steps or control characters.
     """
-    if not path or not all(_STEP.fullmatch(step) for step in path.split("/")):
+    if not is_plain_path(path):
         raise SpecError(
             f"{what} {path!r} is not a plain relative path: use steps of printable characters "
             "joined by '/', none of them empty, '.' or '..'."
@@ -137,7 +136,7 @@ def check_table_name(name: str) -> None:
     Raises:
         OutputError: It is empty, too long, or has a slash or control characters.
     """
-    if not _STEP.fullmatch(name) or len(name.encode()) > _NAME_BYTES:
+    if not STEP.fullmatch(name) or len(name.encode()) > _NAME_BYTES:
         raise OutputError(
             f"The table name {name[:_NAME_BYTES]!r} cannot be that of a file: use up to "
             f"{_NAME_BYTES} letters without '/'."

@@ -180,6 +180,20 @@ class Store:
         return f"Cannot {verb} {self.uri(key)} at {where} ({error}): {hint}."
 
 
+def check_client(config: StoreConfig, client: Any) -> None:
+    """Raise `StorageError` if a client of the user's cannot reach the local stack's bucket."""
+    ours = config.endpoint_url or ""
+    if "127.0.0.1" not in ours:
+        return
+    theirs = str(getattr(getattr(client, "meta", None), "endpoint_url", ours))
+    if "amazonaws.com" in theirs:
+        raise StorageError(
+            f"The bucket {config.bucket} is that of the local stack at {config.endpoint_url}, and "
+            f"this s3_client is for {theirs}, as it was made before anything of Scythe was used: "
+            'run `eval "$(scythe dev env)"` before the script, or leave s3_client out.'
+        )
+
+
 def is_missing(error: BaseException | None) -> bool:
     """Return whether an error of the store says that the object is not there."""
     return error is not None and _code(error) in _MISSING

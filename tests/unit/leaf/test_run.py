@@ -366,7 +366,8 @@ def test_code_that_is_not_there_is_no_fault_of_the_leaf() -> None:
 
 def test_a_spec_of_another_version_of_the_code() -> None:
     call = call_of(echo)
-    outcome = run_leaf(LeafCall("i", call.code, '{"experiment_id": "e"}', "e", call.store))
+    spec = '{"experiment_id": "e", "sort_index": "first"}'
+    outcome = run_leaf(LeafCall("i", call.code, spec, "e", call.store))
     assert isinstance(outcome, LeafFailure)
     assert (outcome.kind, outcome.type) == (FailureKind.APPLICATION, "ValidationError")
     assert "sort_index" in outcome.message
