@@ -22,6 +22,7 @@ from scythe.errors import (
 )
 from scythe.settings import ScytheStorageSettings
 from scythe.storage.fetch import cached_path, fetch_uri
+from scythe.storage.file_values import fields_of_files
 from scythe.storage.files import FileReferenceMixin
 from scythe.tables.levels import LEVEL_TYPES, dump_levels, scalars_of
 
@@ -291,8 +292,9 @@ class ExperimentOutputSpec(FileReferenceMixin):
     @property
     def scalar_fields(self) -> dict[str, Any]:
         """The outputs that are neither tables nor files, as JSON would hold them."""
-        excluded = {"dataframes", *self.file_reference_fields()}
-        return self.model_dump(mode="json", exclude=excluded)
+        excluded = {"dataframes", *fields_of_files(type(self))}
+        # A path in a nested model was replaced by the URI of the file that was uploaded.
+        return self.model_dump(mode="json", exclude=excluded, warnings=False)
 
 
 def _as_table(name: str, value: Any) -> Any:

@@ -122,6 +122,7 @@ class StoreConfig:
     access_key_id: str | None = field(default=None, repr=False)
     secret_access_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
+    addressing_style: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ class LeafResult:
 
     Attributes:
         scalars: The scalar outputs as a JSON object (NaN and Infinity as in Python's json).
-        files: URI by name of the output's file field.
+        files: By name of the output's file field: the URI of its file; a list of them; or a dict.
         tables: By table name: the bytes of one Arrow IPC stream, or the key of an object in the
             bucket that holds one.
         stats: Where and how long it ran.
@@ -236,7 +237,7 @@ class LeafResult:
     """
 
     scalars: str
-    files: dict[str, str]
+    files: dict[str, Any]
     tables: dict[str, bytes | str]
     stats: LeafStats
     scalars_key: str | None = None

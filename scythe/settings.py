@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from configparser import Error as ConfigParserError
+from configparser import RawConfigParser
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import NO_LIMIT, Timeout
@@ -190,6 +199,18 @@ def check_limits() -> None:
     FetchSettings()
 
 
+class CacheSettings(BaseSettings):
+    """Limits of the cache of downloads."""
+
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_CACHE_")
+
+    MAX_BYTES: ByteSize = Field(
+        default=ByteSize(20 * 1024**3),
+        ge=0,
+        description="The size of all cached files (`20GiB`, or bytes); those in use are kept.",
+    )
+
+
 def default_storage_settings() -> ScytheStorageSettings:
     """Return the storage settings of the environment, or of the local stack that runs.
 
@@ -227,7 +248,29 @@ def store_config(storage: ScytheStorageSettings | None = None) -> StoreConfig:
         access_key_id=access.ACCESS_KEY_ID or env.get("AWS_ACCESS_KEY_ID"),
         secret_access_key=access.SECRET_ACCESS_KEY or env.get("AWS_SECRET_ACCESS_KEY"),
         session_token=None if own_keys else env.get("AWS_SESSION_TOKEN"),
+        addressing_style=_addressing_style(),
     )
+
+
+def _addressing_style() -> str | None:
+    """Return `addressing_style` of the user's AWS configuration, as botocore reads it.
+
+    It is sent along, as the hosts of a cluster may lack the file; to import botocore takes long.
+    """
+    file = os.path.expanduser(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config")  # noqa: PTH111
+    profile = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE") or "default"
+    parser = RawConfigParser(default_section="", strict=False)
+    try:
+        parser.read(file, encoding="utf-8")
+    except (ConfigParserError, UnicodeDecodeError, OSError):
+        return None  # botocore says what is wrong with it
+    for section in (f"profile {profile}", profile):
+        nested = parser.get(section, "s3", fallback="")
+        for line in nested.splitlines():
+            name, _, value = line.partition("=")
+            if name.strip() == "addressing_style":
+                return value.strip().lower() or None
+    return None
 
 
 def cache_folder() -> Path:

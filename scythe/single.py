@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import uuid
 from importlib import import_module
@@ -21,7 +20,7 @@ from scythe.outcomes import LeafFailure, LeafResult
 from scythe.settings import ScytheStorageSettings, store_config
 from scythe.specs.codec import decode_spec, describe_validation_error, encode_spec
 from scythe.storage.files import S3Url
-from scythe.storage.layout import RunLayout
+from scythe.storage.leaf_files import OutputFiles, fetch_inputs
 from scythe.storage.store import open_store
 from scythe.tables.arrow import from_ipc
 from scythe.tables.gather import read_scalars
@@ -113,14 +112,17 @@ def _output(
         for name, data in result.tables.items()
     }
     scalars = read_scalars(result, get_bytes)
-    text = json.dumps({**scalars, **result.files})
+    files = {name: uri for name, uri in result.files.items() if "." not in name}
+    text = json.dumps({**scalars, **files})
     output = output_type.model_validate_json(text, by_alias=True, by_name=True)
+    paths = [name for name in files if isinstance(getattr(output, name, None), Path)]
+    output = output.replace_files({name: S3Url(files[name]) for name in paths})
     tables |= _own_tables(spec, scalars, result.files)
     return output.model_copy(update={"dataframes": tables})
 
 
 def _own_tables(
-    spec: ExperimentInputSpec, scalars: dict[str, Any], files: dict[str, str]
+    spec: ExperimentInputSpec, scalars: dict[str, Any], files: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the tables that Scythe makes of a leaf's output, each with one row."""
     import pandas as pd
@@ -139,33 +141,26 @@ def mock_single(experiment: Any, given: Any) -> Any:
         folder = Path(name)
         call = {"tempdir": folder} if experiment.takes_tempdir else {}
         output = experiment.call(_with_files(experiment, spec, folder), **call)
-        output = output.replace_files(_uploaded(spec, output))
+        output, files = _upload(spec, output, folder)
     scalars = output.scalar_fields
-    files = {name: str(uri) for name, uri in output.remote_artifact_file_paths.items()}
     tables = {**output.dataframes, **_own_tables(spec, scalars, files)}
     return output.model_copy(update={"dataframes": tables})
 
 
 def _with_files(experiment: Any, spec: Any, folder: Path) -> Any:
-    if not experiment.options.auto_fetch_files:
+    options = experiment.options
+    if not options.auto_fetch_files:
         return spec
-    files = {name: spec.fetch_uri(uri) for name, uri in spec.remote_artifact_file_paths.items()}
-    if experiment.options.local_file_location == "copied-to-tempdir":
-        local = {**spec.local_artifact_file_paths, **files}
-        files = {name: folder / f"{name}{path.suffix}" for name, path in local.items()}
-        for name, path in local.items():
-            shutil.copyfile(path, files[name])
+    copies = options.local_file_location == "copied-to-tempdir"
+    files = fetch_inputs(spec, spec.fetch_uri, folder if copies else None)
     return spec.with_local_files(files)
 
 
-def _uploaded(spec: Any, output: Any) -> dict[str, S3Url]:
+def _upload(spec: Any, output: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
     """Upload the files of an output, if the spec says where to."""
     if spec.storage_settings is None:
-        return {}
+        remote = output.remote_artifact_file_paths
+        return output, {name: str(uri) for name, uri in remote.items()}
     store = open_store(store_config(spec.storage_settings))
-    keys = {
-        name: RunLayout.below_prefix(store.config.prefix, spec.construct_output_key(name, path))
-        for name, path in output.local_artifact_file_paths.items()
-    }
-    paths = output.local_artifact_file_paths
-    return {name: S3Url(store.put_file(key, paths[name])) for name, key in keys.items()}
+    uploads = OutputFiles(store, spec.construct_output_key, folder)
+    return output.replace_files(uploads.upload(output)), uploads.uris

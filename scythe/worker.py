@@ -28,6 +28,7 @@ from scythe.parts.plan import PartPlan, Work
 from scythe.parts.worker_run import WorkerRun
 from scythe.registry import ExperimentFunction, ExperimentRegistry
 from scythe.settings import check_limits, explain_values
+from scythe.storage.cache import check_cache
 
 __all__ = ["ScytheWorkerConfig", "ScytheWorkerLabel", "WorkerNameConfig"]
 
@@ -187,6 +188,7 @@ class ScytheWorkerConfig(BaseSettings):
         check_installation(warn=logger.warning)
         for experiment in [*experiments, *(one for one in workflows if _is_experiment(one))]:
             _register(experiment)
+        check_cache()
         prepare_environment()
         name = self.computed_name
         with nullcontext(name) if self.name else free_worker_name(name) as free_name:

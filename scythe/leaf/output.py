@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from pydantic import AnyUrl
 from pydantic_core import to_json
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import OutputError, ResultFileRefsInDataframesError, ScalarInDataframesError
+from scythe.errors import ResultFileRefsInDataframesError, ScalarInDataframesError
 from scythe.leaf.meter import LeafMeter
 from scythe.outcomes import LeafResult, StoreConfig
+from scythe.storage.file_values import has_files
 from scythe.storage.layout import RunLayout, check_table_name
+from scythe.storage.leaf_files import OutputFiles, check_no_path_left
 from scythe.storage.store import open_store
 
 _NO_SCALARS = {"dataframes"}
@@ -37,22 +42,31 @@ class LeafOutput:
         spec: ExperimentInputSpec,
         output: ExperimentOutputSpec,
         meter: LeafMeter,
+        tempdir: Path | None = None,
     ) -> LeafResult:
         """Store what must be stored, and return the rest.
+
+        Args:
+            leaf_id: Unique in its run; safe as a file name.
+            spec: Its input.
+            output: What its function returned.
+            meter: What measured it.
+            tempdir: Its folder, which is removed afterwards.
 
         Raises:
             OutputError: A file or a table of the output cannot be stored.
             StorageError: The bucket does not take it.
         """
-        files: dict[str, str] = {}
+        files: dict[str, Any] = {}
         plain = _is_plain(type(output))
-        if not plain and output.file_reference_fields():
-            files = self._store_files(spec, output)
-            remote = output.remote_artifact_file_paths
-            output = output.replace_files(files)
-            files = {name: str(uri) for name, uri in remote.items()} | files
+        if not plain and has_files(type(output), any_path=True, skip="dataframes"):
+            uploads = OutputFiles(open_store(self._store), spec.construct_output_key, tempdir)
+            output = output.replace_files(uploads.upload(output))
+            files = uploads.uris
         tables = self._tables(leaf_id, spec, output) if output.dataframes else {}
-        scalars, scalars_key = _scalars(output, plain=plain), None
+        scalars, scalars_key = _scalars(output, files, plain=plain), None
+        if tempdir is not None:
+            check_no_path_left(scalars, tempdir)
         if len(scalars) > self._inline:
             scalars_key = self._layout.leaf_scalars(leaf_id)
             open_store(self._store).put_bytes(scalars_key, scalars.encode())
@@ -62,22 +76,6 @@ class LeafOutput:
     @property
     def _layout(self) -> RunLayout:
         return RunLayout(self._store.prefix, self._experiment_id)
-
-    def _store_files(
-        self, spec: ExperimentInputSpec, output: ExperimentOutputSpec
-    ) -> dict[str, str]:
-        """Upload the local files of an output and return their URIs by field."""
-        uris: dict[str, str] = {}
-        for name, path in output.local_artifact_file_paths.items():
-            if not path.is_file():
-                what = "is a folder: pack it into one file" if path.is_dir() else "is not there"
-                raise OutputError(
-                    f"Output file {name}={str(path)!r} {what}. Write it before the function "
-                    "returns."
-                )
-            key = RunLayout.below_prefix(self._store.prefix, spec.construct_output_key(name, path))
-            uris[name] = open_store(self._store).put_file(key, path)
-        return uris
 
     def _tables(
         self, leaf_id: str, spec: ExperimentInputSpec, output: ExperimentOutputSpec
@@ -106,15 +104,20 @@ class LeafOutput:
         return tables
 
 
-def _scalars(output: ExperimentOutputSpec, *, plain: bool) -> str:
-    """Return the scalar outputs as JSON."""
-    try:
-        if plain:  # in one step, which takes a third of the time
-            serializer = type(output).__pydantic_serializer__
+def _scalars(output: ExperimentOutputSpec, files: dict[str, Any], *, plain: bool) -> str:
+    """Return the scalar outputs as JSON, without the fields that are files."""
+    if plain:  # in one step, which takes a third of the time
+        serializer = type(output).__pydantic_serializer__
+        with suppress(ValueError):  # half of a surrogate pair in a text
             return serializer.to_json(output, exclude=_NO_SCALARS).decode()
-        return to_json(output.scalar_fields, inf_nan_mode="constants").decode()
-    except ValueError:  # half of a surrogate pair in a text
-        return json.dumps(output.scalar_fields)
+    scalars = output.scalar_fields
+    for name in files:
+        if isinstance(getattr(output, name, None), AnyUrl):  # a plain path that was uploaded
+            scalars.pop(name, None)
+    try:
+        return to_json(scalars, inf_nan_mode="constants").decode()
+    except ValueError:
+        return json.dumps(scalars)
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ from scythe.locate import find_experiment
 from scythe.outcomes import LeafCall, LeafFailure, LeafResult
 from scythe.settings import storage_settings_of
 from scythe.specs.codec import decode_spec
-from scythe.storage.fetch import set_default_store
+from scythe.storage import cache
+from scythe.storage.fetch import set_default_store, set_leaf_deadline
+from scythe.storage.file_values import has_files
+from scythe.storage.leaf_files import fetch_inputs
 
 _forks = 0  # that lie between the process that imported this and the one that runs it
 
@@ -89,11 +93,12 @@ class LeafRunner:
         meter.code = experiment.code.text
         check_code(call, experiment)
         self._output = LeafOutput(call.experiment_id, call.store, inline_bytes)
+        self._timeout = call.timeout
         self._parent_folder, self._forks = parent_folder, _forks
         self._injects = experiment.options.inject_workflow_run_id
         self._copies = experiment.options.local_file_location == "copied-to-tempdir"
-        fields = experiment.input_validator_type.file_reference_fields()
-        self._fetches = bool(fields) and experiment.options.auto_fetch_files
+        has_inputs = has_files(experiment.input_validator_type)
+        self._fetches = has_inputs and experiment.options.auto_fetch_files
         self._place = _ProcessPlace()
         set_default_store(call.store)
         settings = storage_settings_of(call.store.bucket, call.store.prefix)
@@ -110,17 +115,20 @@ class LeafRunner:
             workflow_run_id: Hatchet's id of the leaf.
         """
         self._meter.start()
+        set_leaf_deadline(time.monotonic() + self._timeout)
+        cache.begin_use()
         folder: Path | None = None
         try:
             if self._experiment.takes_tempdir:
                 folder = Path(tempfile.mkdtemp(prefix="scythe-tempdir-", dir=self._parent_folder))
             spec = self._spec(text, workflow_run_id)
-            return self._output.result(
-                leaf_id, spec, self._call_function(spec, folder), self._meter
-            )
+            output = self._call_function(spec, folder)
+            return self._output.result(leaf_id, spec, output, self._meter, folder)
         except BaseException as error:  # noqa: BLE001 - sys.exit and the like are outcomes too
             return failure_of(error, self._meter)
         finally:
+            cache.end_use()
+            set_leaf_deadline(None)
             self._place.restore()
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -166,13 +174,8 @@ class LeafRunner:
 
     def _with_files(self, spec: ExperimentInputSpec, folder: Path | None) -> ExperimentInputSpec:
         """Return the spec with local paths in place of the URIs of its files."""
-        files = {name: spec.fetch_uri(uri) for name, uri in spec.remote_artifact_file_paths.items()}
-        if self._copies and folder is not None:
-            local = {**spec.local_artifact_file_paths, **files}
-            files = {name: folder / f"{name}{path.suffix}" for name, path in local.items()}
-            for name, path in local.items():
-                shutil.copyfile(path, files[name])
-        return spec.with_local_files(files)
+        copies_to = folder if self._copies else None
+        return spec.with_local_files(fetch_inputs(spec, spec.fetch_uri, copies_to))
 
 
 class _ProcessPlace:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic_core import to_json
 
-from scythe.errors import SpecError
+from scythe.errors import FetchError, SpecError
 from scythe.outcomes import StoreConfig
 from scythe.storage.fetch import cached_path, fetch_uri
 from scythe.storage.files import join_s3_uri
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPEC_COLUMN = "__spec__"
+_OPEN_ATTEMPTS = 5
 _TEXTS = 1000  # that are in memory as Python objects
 
 
@@ -61,7 +62,8 @@ def count_specs(store: StoreConfig, key: str) -> int:
     """Return the number of specs of a run."""
     import pyarrow.parquet as pq
 
-    return pq.read_metadata(_local_copy(store, key)).num_rows
+    with _open_copy(store, key) as copy:
+        return pq.read_metadata(copy).num_rows
 
 
 def read_rows(store: StoreConfig, key: str, rows: range) -> pa.Table:
@@ -75,7 +77,7 @@ def read_rows(store: StoreConfig, key: str, rows: range) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(_local_copy(store, key)) as file:
+    with _open_copy(store, key) as copy, pq.ParquetFile(copy) as file:
         if rows and rows[-1] >= file.metadata.num_rows:
             msg = f"{key} has {file.metadata.num_rows} specs, there is no row {rows[-1]}"
             raise IndexError(msg)
@@ -128,6 +130,11 @@ def sort_indices(specs: pa.Table) -> list[int]:
     return specs.column(SORT_INDEX).to_pylist()
 
 
-def _local_copy(store: StoreConfig, key: str) -> Path:
+def _open_copy(store: StoreConfig, key: str) -> BinaryIO:
+    """Open this machine's copy of the stored specs."""
     uri = join_s3_uri(store.bucket, key)
-    return fetch_uri(uri, cached_path(uri, store.endpoint_url or ""), store=store)
+    path = cached_path(uri, store.endpoint_url or "")
+    for _ in range(_OPEN_ATTEMPTS):
+        with suppress(FileNotFoundError):  # another process has just made room in the cache
+            return fetch_uri(uri, path, store=store).open("rb")
+    raise FetchError(f"Cannot keep {uri} in the cache: raise SCYTHE_CACHE_MAX_BYTES.")

@@ -21,6 +21,7 @@ from scythe.specs.file import specs_table
 from scythe.specs.sameness import get_extras
 from scythe.specs.tags import DECIMAL_BITS
 from scythe.storage.artifacts import InputArtifacts
+from scythe.storage.file_values import FilePlace, has_files
 from scythe.storage.files import S3Url
 from scythe.storage.layout import RunLayout, check_path
 from scythe.storage.store import Store
@@ -106,7 +107,7 @@ class SpecChecker:
             specs = [self._as_spec(number, spec) for number, spec in enumerate(piece, start)]
             if self._warns and any(map(get_extras, specs)):
                 self._note_unknown_fields(start, specs)
-            with_files = any(cls.file_reference_fields() for cls in set(map(type, specs)))
+            with_files = any(map(has_files, set(map(type, specs))))
             copies = [
                 copy_for_run(spec, self._update(number, spec if with_files else None))
                 for number, spec in enumerate(specs, start)
@@ -161,10 +162,13 @@ class SpecChecker:
         """Return what a copy gets: the number and the id of the run, and the URIs of its files."""
         update: dict[str, Any] = {}
         if with_files is not None:
-            update = {
-                name: S3Url(self._store.uri(self.artifacts.add(name, path, number)))
-                for name, path in with_files.local_artifact_file_paths.items()
-            }
+
+            def upload(place: FilePlace, file: Any) -> Any:
+                if not isinstance(file, Path):
+                    return file
+                return S3Url(self._store.uri(self.artifacts.add(place.field, file, number)))
+
+            update = with_files.map_files(upload)
         if self._rules.overwrite_sort_index:
             update["sort_index"] = number
         if self._rules.overwrite_experiment_id:

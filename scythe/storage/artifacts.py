@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -67,11 +68,19 @@ class InputArtifacts:
 
 def _check_readable(field_name: str, path: Path, absolute: Path, spec: int) -> None:
     try:
-        with absolute.open("rb") as file:
-            file.read(1)
+        absolute.name.encode()
+        mode = absolute.stat().st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # to open a pipe would wait for its writer
+            with absolute.open("rb") as file:
+                file.read(1)
+            return
+        reason = "it is a pipe, socket or device, not a regular file"
     except OSError as error:
-        raise SpecError(
-            f"Spec {spec}: the file of field {field_name!r}, {str(path)!r}, cannot be read "
-            f"({error.strerror or error}): correct the path (relative ones start at "
-            f"{Path.cwd()}). Nothing was uploaded or started."
-        ) from error
+        reason = error.strerror or str(error)
+    except UnicodeEncodeError:
+        reason = "its name is not valid UTF-8, as keys of the bucket must be"
+    raise SpecError(
+        f"Spec {spec}: the file of field {field_name!r}, {str(path)!r}, cannot be read "
+        f"({reason}): correct the path (relative ones start at "
+        f"{Path.cwd()}). Nothing was uploaded or started."
+    )

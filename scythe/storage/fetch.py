@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,19 +21,29 @@ from pydantic import AnyUrl
 from scythe.errors import FetchError, ScytheError
 from scythe.outcomes import StoreConfig
 from scythe.settings import FetchSettings, cache_folder, store_config
-from scythe.storage.files import split_s3_uri
+from scythe.storage import cache, http
+from scythe.storage.http import FetchLimits
 from scythe.storage.store import Store, open_bucket
+from scythe.storage.uris import shown_uri, split_s3_uri
 
 _NAME_BYTES = 200  # of a cached file's name; file systems take 255
-_READ_SECONDS = 30.0  # without a byte from the server
+_FOLDER_ATTEMPTS = 5  # the folder may be removed from the cache while a file is put into it
+_LEAF_MARGIN_SECONDS = 1.0  # in which a leaf that gives up tells so before its limit
 
 _default_store: StoreConfig | None = None
+_leaf_deadline: float | None = None
 
 
 def set_default_store(store: StoreConfig | None) -> None:
     """Say which store `s3` URIs are read from in this process, where none is named."""
     global _default_store
     _default_store = store
+
+
+def set_leaf_deadline(deadline: float | None) -> None:
+    """Say when the leaf that runs in this process must be over, on the monotonic clock."""
+    global _leaf_deadline
+    _leaf_deadline = deadline
 
 
 def cached_path(uri: AnyUrl | str, scope: str = "") -> Path:
@@ -48,10 +59,14 @@ def cached_path(uri: AnyUrl | str, scope: str = "") -> Path:
         FetchError: The URI has no path.
     """
     text = str(uri)
-    path = split_s3_uri(text)[1] if text.startswith("s3:") else unquote(urlsplit(text).path)
+    parts = urlsplit(text)
+    path = split_s3_uri(text)[1] if text.startswith("s3:") else unquote(parts.path)
     name = path.replace("\x00", "").rstrip("/").rpartition("/")[2]
+    if not name and parts.scheme in ("http", "https") and parts.query:
+        name = "index"  # the query says which file it is
     if not name or name in (".", ".."):
-        raise FetchError(f"URI:NO_PATH:{uri}: the URI names no file, give one with a path.")
+        shown = shown_uri(text)
+        raise FetchError(f"URI:NO_PATH:{shown}: the URI names no file, give one with a path.")
     digest = hashlib.sha256(f"{scope}\n{uri}".encode()).hexdigest()[:32]
     while len(name.encode()) > _NAME_BYTES:
         name = name[1:]  # the suffix is kept
@@ -83,25 +98,43 @@ def fetch_uri(
     Raises:
         FetchError: The file cannot be fetched: the message names the URI and says why.
     """
-    local_path = Path(local_path)
-    if use_cache and local_path.exists():
-        return local_path
-    try:
-        local_path.parent.mkdir(parents=True, exist_ok=True)
-        lock = hashlib.sha256(os.fsencode(local_path.name)).hexdigest()[:16]
-        with _locked(local_path.with_name(f".{lock}.lock")):
-            if not (use_cache and local_path.exists()):
-                _fetch_whole(str(uri), local_path, s3, store)
-    except FetchError:
-        raise
-    except ScytheError as error:
-        raise FetchError(f"Cannot fetch {uri}: {error}") from error
-    except OSError as error:
-        raise FetchError(
-            f"Cannot fetch {uri} to {local_path} ({error.strerror or error}): "
-            "check the path and the free disk space."
-        ) from error
-    return local_path
+    local_path, shown, is_new = Path(local_path), shown_uri(uri), False
+    for attempt in range(1, _FOLDER_ATTEMPTS + 1):
+        if (use_cache or is_new) and local_path.exists() and cache.use(local_path):
+            if is_new:
+                cache.note_download(local_path)
+            return local_path
+        try:
+            _fetch_locked(str(uri), local_path, use_cache, s3, store)
+            is_new = True
+        except FileNotFoundError as error:
+            if attempt == _FOLDER_ATTEMPTS:
+                raise _folder_error(shown, local_path, error) from error
+        except FetchError:
+            raise
+        except ScytheError as error:
+            raise FetchError(f"Cannot fetch {shown}: {error}") from error
+        except OSError as error:
+            raise _folder_error(shown, local_path, error) from error
+    raise FetchError(
+        f"Cannot keep {shown} in the cache: it is removed at once. Raise SCYTHE_CACHE_MAX_BYTES."
+    )
+
+
+def _folder_error(shown: str, local_path: Path, error: OSError) -> FetchError:
+    return FetchError(
+        f"Cannot fetch {shown} to {local_path} ({error.strerror or error}): "
+        "check the path and the free disk space."
+    )
+
+
+def _fetch_locked(uri: str, target: Path, use_cache: bool, s3: Any, store: Any) -> None:
+    """Fetch a file unless another process has just done so."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
+    with _locked(target.with_name(f".{lock}.lock")):
+        if not (use_cache and target.exists()):
+            _fetch_whole(uri, target, s3, store)
 
 
 @contextmanager
@@ -115,83 +148,78 @@ def _locked(lock: Path) -> Generator[None]:
 
 
 def _fetch_whole(uri: str, target: Path, s3: Any, store: StoreConfig | None) -> None:
+    limits = _limits()
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-")
-    os.close(handle)
     part = Path(name)
     try:
+        fcntl.flock(handle, fcntl.LOCK_SH)  # who makes room in the cache leaves it alone
         scheme = urlsplit(uri).scheme
         if scheme == "s3":
-            _fetch_s3(uri, part, s3, store)
+            _fetch_s3(uri, part, _store_of(uri, s3, store), limits)
         elif scheme in ("http", "https"):
-            _fetch_http(uri, part)
+            http.download(uri, part, limits)
         elif scheme == "file":
-            _fetch_file(uri, part)
+            _fetch_file(uri, part, limits)
         else:
             raise FetchError(f"URI:SCHEME:{scheme}: cannot fetch {uri}; use s3, http(s) or file.")
         # Cached files are shared by leaves: a leaf that needs to write takes a copy.
         part.chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
         part.replace(target)
     finally:
+        os.close(handle)
         part.unlink(missing_ok=True)
 
 
-def _fetch_s3(uri: str, part: Path, s3: Any, config: StoreConfig | None) -> None:
+def _limits() -> FetchLimits:
+    settings, now = FetchSettings(), time.monotonic()
+    deadline, setting = now + settings.TIMEOUT.total_seconds(), "SCYTHE_FETCH_TIMEOUT"
+    if _leaf_deadline is not None and _leaf_deadline - _LEAF_MARGIN_SECONDS < deadline:
+        deadline, setting = _leaf_deadline - _LEAF_MARGIN_SECONDS, "the leaf's execution_timeout"
+    return FetchLimits(deadline, settings.MAX_BYTES, setting)
+
+
+def _store_of(uri: str, s3: Any, config: StoreConfig | None) -> Store:
     bucket, key = split_s3_uri(uri)
     if not bucket or not key:
         raise FetchError(f"S3URI:NO_PATH:{uri}: use s3://<bucket>/<key>.")
-    config = config or _default_store or store_config()
     if s3 is not None:
-        store = Store(StoreConfig(bucket=bucket), client=s3)
-    else:
-        store = open_bucket(bucket, config)
-    _check_size(uri, store.size(key), FetchSettings().MAX_BYTES)
-    store.download(key, part)
+        return Store(StoreConfig(bucket=bucket), client=s3)
+    return open_bucket(bucket, config or _default_store or store_config())
 
 
-def _fetch_http(uri: str, part: Path) -> None:
-    import httpx
+def _fetch_s3(uri: str, part: Path, store: Store, limits: FetchLimits) -> None:
+    """Download from S3 in a thread: nothing else ends a request of the client in time."""
+    key = split_s3_uri(uri)[1]
+    errors: list[BaseException] = []
+    is_late = threading.Event()
 
-    limit = FetchSettings()
-    seconds = limit.TIMEOUT.total_seconds()
-    deadline = time.monotonic() + seconds
-    pause = min(_READ_SECONDS, seconds)
-    try:
-        with (
-            httpx.Client(follow_redirects=True, timeout=httpx.Timeout(pause)) as client,
-            client.stream("GET", uri) as response,
-            part.open("wb") as file,
-        ):
-            response.raise_for_status()
-            _check_size(uri, int(response.headers.get("content-length") or 0), limit.MAX_BYTES)
-            for block in response.iter_bytes():  # as they come: a trickle meets the deadline too
-                file.write(block)
-                _check_size(uri, file.tell(), limit.MAX_BYTES)
-                if time.monotonic() > deadline:
-                    raise FetchError(
-                        f"Cannot fetch {uri}: not there after {limit.TIMEOUT}. "
-                        "Raise SCYTHE_FETCH_TIMEOUT if the file is that large."
-                    )
-    except httpx.HTTPStatusError as error:
-        raise FetchError(
-            f"Cannot fetch {uri}: the server answered {error.response.status_code} "
-            f"{error.response.reason_phrase}. Check the address."
-        ) from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise FetchError(
-            f"Cannot fetch {uri} ({type(error).__name__}: {error}): check address and network."
-        ) from error
+    def work() -> None:
+        try:
+            limits.check_size(uri, store.size(key))
+            store.download(key, part)
+        except BaseException as error:  # noqa: BLE001 - it is raised by the one who waits
+            errors.append(error)
+        if is_late.is_set():
+            part.unlink(missing_ok=True)
+
+    thread = threading.Thread(target=work, name="scythe-fetch", daemon=True)
+    thread.start()
+    thread.join(max(0.0, limits.deadline - time.monotonic()))
+    if thread.is_alive():
+        is_late.set()
+        raise limits.timeout_error(uri)
+    if errors:
+        raise errors[0]
 
 
-def _fetch_file(uri: str, part: Path) -> None:
+def _fetch_file(uri: str, part: Path, limits: FetchLimits) -> None:
     source = Path(unquote(urlsplit(uri).path))
+    if source.exists() and not (source.is_file() or source.is_dir()):
+        raise FetchError(
+            f"Cannot fetch {uri}: it is a pipe, socket or device, not a regular file. Copy what "
+            "it gives into a file."
+        )
     if not source.is_file():
         raise FetchError(f"Cannot fetch {uri}: there is no such file on this machine.")
-    _check_size(uri, source.stat().st_size, FetchSettings().MAX_BYTES)
+    limits.check_size(uri, source.stat().st_size)
     shutil.copyfile(source, part)
-
-
-def _check_size(uri: str, size: int, limit: int) -> None:
-    if size > limit:
-        raise FetchError(
-            f"Cannot fetch {uri}: it has {size} bytes, more than SCYTHE_FETCH_MAX_BYTES={limit}."
-        )

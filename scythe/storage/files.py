@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import types
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self, Union, get_args, get_origin
-from urllib.parse import quote, unquote
+from typing import Annotated, Any, Self
 
-from pydantic import AnyUrl, BaseModel, Field, FilePath, FileUrl, HttpUrl, UrlConstraints
+from pydantic import AnyUrl, BaseModel, Field, FilePath, FileUrl, HttpUrl
 
+from scythe.storage.file_values import Visit, is_reference, kinds_of, replace_files
+from scythe.storage.uris import S3Url, join_s3_uri, split_s3_uri
 
-class S3Url(AnyUrl):
-    """A URL for an S3 object."""
-
-    _constraints = UrlConstraints(allowed_schemes=["s3"], host_required=True)
-
-
-_SAFE = "/!$&'()*+,;=:@"  # and letters, digits, `_.-~`: what a URL parser leaves as it is
+__all__ = [
+    "FileReference",
+    "FileReferenceMixin",
+    "OptionalFileReference",
+    "S3Url",
+    "join_s3_uri",
+    "split_s3_uri",
+]
 
 # From left to right: in JSON, pydantic would else rather take a URI for a path.
 _IN_ORDER = Field(union_mode="left_to_right")
@@ -25,32 +26,10 @@ FileReference = Annotated[S3Url | HttpUrl | FileUrl | Path | FilePath, _IN_ORDER
 OptionalFileReference = Annotated[S3Url | HttpUrl | FileUrl | Path | FilePath | None, _IN_ORDER]
 
 
-def split_s3_uri(uri: str) -> tuple[str, str]:
-    """Split `s3://bucket/key` into bucket and key; `%20` and alike in the key are resolved."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, unquote(key)
-
-
-def join_s3_uri(bucket: str, key: str) -> str:
-    """Return the URI of a key, such that `split_s3_uri` gives the key back."""
-    return f"s3://{bucket}/{quote(key, safe=_SAFE)}"
-
-
-def _members(annotation: Any) -> set[Any]:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _members(get_args(annotation)[0])
-    if origin in (Union, types.UnionType):
-        return set().union(*(_members(arg) for arg in get_args(annotation)))
-    return {annotation}
-
-
 @cache
 def _reference_fields(cls: type[BaseModel]) -> tuple[str, ...]:
-    wanted = {S3Url, HttpUrl, Path}
-    return tuple(
-        name for name, field in cls.model_fields.items() if wanted <= _members(field.annotation)
-    )
+    fields = cls.model_fields.items()
+    return tuple(name for name, field in fields if is_reference(kinds_of(field.annotation)))
 
 
 class FileReferenceMixin(BaseModel):
@@ -76,6 +55,15 @@ class FileReferenceMixin(BaseModel):
             for name, value in values.items()
             if value is not None and not isinstance(value, Path)
         }
+
+    def map_files(self, visit: Visit) -> dict[str, Any]:
+        """Return new values for the fields that hold file references, in lists and models too.
+
+        Args:
+            visit: Called with the place of each reference and its path or URL; returns what takes
+                its place.
+        """
+        return replace_files(self, visit, any_path=False)
 
     def replace_files(self, files: dict[str, Any]) -> Self:
         """Return a copy with these file fields replaced; the model itself is not changed."""

@@ -167,6 +167,9 @@ class Store:
         hint = "check the address and the network"
         if code in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
             hint = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do"
+            if _addressing_style(self.config) == "path":
+                hint += "; a store that takes only the virtual-host style needs `addressing_style "
+                hint += "= virtual` below `s3 =` in ~/.aws/config"
         elif type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
             hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         elif code in _MISSING or code == "NoSuchBucket":
@@ -214,6 +217,11 @@ def _code(error: BaseException) -> str:
     return str(response.get("Error", {}).get("Code", ""))
 
 
+def _addressing_style(config: StoreConfig) -> str:
+    """Return how the bucket is named in requests: most servers but AWS take it in the path."""
+    return config.addressing_style or ("path" if config.endpoint_url else "auto")
+
+
 def _make_client(config: StoreConfig, attempts: int) -> Any:
     from boto3.session import Session
     from botocore.config import Config
@@ -230,7 +238,7 @@ def _make_client(config: StoreConfig, attempts: int) -> Any:
             read_timeout=_READ_TIMEOUT,
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=32,
-            s3={"addressing_style": "path"} if config.endpoint_url else None,
+            s3={"addressing_style": _addressing_style(config)},
             # Servers other than AWS often refuse the newer default check sums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import AnyUrl, BaseModel
+
+from scythe.storage.file_values import kinds_of
+from scythe.storage.uris import shown_uri
 
 LEVEL_TYPES = frozenset({str, int, float, bool, type(None)})
 
 
 def dump_levels(spec: BaseModel, excluded: set[str]) -> dict[str, Any]:
     """Return the values of a spec as JSON has them, without those that JSON cannot hold."""
+    levels = _dump(spec, excluded)
+    for name in _url_fields(type(spec)):
+        if type(levels.get(name)) is str:
+            levels[name] = shown_uri(levels[name])
+    return levels
+
+
+@cache
+def _url_fields(cls: type[BaseModel]) -> tuple[str, ...]:
+    """Return the fields that may hold URLs, and with them passwords and signatures."""
+    return tuple(
+        name
+        for name, field in cls.model_fields.items()
+        if any(isinstance(k, type) and issubclass(k, AnyUrl) for k in kinds_of(field.annotation))
+    )
+
+
+def _dump(spec: BaseModel, excluded: set[str]) -> dict[str, Any]:
     # What `model_dump` calls, at half of the time.
     to_python = type(spec).__pydantic_serializer__.to_python
     try:

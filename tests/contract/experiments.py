@@ -16,14 +16,16 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from datetime import datetime, timedelta
+from datetime import time as time_of_day
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.registry import ExperimentRegistry
-from scythe.storage.files import FileReference
+from scythe.storage.files import FileReference, OptionalFileReference
 
 LONG = 600  # seconds; no test waits for it
 
@@ -467,3 +469,84 @@ def many(spec: Task, tempdir: Path) -> Number:
 def half_a_second(spec: Task) -> Number:
     time.sleep(0.5)
     return Number(value=spec.sort_index)
+
+
+# --- values and files as they were ---------------------------------------------------------------
+
+
+class Note(BaseModel):
+    file: FileReference
+    words: int = 0
+
+
+class Moments(ExperimentInputSpec):
+    when: datetime
+    opens: time_of_day
+    anything: Any = None
+    _noted: Any = None
+
+
+@ExperimentRegistry.Register()
+def tells_moments(spec: Moments) -> Text:
+    """Return what the leaf got, and the hour half a year later."""
+    later = spec.when + timedelta(days=182)
+    return Text(
+        text="|".join(map(repr, (spec.when, spec.opens, spec.anything, spec._noted, later)))
+    )
+
+
+class FilesIn(ExperimentInputSpec):
+    listed: list[FileReference] = []
+    named: dict[str, FileReference] = {}
+    note: Note | None = None
+
+
+class FilesOut(ExperimentOutputSpec):
+    text: str
+    listed: list[FileReference]
+    named: dict[str, FileReference]
+    note: Note
+    maybe: OptionalFileReference = None
+    plain: Path
+
+
+@ExperimentRegistry.Register(local_file_location="copied-to-tempdir")
+def passes_files(spec: FilesIn, tempdir: Path) -> FilesOut:
+    """Return each input file, changed, in the same shape."""
+    assert spec.note is not None
+    given = [*spec.listed, *spec.named.values(), spec.note.file]
+
+    def write(name: str, text: str) -> Path:
+        path = tempdir / name
+        path.write_text(text)
+        return path
+
+    return FilesOut(
+        text=" ".join(f"{Path(str(one)).name}={Path(str(one)).read_text()}" for one in given),
+        listed=[write(f"l{n}.tar.gz", f"l{n}") for n in range(len(spec.listed))],
+        named={name: write(f"n{n}.txt", name) for n, name in enumerate(spec.named)},
+        note=Note(file=write("note.md", "noted"), words=1),
+        plain=write("plain.csv", "p"),
+    )
+
+
+class LeftPath(ExperimentOutputSpec):
+    text: str = ""
+    anything: Any = None
+    listed: list[Path] = []
+
+
+@ExperimentRegistry.Register()
+def leaves_path(spec: Task, tempdir: Path) -> LeftPath:
+    """Return a path of the folder that is removed, in a way that uploads nothing."""
+    file = tempdir / "left.txt"
+    file.write_text("x")
+    if spec.how == "text":
+        return LeftPath(text=str(file))
+    if spec.how == "deep":
+        return LeftPath(anything=[{"a": str(file)}])
+    if spec.how == "gone":
+        return LeftPath(listed=[tempdir / "not there"])
+    if spec.how == "folder":
+        return LeftPath(anything=tempdir)
+    return LeftPath(text=f"{file} was written", anything="/somewhere/else")
