@@ -25,7 +25,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     except OSError as err:
         partial.unlink(missing_ok=True)
         # On a full disk the place of the old file is still there, and `stop` has less to write.
-        if err.errno not in {errno.ENOSPC, errno.EDQUOT} or path.stat().st_size < len(text):
+        is_full = err.errno in {errno.ENOSPC, errno.EDQUOT}
+        if not is_full or not path.exists() or path.stat().st_size < len(text):
             raise
         _write(path, text, 0)
 

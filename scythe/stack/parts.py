@@ -190,12 +190,18 @@ class Starter:
     def _failed(self, part: str, why: str, log_start: int) -> PartFailed:
         log = self.layout.log(part)
         end = tail(log, start=log_start, hide=self.keys.all())
-        folders = [self.layout.home, self.layout.postgres, self.layout.s3]
-        free = min(shutil.disk_usage(folder).free for folder in folders if folder.exists())
-        if _NO_SPACE in end.lower() or free < _LITTLE_SPACE:
+        if self._is_disk_full(end):
             why += " Its disk is full: free some space and try again."
         return PartFailed(
             part,
             f"The local stack did not start: {part}: {why}\nThe end of {log}:\n{end or '(empty)'}",
             port_taken=bool(_PORT_TAKEN.search(end)),
         )
+
+    def _is_disk_full(self, end: str) -> bool:
+        """Return whether a part says so, or too little space is left to say so in a log."""
+        parts = self.state.parts.items()
+        logs = [tail(self.layout.log(name), start=one.log_start) for name, one in parts]
+        folders = [self.layout.home, self.layout.postgres, self.layout.s3]
+        free = min(shutil.disk_usage(folder).free for folder in folders if folder.exists())
+        return any(_NO_SPACE in log.lower() for log in [end, *logs]) or free < _LITTLE_SPACE

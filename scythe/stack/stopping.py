@@ -69,7 +69,11 @@ def stop_strays(layout: Layout, parts: Sequence[str], grace: float) -> bool:
     """
     programs = {
         ENGINE: [(layout.engine, "scythe-engine")],
-        POSTGRES: [(layout.data, "postgres")],
+        POSTGRES: [
+            (layout.data, "postgres"),
+            (layout.postgres, "initdb"),
+            (layout.postgres / "data.new", "postgres"),
+        ],
         S3: [(layout.s3 / "objects", "scythe-engine"), (layout.s3, _OLD_S3_PROGRAM)],
     }
     return end_strays(dict(place for part in parts for place in programs[part]), grace)
