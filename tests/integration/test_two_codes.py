@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.two_codes import Project, allocate
+from tests.ray_bed import ray_bed
 
 DEADLINE = 240
 
 
+@pytest.fixture(scope="module")
+def ray_env() -> Iterator[dict[str, str]]:
+    """The environment of workers that share a Ray cluster."""
+    with ray_bed(num_cpus=2) as bed:
+        yield {**bed.environment, "SCYTHE_WORKER_EXECUTOR": "ray"}
+
+
 @pytest.fixture(params=["local", "ray"])
-def executor(request: pytest.FixtureRequest) -> str:
-    """Where the leaves run."""
-    return request.param
+def env(request: pytest.FixtureRequest, stack: dict[str, str]) -> dict[str, str]:
+    """The environment of the workers, for each place where leaves run."""
+    ray = request.getfixturevalue("ray_env") if request.param == "ray" else {}
+    return {**stack, **ray}
 
 
 def ended(run: Any) -> tuple[Any, Any, Any, Any]:
@@ -28,12 +38,12 @@ def ended(run: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def test_a_run_says_that_leaves_ran_with_other_code(
-    tmp_path: Path, stack: dict[str, str], executor: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, env: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     project = Project(tmp_path)
     old, new = project.checkout("old", factor=1), project.checkout("new", factor=5)
     experiment = project.load(old)
-    with project.worker(old, executor, stack), project.worker(new, executor, stack):
+    with project.worker(old, env), project.worker(new, env):
         run, ref = allocate(experiment)
         status, scalars, errors, leaves = ended(run)
         result = ref.result(timeout=DEADLINE)
@@ -61,15 +71,15 @@ def test_a_run_says_that_leaves_ran_with_other_code(
 
 
 def test_all_rows_come_from_one_code_where_other_code_fails(
-    tmp_path: Path, stack: dict[str, str], executor: str
+    tmp_path: Path, env: dict[str, str]
 ) -> None:
     project = Project(tmp_path)
     old, new = project.checkout("old", factor=1), project.checkout("new", factor=5)
     experiment = project.load(old)
     strict = {"SCYTHE_CODE_MISMATCH": "fail"}
     with (
-        project.worker(new, executor, stack, **strict),
-        project.worker(old, executor, stack, **strict),
+        project.worker(new, env, **strict),
+        project.worker(old, env, **strict),
     ):
         run, _ = allocate(experiment)
         status, scalars, errors, leaves = ended(run)
@@ -80,14 +90,14 @@ def test_all_rows_come_from_one_code_where_other_code_fails(
 
 
 def test_leaves_fail_where_no_worker_has_the_code(
-    tmp_path: Path, stack: dict[str, str], monkeypatch: pytest.MonkeyPatch, executor: str
+    tmp_path: Path, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = Project(tmp_path)
     old, new = project.checkout("old"), project.checkout("new", factor=5, retries=0)
     experiment = project.load(old)
     monkeypatch.setenv("SCYTHE_CODE_MISMATCH", "fail")
-    variables = {**stack, "SCYTHE_CODE_MISMATCH": "warn"}
-    with project.worker(new, executor, variables):
+    variables = {**env, "SCYTHE_CODE_MISMATCH": "warn"}
+    with project.worker(new, variables):
         run, _ = allocate(experiment, 8)
         status, _, errors, leaves = ended(run)
         batch, _ = allocate(experiment, 8, batch_size=4)
@@ -106,7 +116,7 @@ def test_other_code_is_passed_over_where_the_user_says_so(
     old, new = project.checkout("old"), project.checkout("new", factor=5)
     experiment = project.load(old)
     monkeypatch.setenv("SCYTHE_CODE_MISMATCH", "ignore")
-    with project.worker(new, "local", stack, SCYTHE_CODE_MISMATCH="ignore"):
+    with project.worker(new, stack, SCYTHE_CODE_MISMATCH="ignore"):
         run, ref = allocate(experiment, 4)
         status, _, _, leaves = ended(run)
     assert (status.done, status.code_mismatches) == (4, 0)
@@ -116,12 +126,12 @@ def test_other_code_is_passed_over_where_the_user_says_so(
 
 
 def test_a_model_with_other_fields_is_said_and_runs_no_leaf(
-    tmp_path: Path, stack: dict[str, str], executor: str
+    tmp_path: Path, env: dict[str, str]
 ) -> None:
     project = Project(tmp_path)
     old, new = project.checkout("old"), project.checkout("new", field="orientation")
     experiment = project.load(old)
-    with project.worker(new, executor, stack):
+    with project.worker(new, env):
         run, _ = allocate(experiment, 4)
         status, _, errors, _ = ended(run)
         batch, _ = allocate(experiment, 4, batch_size=2)
@@ -138,7 +148,7 @@ def test_leaves_with_another_model_go_to_a_worker_that_has_it(
     project = Project(tmp_path)
     old, new = project.checkout("old"), project.checkout("new", field="orientation")
     experiment = project.load(old)
-    with project.worker(new, "local", stack), project.worker(old, "local", stack):
+    with project.worker(new, stack), project.worker(old, stack):
         run, _ = allocate(experiment)
         status, scalars, errors, _ = ended(run)
     assert (status.done, status.failed) == (24, 0), errors["message"][:1]
@@ -159,7 +169,7 @@ def test_a_run_that_names_no_code_is_run_by_any_worker(
         return ScatterGatherInput(**{**fields, "run_code": None})
 
     monkeypatch.setattr("scythe.runs.allocate.ScatterGatherInput", without_code)
-    with project.worker(new, "local", stack, SCYTHE_CODE_MISMATCH="fail"):
+    with project.worker(new, stack, SCYTHE_CODE_MISMATCH="fail"):
         run, _ = allocate(experiment, 4)
         status, _, _, leaves = ended(run)
     assert (status.done, status.failed, status.code_mismatches) == (4, 0, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import uuid
 from collections.abc import Generator, Mapping
@@ -85,12 +84,11 @@ class Project:
 
     @contextmanager
     def worker(
-        self, checkout: Path, executor: str, env: Mapping[str, str], **more: str
+        self, checkout: Path, env: Mapping[str, str], **more: str
     ) -> Generator[WorkerProcess]:
         """Run the worker of a checkout, with two slots, until the end of the block."""
         variables = {
             **env,
-            "SCYTHE_WORKER_EXECUTOR": executor,
             "SCYTHE_WORKER_SLOTS": "2",
             "SCYTHE_WORKER_NAME": f"{self.package}-{checkout.name}",
             **more,
@@ -107,8 +105,3 @@ def allocate(experiment: Any, count: int = 24, **options: Any) -> tuple[Any, Any
 
     specs = [{"x": number} for number in range(count)]
     return BaseExperiment(runnable=experiment).allocate(specs, version="bumppatch", **options)
-
-
-def executors() -> list[str]:
-    """Return the executors on which the tests run."""
-    return os.environ.get("SCYTHE_TEST_EXECUTORS", "local ray").split()
