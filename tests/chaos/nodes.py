@@ -124,9 +124,11 @@ class Node:
         )
         assert process.poll() is None, log.read_text()
 
-    def start_worker(self, log: str = "worker.log", **variables: str) -> Worker:
+    def start_worker(
+        self, log: str = "worker.log", app: Path = HERE / "app", **variables: str
+    ) -> Worker:
         """Run `python main.py` there. Wait for `Worker.wait_ready` before it is used."""
-        return Worker(self, log, variables)
+        return Worker(self, log, app, variables)
 
     def kill(self) -> None:
         """Take its power: all its processes die at once."""
@@ -215,8 +217,9 @@ class Node:
 class Worker:
     """A `python main.py` on a node."""
 
-    def __init__(self, node: Node, log: str, variables: Mapping[str, str]) -> None:
+    def __init__(self, node: Node, log: str, app: Path, variables: Mapping[str, str]) -> None:
         self.node, self._log, self._variables = node, node.folder / log, variables
+        self._app = app
         self.name = f"chaos-{node.name}-{secrets.token_hex(3)}"
         self._popen = self._start()
 
@@ -224,7 +227,7 @@ class Worker:
         self._from = self._log.stat().st_size if self._log.exists() else 0
         return self.node.start(
             *(sys.executable, "main.py"),
-            folder=HERE / "app",
+            folder=self._app,
             log=self._log.name,
             SCYTHE_WORKER_NAME=self.name,
             SCYTHE_WORKER_SHUTDOWN_TIMEOUT="10s",
