@@ -28,10 +28,18 @@ def to_ipc(table: pa.Table) -> bytes:
 
     sink = pa.BufferOutputStream()
     # The index of a leaf is the same in all rows of its table.
-    options = pa.ipc.IpcWriteOptions(compression="lz4" if table.num_rows > 1 else None)
+    options = ipc_options(table.schema, compress=table.num_rows > 1)
     with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
+
+
+def ipc_options(schema: pa.Schema, *, compress: bool = True) -> Any:
+    """Return how IPC streams of ours are written; with many columns, each is short."""
+    import pyarrow as pa
+
+    is_worth_it = compress and len(schema.names) < _MANY_COLUMNS
+    return pa.ipc.IpcWriteOptions(compression="lz4" if is_worth_it else None)
 
 
 def from_ipc(data: bytes) -> pa.Table:
@@ -70,8 +78,8 @@ def know_types_of_pandas(schema: pa.Schema) -> bool:
     """
     if _TYPES_OF_PANDAS in sys.modules:
         return False
-    names = ((field.metadata or {}).get(b"ARROW:extension:name", b"") for field in schema)
-    if not any(name.startswith(b"pandas.") for name in names):
+    text = schema.serialize().to_pybytes()  # to look at each field takes much longer
+    if b"pandas.period" not in text and b"pandas.interval" not in text:
         return False
     import_module(_TYPES_OF_PANDAS)  # registers them
     return True
@@ -182,6 +190,8 @@ def _without_runs(table: pa.Table) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if not any(map(pa.types.is_run_end_encoded, set(table.schema.types))):
+        return table
     for number, field in enumerate(table.schema):
         if pa.types.is_run_end_encoded(field.type):
             plain = pc.call_function("run_end_decode", [table.column(number)])

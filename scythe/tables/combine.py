@@ -182,7 +182,11 @@ def _leaf(table: pa.Table, array: Any) -> int | None:
 
 
 def _warning(table: str, column: TextColumn) -> str:
-    said = " and ".join(
-        f"{kind} in leaf {leaf}" if leaf is not None else str(kind) for kind, leaf in column.leaves
-    )
+    said = " and ".join(f"{_word(kind)} in leaf {leaf}" for kind, leaf in column.leaves)
     return f"Column {column.name!r} of table {table!r} became text: it is {said}."
+
+
+def _word(kind: Any) -> str:
+    import pyarrow as pa
+
+    return str(kind.to_pandas_dtype() if isinstance(kind, pa.BaseExtensionType) else kind)

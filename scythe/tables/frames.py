@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MANY_COLUMNS = 200  # from which on pyarrow's way takes too long
-_LIKE_NUMPY = "iufb"  # kinds of dtypes that need no look at each column
+_SIMPLE = "iufbMm"  # kinds of dtypes that need no look at each column
 _HEADERS = "iufbM"  # kinds of dtypes of headers that pandas reads again
 _INT128 = ("Int128", "UInt128")  # that Arrow has not
 
@@ -33,10 +33,10 @@ def is_polars(value: Any) -> bool:
 def from_pandas(frame: Any) -> pa.Table:
     """Turn a DataFrame of pandas into an Arrow table, with its index."""
     frame = _with_plain_columns(_with_plain_index(_with_text_headers(frame)))
-    numpy_like = [_is_like_numpy(dtype) for dtype in frame.dtypes]
-    is_wide = sum(numpy_like) > _MANY_COLUMNS and frame.columns.nlevels == 1
+    simple = [_is_simple(dtype) for dtype in frame.dtypes]
+    is_wide = sum(simple) > _MANY_COLUMNS and frame.columns.nlevels == 1
     if is_wide and not set(frame.index.names) & set(frame.columns):
-        return _from_wide(frame, numpy_like)
+        return _from_wide(frame, simple)
     return _from_pandas(frame)
 
 
@@ -61,21 +61,22 @@ def _from_pandas(frame: Any) -> pa.Table:
     return pa.Table.from_pandas(frame, preserve_index=not _has_default_index(frame) or None)
 
 
-def _from_wide(frame: Any, numpy_like: list[bool]) -> pa.Table:
-    """Turn a DataFrame with many columns of numbers into an Arrow table, by blocks of one dtype."""
+def _from_wide(frame: Any, simple: list[bool]) -> pa.Table:
+    """Turn a DataFrame with many columns into an Arrow table, by blocks of one dtype."""
     import numpy as np
     import pyarrow as pa
 
-    is_number = np.array(numpy_like)
-    rest = _from_pandas(frame.iloc[:, np.flatnonzero(~is_number)])
+    is_simple = np.array(simple)
+    rest = _from_pandas(frame.iloc[:, np.flatnonzero(~is_simple)])
     places = {name: number for number, name in enumerate(rest.column_names)}
     dtypes = np.array([str(dtype) for dtype in frame.dtypes])
     arrays: dict[int, pa.Array] = {}
-    for dtype in np.unique(dtypes[is_number]):
+    for dtype in np.unique(dtypes[is_simple]):
         numbers = np.flatnonzero(dtypes == dtype)
         block = frame.iloc[:, numbers].to_numpy()
+        kind = pa.array(frame.iloc[:, numbers[0]]).type
         for number, values in zip(numbers, block.T, strict=True):
-            arrays[int(number)] = pa.array(values, from_pandas=True)
+            arrays[int(number)] = pa.array(values, kind, from_pandas=True)
     names = [str(name) for name in frame.columns]
     columns = [
         rest.column(places[name]) if number not in arrays else arrays[number]
@@ -96,10 +97,10 @@ def _has_default_index(frame: Any) -> bool:
     )
 
 
-def _is_like_numpy(dtype: Any) -> bool:
+def _is_simple(dtype: Any) -> bool:
     import numpy as np
 
-    return isinstance(dtype, np.dtype) and dtype.kind in _LIKE_NUMPY
+    return dtype.kind in _SIMPLE if isinstance(dtype, np.dtype) else str(dtype) == "str"
 
 
 def _with_text_headers(frame: Any) -> Any:
@@ -149,7 +150,7 @@ def _with_plain_columns(frame: Any) -> Any:
     """Return a frame whose columns Arrow takes."""
     made = frame
     for number, dtype in enumerate(frame.dtypes):
-        if _is_like_numpy(dtype):
+        if _is_simple(dtype):
             continue
         column = _plain(frame.columns[number], frame.iloc[:, number])
         if column is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from scythe.tables.arrow import open_ipc
+from scythe.tables.arrow import ipc_options, open_ipc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,11 +21,10 @@ def write_pack(tables: Mapping[str, pa.Table]) -> bytes:
     """Write tables as one pack."""
     import pyarrow as pa
 
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
     sink = pa.BufferOutputStream()
     for name, table in tables.items():
         schema = table.schema.with_metadata({**(table.schema.metadata or {}), _NAME: name.encode()})
-        with pa.ipc.new_stream(sink, schema, options=options) as writer:
+        with pa.ipc.new_stream(sink, schema, options=ipc_options(schema)) as writer:
             writer.write_table(table.replace_schema_metadata(schema.metadata), _ROWS)
     return sink.getvalue().to_pybytes()
 

@@ -23,7 +23,8 @@ def index_names(schema: pa.Schema) -> list[tuple[str, str | None]]:
     note = _note(schema)
     names = {column["field_name"]: column["name"] for column in note.get("columns", [])}
     levels = [level for level in note.get("index_columns", []) if isinstance(level, str)]
-    return [(level, names.get(level, level)) for level in levels if level in schema.names]
+    held = set(schema.names)
+    return [(level, names.get(level, level)) for level in levels if level in held]
 
 
 def roles(schema: pa.Schema) -> dict[Role, str]:
@@ -88,20 +89,22 @@ def with_pandas_index(table: pa.Table, levels: Sequence[tuple[str, str | None] |
 def shared_note(schemas: Sequence[pa.Schema], unified: pa.Schema) -> dict[bytes, bytes]:
     """Return a note with what all schemas say alike of the columns of `unified`."""
     notes = [_note(schema) for schema in schemas]
+    said: dict[str, list[Any]] = {}
+    types: dict[str, set[Any]] = {}
+    for note, schema in zip(notes, schemas, strict=True):
+        own = {column["field_name"]: column for column in note.get("columns", [])}
+        for name, kind in zip(schema.names, schema.types, strict=True):
+            said.setdefault(name, []).append(own.get(name))
+            types.setdefault(name, set()).add(kind)
     columns: list[dict[str, Any]] = []
     for field in unified:
-        said = [
-            next((c for c in note.get("columns", []) if c["field_name"] == field.name), None)
-            for note, schema in zip(notes, schemas, strict=True)
-            if field.name in schema.names
-        ]
-        same_type = all(
-            schema.field(field.name).type == field.type
-            for schema in schemas
-            if field.name in schema.names
-        )
-        if said and said[0] is not None and same_type and all(one == said[0] for one in said):
-            columns.append(said[0])
+        first, *others = said.get(field.name, [None])
+        if (
+            first is not None
+            and types[field.name] == {field.type}
+            and all(one == first for one in others)
+        ):
+            columns.append(first)
     headers = [note.get("column_indexes", []) for note in notes]
     alike = headers[0] if all(header == headers[0] for header in headers) else []
     return {_PANDAS: json.dumps({"columns": columns, "column_indexes": alike}).encode()}
