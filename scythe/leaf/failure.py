@@ -5,7 +5,9 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from scythe.errors import FetchError, MismatchError, SchemaMismatchError
+from pydantic import ValidationError
+
+from scythe.errors import FetchError, MismatchError, OutputError, SchemaMismatchError
 from scythe.leaf.meter import LeafMeter
 from scythe.locate import CodeNotFoundError
 from scythe.outcomes import FailureKind, LeafFailure
@@ -55,6 +57,9 @@ def format_traceback(error: BaseException) -> str:
 
 def _message_of(error: BaseException) -> str:
     try:
+        if isinstance(error, ValidationError):  # pydantic puts lines around an error of ours
+            contexts = [one.get("ctx", {}).get("error") for one in error.errors()]
+            return next((str(one) for one in contexts if isinstance(one, OutputError)), str(error))
         return str(error)
     except Exception as second:  # noqa: BLE001 - a user's exception may fail to print itself
         return f"(its message cannot be shown: {type(second).__name__})"

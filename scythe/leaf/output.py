@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import AnyUrl
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import ResultFileRefsInDataframesError, ScalarInDataframesError
+from scythe.errors import OutputError, ResultFileRefsInDataframesError, ScalarInDataframesError
 from scythe.leaf.meter import LeafMeter
 from scythe.outcomes import LeafResult, StoreConfig
 from scythe.storage.file_values import has_files
@@ -110,7 +110,10 @@ def _scalars(output: ExperimentOutputSpec, files: dict[str, Any], *, plain: bool
         serializer = type(output).__pydantic_serializer__
         with suppress(ValueError):  # half of a surrogate pair in a text
             return serializer.to_json(output, exclude=_NO_SCALARS).decode()
-    scalars = output.scalar_fields
+    try:
+        scalars = output.scalar_fields
+    except PydanticSerializationError as error:
+        raise _no_scalar(output, error) from error
     for name in files:
         if isinstance(getattr(output, name, None), AnyUrl):  # a plain path that was uploaded
             scalars.pop(name, None)
@@ -118,6 +121,24 @@ def _scalars(output: ExperimentOutputSpec, files: dict[str, Any], *, plain: bool
         return to_json(scalars, inf_nan_mode="constants").decode()
     except ValueError:
         return json.dumps(scalars)
+
+
+def _no_scalar(output: ExperimentOutputSpec, error: PydanticSerializationError) -> OutputError:
+    """Return the error that a field holds what JSON has not."""
+    values = {**vars(output), **(output.model_extra or {})}
+    names = [repr(n) for n in values if n not in _NO_SCALARS and not _has_json(output, n)]
+    return OutputError(
+        f"Output {' and '.join(names)} cannot be stored: {error}. Convert it, for example with "
+        ".item() or .tolist(), which values of numpy have."
+    )
+
+
+def _has_json(output: ExperimentOutputSpec, name: str) -> bool:
+    try:
+        output.model_dump(mode="json", include={name})
+    except PydanticSerializationError:
+        return False
+    return True
 
 
 @cache

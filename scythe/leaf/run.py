@@ -158,7 +158,7 @@ class LeafRunner:
             self._keep_forks_out(failed=True)
             raise
         self._keep_forks_out(failed=False)
-        if not isinstance(output, ExperimentOutputSpec):
+        if not isinstance(output, experiment.output_validator_type):
             raise OutputError(
                 f"{experiment.fn.__qualname__} returned {type(output).__name__}, not "
                 f"{experiment.output_validator_type.__name__}: return an instance of that class."

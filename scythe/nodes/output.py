@@ -20,7 +20,16 @@ from scythe.storage.files import S3Url, split_s3_uri
 from scythe.storage.layout import RunLayout
 from scythe.storage.manifest import ExperimentRunManifest, from_yaml, to_yaml
 from scythe.storage.store import Store
-from scythe.tables.gather import CODE, ERRORS, LEAVES, LeafSlice, count_codes, node_tables
+from scythe.tables.gather import (
+    CODE,
+    ERRORS,
+    LEAVES,
+    LeafSlice,
+    count_codes,
+    node_tables,
+    own_tables,
+    user_tables,
+)
 from scythe.tables.merge import join_packs, merge_files, write_merged
 from scythe.tables.packs import write_pack
 
@@ -131,13 +140,15 @@ class LostBatch:
 
 def write_base_node(output: NodeOutput, leaves: LeafSlice) -> ScatterGatherResult:
     """Write the tables of a node that ran leaves."""
-    tables = node_tables(leaves, output.store)
+    tables = own_tables(leaves, output.store)
     uris: dict[str, S3Url] = {}
     warnings: list[str] = []
     with tempfile.TemporaryDirectory(prefix="scythe-node-") as folder:
-        for name, table in tables.items():
+        users = user_tables(leaves, output.store, tables, Path(folder))
+        sources = {name: [table] for name, table in tables.items()} | users
+        for name, source in sources.items():
             file = Path(folder) / "table.pq"
-            write_merged([table], file, final=output.is_root, name=name, warn=warnings.append)
+            write_merged(source, file, final=output.is_root, name=name, warn=warnings.append)
             uris[name] = output.upload(name, file)
     codes = Counter(tables[LEAVES].column(CODE).to_pylist())
     return ScatterGatherResult(

@@ -23,6 +23,7 @@ _PATIENCE = 120.0  # seconds; a store that is away for a minute is no error
 _ATTEMPTS = 3  # by the SDK, whose own back-off is over within seconds
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 T = TypeVar("T")
+_CHUNK = 1 << 20  # bytes in memory while an object is written to a file
 _MISSING = ("404", "NoSuchKey", "NotFound")
 
 
@@ -82,7 +83,15 @@ class Store:
 
     def download_small(self, key: str, path: Path) -> None:
         """Write an object to a local file with one request. The file is whole or not there."""
-        path.write_bytes(self.get_bytes(key))
+        partial = path.with_name(f"{path.name}.partial")
+
+        def read() -> None:
+            body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"]
+            with partial.open("wb") as file:
+                file.writelines(body.iter_chunks(_CHUNK))
+
+        self._patiently("read", key, read)
+        partial.replace(path)
 
     def size(self, key: str) -> int:
         """Return the size of an object in bytes."""

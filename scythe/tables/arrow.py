@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
@@ -18,6 +18,7 @@ from scythe.tables.pandas_index import free_name
 if TYPE_CHECKING:
     import pyarrow as pa
 
+WINDOW = 65_536  # rows that are read at one time
 _MANY_COLUMNS = 1000
 _TYPES_OF_PANDAS = "pandas.core.arrays.arrow.extension_types"
 
@@ -30,7 +31,7 @@ def to_ipc(table: pa.Table) -> bytes:
     # The index of a leaf is the same in all rows of its table.
     options = ipc_options(table.schema, compress=table.num_rows > 1)
     with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
-        writer.write_table(table)
+        writer.write_table(table, WINDOW)
     return sink.getvalue().to_pybytes()
 
 
@@ -46,8 +47,30 @@ def from_ipc(data: bytes) -> pa.Table:
     """Read a table from an Arrow IPC stream; run-end encoded columns become plain ones."""
     import pyarrow as pa
 
-    with open_ipc(pa.BufferReader(data)) as reader:
-        return _without_runs(reader.read_all())
+    return pa.concat_tables(ipc_windows(data))
+
+
+def ipc_windows(data: bytes | Path) -> Iterator[pa.Table]:
+    """Yield a table in memory or in a file some rows at a time, and once if it has none.
+
+    Run-end encoded columns become plain ones.
+    """
+    import pyarrow as pa
+
+    with pa.BufferReader(data) if isinstance(data, bytes) else pa.OSFile(str(data)) as source:
+        yield from map(_without_runs, windows(open_ipc(source)))
+
+
+def windows(reader: Any) -> Iterator[pa.Table]:
+    """Yield what a reader of record batches has, and a table without rows if it has none."""
+    import pyarrow as pa
+
+    has_rows = False
+    for batch in reader:
+        has_rows = True
+        yield pa.Table.from_batches([batch])
+    if not has_rows:
+        yield reader.schema.empty_table()
 
 
 def open_ipc(source: Any) -> Any:

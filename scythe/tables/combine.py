@@ -152,24 +152,20 @@ def concat(tables: Iterable[pa.Table], *, final: bool = False) -> pa.Table:
         tables: The tables.
         final: Whether each column gets one type; else it may have variants.
     """
-    return combined(list(tables), final=final)[0]
-
-
-def combined(tables: Sequence[pa.Table], *, final: bool) -> tuple[pa.Table, Resolution]:
-    """Put tables in memory one after another; see `concat`."""
     import pyarrow as pa
 
+    given = list(tables)
     columns = Columns()
-    numbers = [columns.add(table.schema) for table in tables]
+    numbers = [columns.add(table.schema) for table in given]
 
     def scan(wanted: Sequence[Sequence[str]]) -> Iterator[tuple[int, pa.Table]]:
-        for number, table in zip(numbers, tables, strict=True):
+        for number, table in zip(numbers, given, strict=True):
             yield number, table.select(wanted[number])
 
     resolution = resolve(columns, scan, final=final)
     conforms = [Conform(schema, resolution.schema) for schema in columns.schemas]
-    parts = [conforms[number](table) for number, table in zip(numbers, tables, strict=True)]
-    return pa.concat_tables(parts), resolution
+    parts = [conforms[number](table) for number, table in zip(numbers, given, strict=True)]
+    return pa.concat_tables(parts)
 
 
 def _leaf(table: pa.Table, array: Any) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
@@ -19,7 +19,7 @@ from scythe.messages import LeafRecord
 from scythe.outcomes import LeafFailure, LeafResult
 from scythe.provenance.identity import read_identity
 from scythe.storage.store import Store
-from scythe.tables.arrow import from_ipc, table_from_rows
+from scythe.tables.arrow import ipc_windows, table_from_rows
 from scythe.tables.combine import concat
 from scythe.tables.names import ORDER, SORT_INDEX
 from scythe.tables.pandas_index import free_name, with_pandas_index
@@ -68,6 +68,13 @@ def node_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
         By name: `scalars`, `result_file_refs` and the user's tables where there are any, `errors`
         and `leaves` always. Each has the column `__order__`, by which it is sorted.
     """
+    tables = own_tables(leaves, store)
+    users = user_tables(leaves, store, tables)
+    return tables | {name: concat(parts) for name, parts in users.items()}
+
+
+def own_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
+    """Make those of a node's tables that are not the user's; see `node_tables`."""
     outcomes = [record.outcome for record in leaves.records]
     good = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, LeafResult)]
     bad = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, LeafFailure)]
@@ -81,12 +88,55 @@ def node_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
     if with_files:
         numbers, uris = zip(*with_files, strict=True)
         tables[FILES] = _beside_index(index, leaves.rows, numbers, uris)
-    with_tables = [(i, result) for i, result in zip(good, done, strict=True) if result.tables]
-    user_tables = _user_tables(leaves.rows, with_tables, store)
     errors = [_error_row(leaves.records[i]) for i in bad]
     tables[ERRORS] = _beside_index(index, leaves.rows, bad, errors, error_schema())
     tables[LEAVES] = _leaves_table(leaves, index)
-    return tables | {_kept_name(name, tables): table for name, table in user_tables.items()}
+    return tables
+
+
+def user_tables(
+    leaves: LeafSlice, store: Store, ours: Collection[str], folder: Path | None = None
+) -> dict[str, LeafTables]:
+    """Return the tables that leaves returned, by name.
+
+    Args:
+        leaves: The leaves.
+        store: Where the large ones are.
+        ours: The names of the other tables.
+        folder: Where those are downloaded to; None to keep them in memory.
+    """
+    parts: dict[str, list[tuple[int, bytes | Path]]] = {}
+    for row, record in zip(leaves.rows, leaves.records, strict=True):
+        outcome = record.outcome
+        for name, data in outcome.tables.items() if isinstance(outcome, LeafResult) else ():
+            own = parts.setdefault(_kept_name(name, ours), [])
+            if isinstance(data, bytes) or folder is None:
+                own.append((row, data if isinstance(data, bytes) else store.get_bytes(data)))
+                continue
+            file = folder / f"leaf-{sum(map(len, parts.values()))}.arrow"
+            store.download(data, file)
+            own.append((row, file))
+    return {name: LeafTables(own) for name, own in parts.items()}
+
+
+class LeafTables:
+    """The tables of one name that leaves returned, in the order of the leaves.
+
+    Args:
+        parts: The row of each leaf in the specs, and its table as an Arrow IPC stream.
+    """
+
+    def __init__(self, parts: Sequence[tuple[int, bytes | Path]]) -> None:
+        self._parts = parts
+
+    def heads(self) -> Iterator[pa.Table]:
+        """Yield the first rows of each table."""
+        for row, data in self._parts:
+            yield _with_order_of(row, next(ipc_windows(data)))
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        for row, data in self._parts:
+            yield from (_with_order_of(row, table) for table in ipc_windows(data))
 
 
 def count_codes(leaves: Path) -> Counter[str | None]:
@@ -101,7 +151,7 @@ def count_codes(leaves: Path) -> Counter[str | None]:
     return counts
 
 
-def _kept_name(name: str, ours: Mapping[str, Any]) -> str:
+def _kept_name(name: str, ours: Collection[str]) -> str:
     """Return the name of a user's table, another one where it has the name of one of ours.
 
     It is the same in all nodes, and no two tables get one name.
@@ -168,22 +218,16 @@ def _beside_index(
     return _with_order(table, rows if all_rows else [rows[i] for i in numbers])
 
 
-def _with_order(table: pa.Table, order: Sequence[int]) -> pa.Table:
+def _with_order(table: pa.Table, order: Any) -> pa.Table:
     import pyarrow as pa
 
     return table.append_column(ORDER, pa.array(order, pa.int64()))
 
 
-def _user_tables(
-    rows: Sequence[int], results: Sequence[tuple[int, LeafResult]], store: Store
-) -> dict[str, pa.Table]:
-    collected: dict[str, list[pa.Table]] = {}
-    for number, result in results:
-        for name, data in result.tables.items():
-            table = from_ipc(data if isinstance(data, bytes) else store.get_bytes(data))
-            order = [rows[number]] * table.num_rows
-            collected.setdefault(name, []).append(_with_order(table, order))
-    return {name: concat(tables) for name, tables in collected.items()}
+def _with_order_of(row: int, table: pa.Table) -> pa.Table:
+    import numpy as np
+
+    return _with_order(table, np.full(table.num_rows, row))
 
 
 def error_schema() -> pa.Schema:

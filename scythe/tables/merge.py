@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from scythe.tables.arrow import parquet_options, parquet_schema
 from scythe.tables.columns import Columns, Conform
-from scythe.tables.combine import Resolution, combined, resolve
+from scythe.tables.combine import Resolution, resolve
+from scythe.tables.gather import LeafTables
 from scythe.tables.names import ORDER
 from scythe.tables.packs import pack_tables
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_FILES = 200  # that are open at one time: systems often allow a process 1,024
 _ROWS = 65_536  # in memory, of all files together
+_GROUP_ROWS = 1 << 20
 _GROUP_BYTES = 32 << 20  # of rows in memory, whatever their number
 
 Warn = Callable[[str], object]
@@ -29,17 +31,17 @@ def _ignore(_: str) -> None:
 
 
 def write_merged(
-    tables: Sequence[pa.Table],
+    tables: Sequence[pa.Table] | LeafTables,
     target: Path,
     *,
     final: bool,
     name: str = "",
     warn: Warn = _ignore,
 ) -> int:
-    """Write tables that are in memory, each sorted by `__order__`, as one sorted file.
+    """Write tables, sorted by `__order__`, one after another as one file.
 
     Args:
-        tables: The tables; their columns may differ.
+        tables: The tables, in their order; their columns may differ.
         target: The Parquet file.
         final: Whether `__order__` is dropped, and each column gets one type.
         name: The name of the table.
@@ -48,17 +50,21 @@ def write_merged(
     Returns:
         The number of rows.
     """
-    import pyarrow.parquet as pq
+    columns = Columns()
+    for table in tables.heads() if isinstance(tables, LeafTables) else tables:
+        columns.add(table.schema)
 
-    table, resolution = combined(tables, final=final)
-    for warning in resolution.warnings(name):
-        warn(warning)
-    if len(tables) > 1:
-        table = table.sort_by(ORDER)
-    if final:
-        table = table.drop_columns([ORDER])
-    pq.write_table(table, target, **parquet_options(table.schema))
-    return table.num_rows
+    def scan(wanted: Sequence[Sequence[str]]) -> Iterator[tuple[int, pa.Table]]:
+        for table in tables:
+            number = columns.add(table.schema)
+            yield number, table.select(wanted[number])
+
+    resolution = _resolved(columns, scan, final=final, name=name, warn=warn)
+    conforms = [Conform(schema, resolution.schema) for schema in columns.schemas]
+    with _Writer(resolution.schema, target, final=final) as writer:
+        for table in tables:
+            writer.write(conforms[columns.add(table.schema)](table))
+    return writer.n_rows
 
 
 def merge_files(
@@ -112,7 +118,7 @@ def merge_files(
 
     resolution = _resolved(columns, scan, final=final, name=name, warn=warn)
     conforms = [Conform(schema, resolution.schema) for schema in columns.schemas]
-    batch = _ROWS // max(1, len(files))
+    batch = _batch_rows(files)
     sources = [
         _Source(map(conforms[number], _batches(file, batch)), order)
         for number, file in zip(numbers, files, strict=True)
@@ -187,16 +193,7 @@ def _pack_scan(
 
 def _all_tables(packs: Sequence[Path]) -> Iterator[tuple[str, pa.Table]]:
     for pack in packs:
-        with _mapped(pack) as data:
-            yield from pack_tables(data)
-
-
-@contextmanager
-def _mapped(file: Path) -> Generator[pa.Buffer]:
-    import pyarrow as pa
-
-    with pa.memory_map(str(file)) as source:
-        yield source.read_buffer()
+        yield from pack_tables(pack)
 
 
 class _Writer:
@@ -221,7 +218,7 @@ class _Writer:
         self._rows += table.num_rows
         self._bytes += table.nbytes
         self.n_rows += table.num_rows
-        if self._rows >= _ROWS or self._bytes >= _GROUP_BYTES:
+        if self._rows >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
             self._flush()
 
     def __enter__(self) -> Self:
@@ -256,25 +253,27 @@ class _Source:
 
     @property
     def last(self) -> int:
-        """The largest order that is known to be complete in `head`."""
+        """The largest order in `head`."""
         return -1 if self.head is None else self.head.column(self._order)[-1].as_py()
 
-    def take(self, bound: int) -> list[pa.Table]:
-        """Take all rows up to `bound` (those of later batches with the same order too)."""
+    def below(self, bound: int) -> Iterator[pa.Table]:
+        """Take the rows below `bound`, which is not above `last`."""
+        if self.head is not None and (count := self._count(bound, "left")):
+            yield self.head.slice(0, count)
+            self.head = self.head.slice(count)
+
+    def at(self, bound: int) -> Iterator[pa.Table]:
+        """Take the rows at `bound`, also those of later batches, where none is below it."""
+        while self.head is not None and (count := self._count(bound, "right")):
+            yield self.head.slice(0, count)
+            is_more = count == self.head.num_rows
+            self.head = next(self._batches, None) if is_more else self.head.slice(count)
+
+    def _count(self, bound: int, side: Literal["left", "right"]) -> int:
         import numpy as np
 
-        taken: list[pa.Table] = []
-        while self.head is not None:
-            count = int(
-                np.searchsorted(self.head.column(self._order).to_numpy(), bound, side="right")
-            )
-            if count:
-                taken.append(self.head.slice(0, count))
-            if count < self.head.num_rows:
-                self.head = self.head.slice(count)
-                break
-            self.head = next(self._batches, None)
-        return taken
+        assert self.head is not None
+        return int(np.searchsorted(self.head.column(self._order).to_numpy(), bound, side))
 
 
 def _batches(file: Path, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -291,6 +290,21 @@ def _batches(file: Path, rows: int, columns: Sequence[str] | None = None) -> Ite
                 yield table.replace_schema_metadata(schema.metadata)
 
 
+def _batch_rows(files: Sequence[Path]) -> int:
+    """Return how many rows of each file may be in memory at one time."""
+    import pyarrow.parquet as pq
+
+    row_bytes = 1
+    for file in files:
+        found = pq.read_metadata(file)
+        size = sum(
+            found.row_group(number).total_byte_size for number in range(found.num_row_groups)
+        )
+        row_bytes = max(row_bytes, size // max(1, found.num_rows))
+    count = max(1, len(files))
+    return max(1, min(_ROWS // count, 2 * _GROUP_BYTES // (count * row_bytes)))
+
+
 def _windows(sources: list[_Source], order: str) -> Iterator[pa.Table]:
     import pyarrow as pa
 
@@ -299,5 +313,8 @@ def _windows(sources: list[_Source], order: str) -> Iterator[pa.Table]:
         if not live:
             return
         bound = min(source.last for source in live)
-        parts = [part for source in live for part in source.take(bound)]
-        yield parts[0] if len(parts) == 1 else pa.concat_tables(parts).sort_by(order)
+        parts = [part for source in live for part in source.below(bound)]
+        if parts:
+            yield parts[0] if len(parts) == 1 else pa.concat_tables(parts).sort_by(order)
+        for source in live:  # a leaf may have more rows than memory
+            yield from source.at(bound)

@@ -6,15 +6,15 @@ A pack is a sequence of Arrow IPC streams, each with the name of its table in it
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scythe.tables.arrow import ipc_options, open_ipc
+from scythe.tables.arrow import WINDOW, ipc_options, open_ipc, windows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _NAME = b"scythe.table"
-_ROWS = 65_536  # that are read at one time
 
 
 def write_pack(tables: Mapping[str, pa.Table]) -> bytes:
@@ -25,29 +25,24 @@ def write_pack(tables: Mapping[str, pa.Table]) -> bytes:
     for name, table in tables.items():
         schema = table.schema.with_metadata({**(table.schema.metadata or {}), _NAME: name.encode()})
         with pa.ipc.new_stream(sink, schema, options=ipc_options(schema)) as writer:
-            writer.write_table(table.replace_schema_metadata(schema.metadata), _ROWS)
+            writer.write_table(table.replace_schema_metadata(schema.metadata), WINDOW)
     return sink.getvalue().to_pybytes()
 
 
-def pack_tables(data: bytes | pa.Buffer) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the tables of a pack, some rows at a time, each with its name."""
+def pack_tables(data: bytes | Path) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the tables of a pack, in memory or in a file, some rows at a time, with their names."""
     import pyarrow as pa
 
-    source = pa.BufferReader(data)
-    while source.tell() < source.size():
-        with open_ipc(source) as reader:
+    with pa.BufferReader(data) if isinstance(data, bytes) else pa.OSFile(str(data)) as source:
+        while source.tell() < source.size():
+            reader = open_ipc(source)
             metadata = dict(reader.schema.metadata or {})
             name = metadata.pop(_NAME).decode()
-            has_rows = False
-            for batch in reader:
-                has_rows = True
-                yield name, pa.Table.from_batches([batch]).replace_schema_metadata(metadata or None)
-            if not has_rows:
-                empty = reader.schema.empty_table()
-                yield name, empty.replace_schema_metadata(metadata or None)
+            for table in windows(reader):
+                yield name, table.replace_schema_metadata(metadata or None)
 
 
-def read_pack(data: bytes | pa.Buffer) -> Iterator[tuple[str, pa.Table]]:
+def read_pack(data: bytes) -> Iterator[tuple[str, pa.Table]]:
     """Yield the tables of a pack, each with its name."""
     import pyarrow as pa
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pydantic import Field
@@ -259,6 +260,11 @@ VALUES: dict[str, Callable[[], Any]] = {
     "up": lambda: Out(dataframes={"..": pd.DataFrame({"a": [1]})}),
     "twice": lambda: Out(dataframes={"t": pd.DataFrame([[1, 2]], columns=["a", "a"])}),
     "no table": lambda: Out(dataframes={"t": [1]}),
+    "series": lambda: Out(dataframes={"t": pd.Series([1])}),
+    "cut": lambda: Out(dataframes={"t": pd.DataFrame({"bin": pd.cut([1, 2], 2)})}),
+    "late series": lambda: Out().model_copy(update={"dataframes": {"t": pd.Series([1])}}),
+    "numpy": lambda: Out(anything={"n": np.int64(1)}),
+    "other model": ExperimentOutputSpec,
     "no file": lambda: Out(report=Path("/not/there.html")),
     "folder": lambda: Out(report=Path("/tmp")),
 }
@@ -276,6 +282,27 @@ VALUES: dict[str, Callable[[], Any]] = {
         ("up", "OutputError", "The table name '..' cannot be that of a file"),
         ("twice", "OutputError", "Table 't' cannot be stored"),
         ("no table", "ValidationError", "dataframes['t'] is a list"),
+        (
+            "series",
+            "ValidationError",
+            "dataframes['t'] is a Series: give a table, with .to_frame().",
+        ),
+        (
+            "late series",
+            "OutputError",
+            "dataframes['t'] is a Series: give a table, with .to_frame()",
+        ),
+        (
+            "cut",
+            "OutputError",
+            "Table 't': column 'bin' holds categories of intervals: use .astype(s",
+        ),
+        ("numpy", "OutputError", "Output 'anything' cannot be stored: Unable to serialize unknown"),
+        (
+            "other model",
+            "OutputError",
+            "returned ExperimentOutputSpec, not Out: return an instance",
+        ),
         ("no file", "OutputError", "Output file report='/not/there.html' is not there. Write it"),
         ("folder", "OutputError", "Output file report='/tmp' is a folder: pack it into one file"),
     ],
@@ -286,6 +313,7 @@ def test_what_cannot_be_stored_is_a_failure_with_a_sentence(
     failure = fail(returns, text=text)
     assert failure.type == name
     assert reason in failure.message
+    assert "\n" not in failure.message
 
 
 @register()

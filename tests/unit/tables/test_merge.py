@@ -9,15 +9,18 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scythe.tables.arrow import to_ipc
 from scythe.tables.combine import concat
 from scythe.tables.merge import merge_files, write_merged
 from scythe.tables.names import ORDER
 from scythe.tables.pandas_index import with_pandas_index
+from scythe.tables.user_tables import with_leaf_index
 
 
 def part(orders: list[int], **columns: Any) -> pa.Table:
@@ -104,6 +107,10 @@ def merge_in_a_process(files: list[Path], target: Path, before: str = "") -> lis
         rows = merge_files(files, Path({str(target)!r}), final=True)
         print(rows, pyarrow.default_memory_pool().max_memory() // 2**20)
     """
+    return in_a_process(code)
+
+
+def in_a_process(code: str) -> list[int]:
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [int(word) for word in done.stdout.split()]
@@ -119,6 +126,41 @@ def test_memory_is_bounded_by_batches_not_by_the_run(tmp_path: Path) -> None:
     rows, megabytes = merge_in_a_process(files, tmp_path / "all.pq")
     assert rows == count
     assert megabytes < 120
+
+
+def test_a_leaf_with_many_rows_is_not_in_memory_whole(tmp_path: Path) -> None:
+    rows = 600_000  # of 120 MB in memory
+    leaves = [
+        pa.table({ORDER: np.full(rows, row), "text": pa.repeat("x" * 200, rows)}) for row in (0, 1)
+    ]
+    files = write(tmp_path, leaves)
+    found, megabytes = merge_in_a_process(files, tmp_path / "all.pq")
+    assert found == 2 * rows
+    assert megabytes < 120
+
+
+def test_a_node_reads_the_large_tables_of_its_leaves_some_rows_at_a_time(tmp_path: Path) -> None:
+    rows, parts = 600_000, list[tuple[int, str]]()
+    table = pa.table({"n": range(rows), "text": pa.repeat("x" * 200, rows)})
+    for row in (0, 1):
+        data = to_ipc(with_leaf_index(table, {"sort_index": row, "x": row / 2}))
+        (tmp_path / f"{row}.arrow").write_bytes(data)
+        parts.append((row, str(tmp_path / f"{row}.arrow")))
+    code = f"""
+        from pathlib import Path
+        import pyarrow
+        from scythe.tables.gather import LeafTables
+        from scythe.tables.merge import write_merged
+        tables = LeafTables([(row, Path(name)) for row, name in {parts!r}])
+        print(write_merged(tables, Path({str(tmp_path / "all.pq")!r}), final=True))
+        print(pyarrow.default_memory_pool().max_memory() // 2**20)
+    """
+    found, megabytes = in_a_process(code)
+    assert found == 2 * rows
+    assert megabytes < 120
+    frame = pd.read_parquet(tmp_path / "all.pq", columns=["n"])
+    assert frame["n"].tolist() == [*range(rows), *range(rows)]
+    assert frame.index.get_level_values("x").unique().tolist() == [0.0, 0.5]
 
 
 def test_more_files_than_a_process_may_open(tmp_path: Path) -> None:
