@@ -23,6 +23,7 @@ from scythe.storage.files import S3Url
 from scythe.storage.layout import RunLayout
 from scythe.storage.manifest import ExperimentRunManifest, from_yaml
 from scythe.storage.store import Store
+from scythe.tables.arrow import know_types_of_pandas
 from scythe.tables.gather import ERRORS, REPORTS, error_schema
 from scythe.tables.names import SORT_INDEX
 from scythe.tables.pandas_index import free_name
@@ -42,7 +43,10 @@ def read_table(store: Store, key: str) -> pa.Table | None:
     import pyarrow.parquet as pq
 
     data = store.find_bytes(key)
-    return None if data is None else pq.read_table(io.BytesIO(data))
+    if data is None:
+        return None
+    know_types_of_pandas(pq.read_schema(io.BytesIO(data)))
+    return pq.read_table(io.BytesIO(data))
 
 
 class RunWatch:
