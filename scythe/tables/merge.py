@@ -14,6 +14,7 @@ from scythe.tables.combine import Resolution, resolve
 from scythe.tables.gather import LeafTables
 from scythe.tables.names import ORDER
 from scythe.tables.packs import pack_tables
+from scythe.tables.pandas_index import LargeIntegers, with_nullable_integers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -205,8 +206,9 @@ class _Writer:
         import pyarrow.parquet as pq
 
         self._drops = final and ORDER in schema.names
-        self._group_rows = group_rows
+        self._group_rows, self._target = group_rows, target
         written = schema.remove(schema.get_field_index(ORDER)) if self._drops else schema
+        self._integers = LargeIntegers(written) if final else None
         self._file = pq.ParquetWriter(target, written, **parquet_options(written))
         self._tables: list[pa.Table] = []
         self._rows = self._bytes = 0
@@ -224,9 +226,13 @@ class _Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._flush()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
         self._file.close()
+        names = self._integers.rounded_by_pandas if self._integers and kind is None else []
+        if names:
+            _write_again(self._target, names)
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -234,8 +240,25 @@ class _Writer:
         if self._tables:
             table = pa.concat_tables(self._tables)
             table = table.drop_columns([ORDER]) if self._drops else table
+            if self._integers:
+                self._integers.look(table)
             self._file.write_table(table, row_group_size=self._group_rows)
         self._tables, self._rows, self._bytes = [], 0, 0
+
+
+def _write_again(file: Path, names: Sequence[str]) -> None:
+    """Write a file anew, with these columns as nullable integers for pandas."""
+    import pyarrow.parquet as pq
+
+    old = file.with_name(f"{file.name}.old")
+    file.replace(old)
+    schema = with_nullable_integers(parquet_schema(old), names)
+    with pq.ParquetFile(old) as source:
+        groups = map(source.read_row_group, range(source.num_row_groups))
+        with pq.ParquetWriter(file, schema, **parquet_options(schema)) as writer:
+            for table in groups:
+                writer.write_table(table.replace_schema_metadata(schema.metadata))
+    old.unlink()
 
 
 class _Source:

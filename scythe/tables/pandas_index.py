@@ -7,13 +7,14 @@ without pandas, so that none is needed to make a table with a MultiIndex.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _PANDAS = b"pandas"
+_EXACT = 2**53  # up to which all integers are floats
 
 Role = tuple[str, str, int]  # what a column is, whatever it is called; see `roles`
 
@@ -108,6 +109,55 @@ def shared_note(schemas: Sequence[pa.Schema], unified: pa.Schema) -> dict[bytes,
     headers = [note.get("column_indexes", []) for note in notes]
     alike = headers[0] if all(header == headers[0] for header in headers) else []
     return {_PANDAS: json.dumps({"columns": columns, "column_indexes": alike}).encode()}
+
+
+class LargeIntegers:
+    """Finds the columns of integers that pandas would read as floats that differ from them.
+
+    pandas reads integers beside null as floats, which are exact up to 2**53.
+
+    Args:
+        schema: The schema of the tables that are looked at.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        levels = {level for level, _ in index_names(schema)}
+        kinds = dict(zip(schema.names, schema.types, strict=True))
+        wide = [name for name, kind in kinds.items() if str(kind) in ("int64", "uint64")]
+        self._names = [name for name in wide if name not in levels]
+        self._with_null: set[str] = set()
+        self._large: set[str] = set()
+
+    def look(self, table: pa.Table) -> None:
+        """Look at some rows."""
+        import pyarrow.compute as pc
+
+        for name in self._names:
+            column = table.column(name)
+            if column.null_count:
+                self._with_null.add(name)
+            if name not in self._large:
+                found = pc.call_function("min_max", [column]).as_py()
+                if max(abs(found["min"] or 0), abs(found["max"] or 0)) > _EXACT:
+                    self._large.add(name)
+
+    @property
+    def rounded_by_pandas(self) -> list[str]:
+        """The columns that have null and an integer beyond 2**53."""
+        return [name for name in self._names if name in self._with_null & self._large]
+
+
+def with_nullable_integers(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
+    """Return a schema that makes pandas read columns as nullable integers, not as floats."""
+    note = _note(schema)
+    known = {column["field_name"]: column for column in note.get("columns", [])}
+    for name in names:
+        kind = str(schema.field(name).type).replace("uint", "UInt").replace("int", "Int")
+        own = known.setdefault(name, {"name": name, "field_name": name, "metadata": None})
+        own |= {"pandas_type": str(schema.field(name).type), "numpy_type": kind}
+    note = {"index_columns": [], "column_indexes": [], **note, "columns": list(known.values())}
+    metadata = {**(schema.metadata or {}), _PANDAS: json.dumps(note).encode()}
+    return schema.with_metadata(metadata)
 
 
 def _note(schema: pa.Schema) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,33 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.tables.kinds import arrays, kinds, pairs
+from tests.unit.tables.readers import has_nanoseconds, is_same, is_text, texts, values
 from tests.unit.tables.through import WAYS, Way, final_table, record
 
 KINDS = kinds()
 PAIRS = pairs()
-
-
-def is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def values(array: Any) -> list[Any]:
-    if isinstance(array.type, pa.BaseExtensionType):
-        return [None if pd.isna(value) else value for value in array.to_pandas()]
-    return array.to_pylist()
-
-
-def is_same(found: Any, given: Any) -> bool:
-    """Return whether a reader gives the value that the leaf gave, of whatever type it makes it."""
-    if isinstance(given, dict):
-        missing = {name: None for name in found if name not in given}
-        wanted = {**given, **missing}
-        return set(found) == set(wanted) and all(is_same(found[n], wanted[n]) for n in wanted)
-    if isinstance(given, (list, tuple)):
-        return len(found) == len(given) and all(map(is_same, found, given))
-    if given is None or (isinstance(given, float) and math.isnan(given)):
-        return found is None or bool(pd.isna(found))
-    return bool(found == given)
 
 
 def read(file: Path) -> dict[str, list[Any]]:
@@ -52,10 +29,6 @@ def read(file: Path) -> dict[str, list[Any]]:
     if not isinstance(table.schema.field("c").type, pa.BaseExtensionType):  # unknown to polars
         found["polars"] = pl.read_parquet(file)["c"].to_list()
     return found
-
-
-def has_nanoseconds(value: Any) -> bool:
-    return bool(getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0))
 
 
 def check(columns: list[pa.Array], way: Way) -> tuple[pa.DataType, list[str]]:
@@ -74,11 +47,6 @@ def check(columns: list[pa.Array], way: Way) -> tuple[pa.DataType, list[str]]:
                     continue
                 assert is_same(one, other), (reader, one, other, kind)
     return kind, warnings
-
-
-def texts(column: pa.Array) -> list[str | None]:
-    """The text that `str` gives of each value of a column."""
-    return [None if value is None else str(value) for value in values(column)]
 
 
 @pytest.mark.timeout(1800)
