@@ -118,7 +118,7 @@ class Executor(Protocol):
         """Run one try of one leaf, or a batch (see `scythe.leaf.batch`), to its end.
 
         Cancelling the awaiting task ends the leaf's process with all its children, confirmed dead,
-        before `CancelledError` is raised.
+        before `CancelledError` is raised; `LeafCancelled` with the journal where it ran a batch.
 
         Raises:
             LeafFailed: The user's code raised, ran out of time or ended its process. Where a leaf

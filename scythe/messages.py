@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -122,6 +123,24 @@ def decode_batch(payload: dict[str, Any]) -> BatchResult:
     return BatchResult(
         tuple(packs), payload["n_leaves"], payload["n_failed"], float(payload["seconds"])
     )
+
+
+def encode_cut_batch(stored: Sequence[tuple[str, int]], records: Sequence[LeafRecord]) -> bytes:
+    """Write what is known of a batch that was cancelled.
+
+    Args:
+        stored: The packs that are in the bucket: the key and the number of leaves of each.
+        records: The leaves after those.
+    """
+    document = {"packs": stored, "records": [_write_record(record) for record in records]}
+    return json.dumps(document).encode()
+
+
+def decode_cut_batch(data: bytes) -> tuple[list[tuple[str, int]], list[LeafRecord]]:
+    """Read what `encode_cut_batch` made."""
+    document = json.loads(data)
+    stored = [(str(key), int(count)) for key, count in document["packs"]]
+    return stored, [_read_record(record) for record in document["records"]]
 
 
 def find_payload(output: dict[str, Any]) -> dict[str, Any]:

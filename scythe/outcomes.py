@@ -27,6 +27,7 @@ class FailureKind(StrEnum):
     CLUSTER_LOST = "cluster_lost"
     CODE_MISMATCH = "code_mismatch"
     SCHEMA_MISMATCH = "schema_mismatch"
+    RUN_LIMIT = "run_limit"
 
     @property
     def is_final(self) -> bool:

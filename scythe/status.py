@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-RunState = Literal["queued", "running", "done", "failed", "not_started"]
+RunState = Literal["queued", "running", "done", "failed", "cancelled", "not_started"]
 
 
 class RunStatus(BaseModel):
@@ -17,15 +17,16 @@ class RunStatus(BaseModel):
         experiment_id: `<name>/<version>/<datetime>`.
         workflow_run_id: Hatchet's id of the run, None before it was started.
         state: `queued` before the first node runs; `done` when the final tables are there (also
-            when leaves failed); `failed` when the run as a whole did not get there; `not_started`
-            when `allocate` ended before it started the run.
+            when leaves failed); `cancelled` and `failed` when the run was stopped before all leaves
+            had run, by somebody or by its limit or a fault. The tables are there then, too;
+            `not_started` when `allocate` ended before it started the run.
         total: Number of leaves.
         done: Leaves that ended well.
         failed: Leaves that failed their last try.
         running: Leaves that run now.
         started: When the first node began, in seconds since 1970; 0 before.
         updated: When these counts were taken, in seconds since 1970.
-        message: Why the run as a whole failed, or was not started.
+        message: Why the run was cancelled, failed as a whole, or was not started.
         warnings: A sentence for each column of the final tables that became text.
         waits_for: Why the run gives no news, where that can be told: no worker serves it, say.
         code_mismatches: Leaves that ran with other code than `allocate` saw, as far as is known:
@@ -49,7 +50,7 @@ class RunStatus(BaseModel):
     @property
     def is_over(self) -> bool:
         """Whether nothing will change any more."""
-        return self.state in ("done", "failed", "not_started")
+        return self.state in ("done", "failed", "cancelled", "not_started")
 
     @property
     def waiting(self) -> int:
@@ -101,3 +102,8 @@ class NodeCounts(BaseModel):
             running=self.running + other.running,
             code_mismatches=self.code_mismatches + other.code_mismatches,
         )
+
+    def at_least(self, other: NodeCounts) -> NodeCounts:
+        """Return these counts, with no fewer leaves over than there were."""
+        done, failed = max(self.done, other.done), max(self.failed, other.failed)
+        return self.model_copy(update={"done": done, "failed": failed})

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scythe.errors import ExecutorUnavailable, LeafFailed
+from scythe.errors import ExecutorUnavailable, LeafCancelled, LeafFailed
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
 from scythe.processes.ending import GRACE
 from scythe.processes.waiting import to_the_end
@@ -90,8 +90,8 @@ class Attempt:
         try:
             await self._watch()
         except asyncio.CancelledError:
-            await to_the_end(self._end())
-            raise
+            seen = await to_the_end(self._end())
+            raise LeafCancelled(seen.journal if seen else None) from None
         if self._lost.done() and not self._result.done():
             raise PlaceLost(self._lost.result(), is_crash=False)
         try:

@@ -7,7 +7,6 @@ import socket
 import warnings
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +20,6 @@ from scythe.processes.blocking import call_within
 
 _CHECK_SECONDS = 8.0
 _ANSWER_SECONDS = 5.0  # for a question that is asked again
-_LONGEST_RUN = timedelta(days=30)  # further back Hatchet is not asked
 
 
 @lru_cache(maxsize=1)
@@ -221,18 +219,6 @@ def read_result(reference: Any) -> dict[str, Any]:
 def cancel_run(workflow_run_id: str) -> None:
     """Ask Hatchet to cancel a run."""
     client().runs.cancel(workflow_run_id)
-
-
-def cancel_tree(experiment_id: str) -> None:
-    """Ask Hatchet to cancel all that a run has started and that is not over."""
-    from hatchet_sdk.clients.rest.models.v1_task_status import V1TaskStatus
-
-    client().runs.bulk_cancel_by_filters_with_pagination(
-        sleep_time=0,
-        since=datetime.now(UTC) - _LONGEST_RUN,
-        statuses=[V1TaskStatus.QUEUED, V1TaskStatus.RUNNING],
-        additional_metadata={"experiment_id": experiment_id},
-    )
 
 
 def has_durable_tasks(workflow: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NewType, cast
 from pydantic import BaseModel, ConfigDict
 
 from scythe.engine.children import OpenChildren, Output
-from scythe.engine.client import cancel_tree, client
+from scythe.engine.client import cancel_run, client
 from scythe.engine.run_log import RunLog
 from scythe.engine.running_node import (
     creation_of,
@@ -28,6 +28,8 @@ from scythe.options import LeafDefinition
 
 _SLICE_ITEMS = 900
 _SLICE_BYTES = 3_000_000  # the engine takes messages of 4 MiB, framing included
+_NODE_RETRIES = 2
+_CANCEL_SECONDS = 60.0
 _RUN_LOG = RunLog()  # of all tasks of this process
 
 Child = NewType("Child", str)  # its workflow run
@@ -70,11 +72,13 @@ class NodeRun:
         workflow_run_id: Hatchet's id of the run.
         task_run_id: Hatchet's id of its task.
         context: The SDK's durable context.
+        is_last_attempt: Whether Hatchet does not try the node again when it fails.
     """
 
     workflow_run_id: str
     task_run_id: str
     context: Any
+    is_last_attempt: bool = False
     _waits: dict[str, asyncio.Task[Output]] = field(default_factory=dict, init=False, repr=False)
     _created: datetime | None = field(default=None, init=False, repr=False)
 
@@ -84,6 +88,7 @@ class NodeRun:
         inputs: Sequence[BaseModel],
         keys: Sequence[str],
         metadata: Mapping[str, Any],
+        own_metadata: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[Child]:
         """Start children.
 
@@ -95,13 +100,15 @@ class NodeRun:
             inputs: One input for each child.
             keys: One key for each child, unique in this node and the same on every try.
             metadata: Metadata of all children; they also get `index`.
+            own_metadata: Further metadata of each child.
         """
         stub = client().stubs.workflow(name=task_name, input_validator=type(inputs[0]))
+        own = own_metadata or [{}] * len(inputs)
         items = [
             stub.create_bulk_run_item(
-                input=item, child_key=key, additional_metadata={**metadata, "index": number}
+                input=item, child_key=key, additional_metadata={**metadata, "index": number, **more}
             )
-            for number, (item, key) in enumerate(zip(inputs, keys, strict=True))
+            for number, (item, key, more) in enumerate(zip(inputs, keys, own, strict=True))
         ]
         waits: dict[str, asyncio.Task[Output]] = {}
         for part in _slices(items):
@@ -132,9 +139,10 @@ class NodeRun:
         """Return whether somebody cancelled the run: its worker's end cancels the node as well."""
         return await is_cancelled(self.workflow_run_id)
 
-    async def cancel_tree(self, experiment_id: str) -> None:
-        """Cancel what the run has started: Hatchet cancels a parent without its children."""
-        await asyncio.to_thread(cancel_tree, experiment_id)
+    async def be_cancelled(self) -> None:
+        """Let Hatchet show this run as cancelled; never returns where it does so."""
+        await asyncio.to_thread(cancel_run, self.workflow_run_id)
+        await asyncio.sleep(_CANCEL_SECONDS)
 
     async def count_children(self) -> dict[str, int]:
         """Return how many children are queued, running, completed, failed and cancelled."""
@@ -213,7 +221,8 @@ def node_task(
     from hatchet_sdk.runnables.eviction import EvictionPolicy
 
     async def node(payload: Any, ctx: DurableContext) -> Any:
-        run = NodeRun(ctx.workflow_run_id, ctx.task_run_id, ctx)
+        is_last = ctx.retry_count >= _NODE_RETRIES
+        run = NodeRun(ctx.workflow_run_id, ctx.task_run_id, ctx, is_last)
         try:
             return await handler(payload, run)
         except asyncio.CancelledError:
@@ -227,7 +236,7 @@ def node_task(
         input_validator=input_type,
         schedule_timeout=_whole(schedule_timeout),
         execution_timeout=_whole(execution_timeout),
-        retries=2,
+        retries=_NODE_RETRIES,
         # A node that waits costs nothing here; evicted, it would replay all its children.
         eviction_policy=EvictionPolicy(ttl=None, allow_capacity_eviction=False),
     )(_resolved(node, input_type, DurableContext, output_type))
@@ -262,8 +271,8 @@ def _sdk_labels(desired: Mapping[str, Any] | None) -> list[Any]:
     ]
 
 
-def leaf_error(message: str, *, final: bool) -> Exception:
-    """Make the exception with which a leaf's task fails, for Hatchet to retry or not."""
+def task_error(message: str, *, final: bool) -> Exception:
+    """Make the exception with which a task fails, for Hatchet to retry or not."""
     from hatchet_sdk.exceptions import NonRetryableException
 
     return NonRetryableException(message) if final else LeafError(message)

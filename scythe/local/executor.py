@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from scythe.errors import ExecutorUnavailable, LeafFailed, WorkerStartError
+from scythe.errors import ExecutorUnavailable, LeafCancelled, LeafFailed, WorkerStartError
 from scythe.executor import Capacity, ExecutorRequest, closed_failure
 from scythe.leaf.log import keep_small
 from scythe.local.failures import (
@@ -177,6 +177,9 @@ class LocalExecutor:
                 raise LeafFailed(failure, ending.journal) from None
             killed = ending.status is None or ending.status < 0
             return failure, killed and failure.kind is FailureKind.WORKER_CRASH
+        except asyncio.CancelledError:
+            ending = await self._discard(process)
+            raise LeafCancelled(ending.journal) from None
         except BaseException:
             await self._discard(process)
             raise

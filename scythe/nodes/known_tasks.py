@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from scythe.durations import NO_LIMIT
 from scythe.engine.client import register_missing
 from scythe.engine.tasks import NodeHandler, leaf_task, node_task
 from scythe.nodes.models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
@@ -24,7 +25,7 @@ def scatter_task(handler: NodeHandler) -> Any:
         ScatterGatherResult,
         handler,
         schedule_timeout=timeouts.SCATTER_GATHER_SCHEDULE,
-        execution_timeout=timeouts.SCATTER_GATHER_EXECUTION,
+        execution_timeout=NO_LIMIT,  # the root keeps the limit of the run: Hatchet's would end it
     )
 
 

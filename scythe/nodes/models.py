@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,6 +72,13 @@ class ScatterGatherInput(BaseSpec):
         cut = Cut(rows, max(1, self.batch_size), self.tapers)
         return NodeTasks(self.recursion_map.share(len(cut), self.window_depth), cut)
 
+    def rows(self, n_specs: int) -> Sequence[int]:
+        """Return the rows of the leaves of this node and those below it, for so many specs."""
+        tasks = self.tasks(n_specs)
+        if tasks.cut.size == 1:
+            return tasks.single_rows()
+        return [row for part in tasks.parts for row in range(part.start, part.stop)]
+
     def nodes_below(self, tasks: NodeTasks) -> list[RecursionMap]:
         """Return the maps of the nodes below this one; none if it runs its tasks itself."""
         tree = self.recursion_map
@@ -131,3 +139,15 @@ class ScatterGatherResult(BaseModel):
         with ThreadPoolExecutor(_DOWNLOADS, "scythe-tables") as threads:
             frames = dict(zip(self.uris, threads.map(read, self.uris.values()), strict=True))
         return GatheredExperimentRuns(success=ExperimentOutputSpec(dataframes=frames))
+
+
+class NodeEnd(BaseModel):
+    """A scatter node below the root that is over.
+
+    Attributes:
+        payload: Its input, which says which leaves it had.
+        result: Its result.
+    """
+
+    payload: ScatterGatherInput
+    result: ScatterGatherResult

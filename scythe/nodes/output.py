@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scythe.messages import LeafRecord
-from scythe.nodes.models import ScatterGatherInput, ScatterGatherResult
+from scythe.nodes.models import NodeEnd, ScatterGatherInput, ScatterGatherResult
 from scythe.nodes.tree import Rows
 from scythe.outcomes import BatchResult, FailureKind, LeafFailure, StoreConfig
 from scythe.settings import code_mismatch
@@ -61,6 +61,12 @@ class NodeOutput:
     def is_root(self) -> bool:
         """Whether the tables are the final ones."""
         return self.payload.recursion_map.is_root
+
+    def keep(self, result: ScatterGatherResult) -> None:
+        """Store the result of a node below the root, for whoever ends the run in place of it."""
+        document = NodeEnd(payload=self.payload, result=result).model_dump_json()
+        key = self.layout.node_result(self.payload.recursion_map.node)
+        self.store.put_bytes(key, document.encode())
 
     def upload(self, name: str, file: Path) -> S3Url:
         """Upload a table under its key, which is the same on every try of the node."""
@@ -202,7 +208,7 @@ def _fetch_packs(
 
 def _lost_pack(output: NodeOutput, batch: LostBatch) -> bytes:
     rows = range(batch.rows.start, batch.rows.stop)
-    return write_pack(_failed_tables(output, rows, batch.record, batch.queued))
+    return write_pack(failed_tables(output, rows, batch.record, batch.queued))
 
 
 def write_inner_node(
@@ -270,14 +276,14 @@ def _lost_tables(output: NodeOutput, child: NodeFailure) -> Iterator[dict[str, p
     )
     record = LeafRecord(failure, 0, None)
     if tasks.cut.size == 1:
-        yield _failed_tables(output, tasks.single_rows(), record, 0.0)
+        yield failed_tables(output, tasks.single_rows(), record, 0.0)
         return
     for rows in tasks.parts:
-        yield _failed_tables(output, range(rows.start, rows.stop), record, 0.0)
+        yield failed_tables(output, range(rows.start, rows.stop), record, 0.0)
 
 
-def _failed_tables(
-    output: NodeOutput, rows: range, record: LeafRecord, queued: float
+def failed_tables(
+    output: NodeOutput, rows: Sequence[int], record: LeafRecord, queued: float
 ) -> dict[str, pa.Table]:
     """Make the tables of leaves that all failed in the same way."""
     index = index_of(read_rows(output.config, output.payload.specs_key, rows))

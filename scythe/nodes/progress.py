@@ -60,13 +60,18 @@ class NodeProgress:
         self._total, self._n_tasks = tasks.n_leaves, max(1, len(tasks))
         self._children = [child.node for child in payload.nodes_below(tasks)]
         self._started = time.time()
-        self._counts = NodeCounts()
-        self._warnings: list[str] = []
+        self._counts = NodeCounts()  # never less than what a try before this one has stored
         self._task: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
 
+    @property
+    def started(self) -> float:
+        """When the first try of the node began, in seconds since 1970."""
+        return self._started
+
     async def __aenter__(self) -> Self:
-        await self._put("running")
+        await asyncio.to_thread(self._take_up)
+        await self._put()
         self._task = asyncio.create_task(self._follow())
         return self
 
@@ -76,21 +81,40 @@ class NodeProgress:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        await self._stop()
-        if isinstance(error, Exception):
-            await self._put("failed", f"{type(error).__name__}: {error}")
+        await self.stop()
 
     async def finish(self, result: ScatterGatherResult) -> None:
-        """Store the last counts, after the node's tables are there."""
-        await self._stop()
-        done = result.n_leaves - result.n_failed
-        self._counts = NodeCounts(
-            done=done, failed=result.n_failed, code_mismatches=result.code_mismatches
-        )
-        self._warnings = result.warnings
-        await self._put("done")
+        """Store the last counts of a node below the root, after its tables are there."""
+        await self.stop()
+        self._note(result)
+        await self._put()
 
-    async def _stop(self) -> None:
+    def status_of(self, result: ScatterGatherResult) -> RunStatus:
+        """Return the last status of a run whose leaves are all over."""
+        self._note(result)
+        return self._status("done").model_copy(update={"warnings": result.warnings})
+
+    def _note(self, result: ScatterGatherResult) -> None:
+        self._counts = NodeCounts(
+            done=result.n_leaves - result.n_failed,
+            failed=result.n_failed,
+            code_mismatches=result.code_mismatches,
+        )
+
+    def _take_up(self) -> None:
+        """Go on where a try of the node before this one was."""
+        tree = self._payload.recursion_map
+        if not tree.is_root:
+            if data := self._store.find_bytes(self._layout.node_status(tree.node)):
+                self._counts = NodeCounts.model_validate_json(data)
+        elif data := self._store.find_bytes(self._layout.status):
+            status = RunStatus.model_validate_json(data)
+            if status.workflow_run_id == self._run.workflow_run_id:
+                self._started = status.started or self._started
+                self._counts = NodeCounts(done=status.done, failed=status.failed)
+
+    async def stop(self) -> None:
+        """Store no counts any more."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -104,10 +128,10 @@ class NodeProgress:
         while True:
             await asyncio.sleep(pause_of(tree, n_children, time.time() - self._started))
             try:
-                counts = await self._count()
+                counts = (await self._count()).at_least(self._counts)
                 if counts != self._counts:
                     self._counts = counts
-                    await self._put("running")
+                    await self._put()
             except Exception as error:  # noqa: BLE001 - counts are a courtesy, the run goes on
                 logger.warning("cannot store the counts of the run: %s", error)
 
@@ -134,27 +158,27 @@ class NodeProgress:
                 total = total.plus(NodeCounts.model_validate_json(data))
         return total
 
-    async def _put(self, state: RunState, message: str = "") -> None:
-        self._writing = asyncio.create_task(asyncio.to_thread(self._write, state, message))
+    async def _put(self) -> None:
+        self._writing = asyncio.create_task(asyncio.to_thread(self._write))
         await asyncio.shield(self._writing)
 
-    def _write(self, state: RunState, message: str = "") -> None:
+    def _write(self) -> None:
         tree = self._payload.recursion_map
-        if not tree.is_root:
-            key, document = self._layout.node_status(tree.node), self._counts.model_dump_json()
+        if tree.is_root:
+            key, document = self._layout.status, self._status("running").model_dump_json(indent=1)
         else:
-            key = self._layout.status
-            document = RunStatus(
-                experiment_id=self._payload.experiment_id,
-                workflow_run_id=self._run.workflow_run_id,
-                state=state,
-                total=self._total,
-                done=self._counts.done,
-                failed=self._counts.failed,
-                running=self._counts.running,
-                started=self._started,
-                message=message,
-                warnings=self._warnings,
-                code_mismatches=self._counts.code_mismatches,
-            ).model_dump_json(indent=1)
+            key, document = self._layout.node_status(tree.node), self._counts.model_dump_json()
         self._store.put_bytes(key, document.encode())
+
+    def _status(self, state: RunState) -> RunStatus:
+        return RunStatus(
+            experiment_id=self._payload.experiment_id,
+            workflow_run_id=self._run.workflow_run_id,
+            state=state,
+            total=self._total,
+            done=self._counts.done,
+            failed=self._counts.failed,
+            running=self._counts.running,
+            started=self._started,
+            code_mismatches=self._counts.code_mismatches,
+        )

@@ -13,17 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from scythe.engine.run_tasks import leaf_metadata
 from scythe.engine.tasks import Child, NodeRun, PlainInput
-from scythe.errors import ScytheError
-from scythe.messages import (
-    CANCELLED,
-    SENTINEL,
-    LeafInput,
-    LeafRecord,
-    decode_batch,
-    decode_failure,
-    decode_result,
-)
+from scythe.messages import LeafInput, decode_failure
+from scythe.nodes.finish import end_in_bucket
+from scythe.nodes.known import RunPlace
+from scythe.nodes.leaf_outcomes import batch_of, error_text, record_of
 from scythe.nodes.models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
 from scythe.nodes.output import (
     LostBatch,
@@ -34,10 +29,12 @@ from scythe.nodes.output import (
     write_codes,
     write_inner_node,
 )
-from scythe.nodes.plain_tasks import plain_record, plain_spec
+from scythe.nodes.plain_tasks import plain_spec
 from scythe.nodes.progress import NodeProgress
-from scythe.nodes.tree import AUTO, PROBES, RecursionMap, Rows, plan_batches, plan_tree
-from scythe.outcomes import BatchResult, FailureKind, LeafFailure
+from scythe.nodes.stop import RunStopped, ending_right, read_stop
+from scythe.nodes.tree import AUTO, PROBES, RecursionMap, plan_batches, plan_tree
+from scythe.outcomes import LeafFailure
+from scythe.processes.waiting import to_the_end
 from scythe.settings import store_config
 from scythe.specs.file import count_specs, index_of, read_rows, sort_indices, spec_texts
 from scythe.storage.layout import RunLayout
@@ -56,30 +53,13 @@ _NodeBelow = tuple[ScatterGatherInput, Child]
 _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="scythe-node")
 
 
-async def run_node(payload: ScatterGatherInput, run: NodeRun) -> ScatterGatherResult:
-    """Run one node of the tree to its end.
+class ScatterNode:
+    """One node of the tree, while it runs.
 
-    Safe to run again after its worker died: the children are found again by their keys, and what
-    it writes has the same names.
+    Args:
+        payload: Its input.
+        run: Its Hatchet run.
     """
-    node = _Node(payload, run)
-    await node.in_thread(node.load)
-    progress = NodeProgress(node.layout, node.store, run, payload, node.tasks)
-    try:
-        async with progress:
-            result = await node.run()
-            if payload.recursion_map.is_root:
-                await node.in_thread(write_codes, node.output, result)
-            await progress.finish(result)
-            return result
-    except asyncio.CancelledError:
-        if payload.recursion_map.is_root and await run.is_cancelled():
-            await run.cancel_tree(payload.experiment_id)
-        raise
-
-
-class _Node:
-    """What a node works with."""
 
     def __init__(self, payload: ScatterGatherInput, run: NodeRun) -> None:
         self.payload, self.hatchet = payload, run
@@ -90,6 +70,7 @@ class _Node:
         self.n_specs = payload.n_specs or 0
         self.tasks = payload.tasks(self.n_specs)
         self.output = NodeOutput(self.store, self.config, self.layout, payload, self.root_id)
+        self.place = RunPlace(self.store, self.config, self.layout, payload.specs_key, self.root_id)
 
     async def in_thread(self, function: Any, *args: Any) -> Any:
         """Call a function that blocks, beside the event loop."""
@@ -100,6 +81,9 @@ class _Node:
         if self.payload.n_specs is None:
             self.n_specs = count_specs(self.config, self.payload.specs_key)
             self.tasks = self.payload.tasks(self.n_specs)
+        self.progress = NodeProgress(
+            self.layout, self.store, self.hatchet, self.payload, self.tasks
+        )
 
     async def run(self) -> ScatterGatherResult:
         """Run all leaves of the node, here or in nodes below it, and write its tables."""
@@ -116,10 +100,10 @@ class _Node:
         specs = await self.in_thread(read_rows, self.config, self.payload.specs_key, rows)
         inputs = await self.in_thread(self._leaf_inputs, specs, rows)
         keys = [f"leaf-{row}" for row in rows]
-        results = await self._run_leaf_tasks(inputs, keys)
-        records = [self._record(result) for result in results]
+        results = await self._run_leaf_tasks(inputs, keys, [(row, row + 1) for row in rows])
+        records = [record_of(result) for result in results]
         leaves = LeafSlice(rows, index_of(specs), records, queued, self.root_id)
-        return await self.in_thread(write_base_node, self.output, leaves)
+        return await self._write(write_base_node, leaves)
 
     async def _run_batches(self) -> ScatterGatherResult:
         """Run the specs of this node in tasks of several."""
@@ -137,16 +121,18 @@ class _Node:
             for part in rows
         ]
         keys = [f"batch-{part.start}" for part in rows]
-        results = await self._run_leaf_tasks(inputs, keys)
+        ranges = [(part.start, part.stop) for part in rows]
+        results = await self._run_leaf_tasks(inputs, keys, ranges)
         batches = [
-            self._batch(part, result, queued) for part, result in zip(rows, results, strict=True)
+            batch_of(result) or LostBatch(part, record_of(result), queued)
+            for part, result in zip(rows, results, strict=True)
         ]
-        return await self.in_thread(write_batch_node, self.output, batches)
+        return await self._write(write_batch_node, batches)
 
     async def _run_nodes(self, maps: Sequence[RecursionMap]) -> ScatterGatherResult:
         """Divide the tasks of this node among nodes below it, and merge their tables."""
         nodes = await self._start_nodes([{"recursion_map": child} for child in maps])
-        return await self.in_thread(write_inner_node, self.output, await self._results(nodes))
+        return await self._write(write_inner_node, await self._results(nodes))
 
     async def _run_measured(self, maps: Sequence[RecursionMap]) -> ScatterGatherResult:
         """Run some leaves alone, and the others in batches of a size that fits their time.
@@ -185,7 +171,7 @@ class _Node:
             logger.info("%.4g s a leaf: the other %d run in batches of %d", seconds, count, size)
             nodes += await self._start_nodes([rest])
         results = [measured, *await self._results(nodes[1:])]
-        return await self.in_thread(write_inner_node, self.output, results)
+        return await self._write(write_inner_node, results)
 
     async def _start_nodes(self, updates: Sequence[dict[str, Any]]) -> list[_NodeBelow]:
         """Start nodes below this one, whose input differs from its own in this."""
@@ -193,6 +179,7 @@ class _Node:
         inputs = [self.payload.model_copy(update={**common, **update}) for update in updates]
         keys = [f"node-{child.recursion_map.node}" for child in inputs]
         metadata = {**self._metadata, "level": self.payload.recursion_map.depth + 1}
+        await self._check_goes_on()
         runs = await self.hatchet.start_children(NODE_TASK, inputs, keys, metadata)
         return list(zip(inputs, runs, strict=True))
 
@@ -206,14 +193,14 @@ class _Node:
         ]
 
     async def _run_leaf_tasks(
-        self, inputs: Sequence[BaseModel], keys: Sequence[str]
+        self, inputs: Sequence[BaseModel], keys: Sequence[str], rows: Sequence[tuple[int, int]]
     ) -> list[dict[str, Any] | BaseException]:
         """Run tasks to their end; one that met a worker with other code is started again.
 
         Every worker may have other code: it ends when nothing of what was started again twice in a
         row has met a worker with the right one.
         """
-        results = await self._start_and_wait(inputs, keys)
+        results = await self._start_and_wait(inputs, keys, rows)
         left = [number for number, result in enumerate(results) if _is_mismatch(result)]
         round_number, in_vain = 1, 0
         while left and in_vain < _ROUNDS_IN_VAIN:
@@ -221,6 +208,7 @@ class _Node:
             again = await self._start_and_wait(
                 [inputs[number] for number in left],
                 [f"{keys[number]}-again-{round_number}" for number in left],
+                [rows[number] for number in left],
             )
             for number, result in zip(left, again, strict=True):
                 results[number] = result
@@ -229,13 +217,40 @@ class _Node:
         return results
 
     async def _start_and_wait(
-        self, inputs: Sequence[BaseModel], keys: Sequence[str]
+        self, inputs: Sequence[BaseModel], keys: Sequence[str], rows: Sequence[tuple[int, int]]
     ) -> list[dict[str, Any] | BaseException]:
         if not inputs:
             return []
         task = self.payload.task_name
-        runs = await self.hatchet.start_children(task, inputs, keys, self._metadata)
+        own = [leaf_metadata(self.payload.experiment_id, part) for part in rows]
+        await self._check_goes_on()
+        runs = await self.hatchet.start_children(task, inputs, keys, self._metadata, own)
         return await self.hatchet.outputs(runs)
+
+    async def _check_goes_on(self) -> None:
+        """Raise where the run is to stop: nothing more is started then."""
+        stop = await self.in_thread(read_stop, self.store, self.layout)
+        if stop is not None:
+            raise RunStopped(stop.message)
+
+    async def _write(self, write: Any, ends: Sequence[Any] | LeafSlice) -> ScatterGatherResult:
+        """Write the tables of the node, to the end even where this is cancelled meanwhile."""
+        await self.progress.stop()
+        call = asyncio.ensure_future(self.in_thread(self._write_now, write, ends))
+        return await to_the_end(call)
+
+    def _write_now(self, write: Any, ends: Any) -> ScatterGatherResult:
+        if not self.payload.recursion_map.is_root:
+            result: ScatterGatherResult = write(self.output, ends)
+            self.output.keep(result)
+            return result
+        with ending_right(self.store, self.layout, self.place.is_over) as is_ours:
+            if not is_ours:
+                raise RunStopped("another process has written the final tables")
+            result = write(self.output, ends)
+            write_codes(self.output, result)
+            end_in_bucket(self.place, self.progress.status_of(result))
+            return result
 
     @property
     def _metadata(self) -> dict[str, Any]:
@@ -267,44 +282,13 @@ class _Node:
             for text, row, number in zip(texts, rows, sort_indices(specs), strict=True)
         ]
 
-    def _batch(
-        self, rows: Rows, result: dict[str, Any] | BaseException, queued: float
-    ) -> BatchResult | LostBatch:
-        if isinstance(result, dict) and result.get(SENTINEL) == "batch":
-            return decode_batch(result)
-        return LostBatch(rows, self._record(result), queued)
-
-    def _record(self, result: dict[str, Any] | BaseException) -> LeafRecord:
-        if isinstance(result, BaseException):
-            return decode_failure(_error_text(result))
-        if result.get(SENTINEL) == "done":
-            return decode_result(result)
-        if self.payload.leaf_format == "plain" and result:
-            return _plain_record(result)
-        return LeafRecord(CANCELLED, 0, None)
-
-
-def _plain_record(output: dict[str, Any]) -> LeafRecord:
-    """Read the output of a task of the user's; one that cannot be read is that leaf's failure."""
-    try:
-        return plain_record(output)
-    except (ScytheError, ValueError, TypeError) as error:
-        message = f"the task's output is not that of an experiment: {error}"
-        failure = LeafFailure(FailureKind.APPLICATION, type(error).__name__, message[:2000])
-        return LeafRecord(failure, 1, None)
-
 
 def _is_mismatch(result: dict[str, Any] | BaseException) -> bool:
     """Return whether a task met a worker with other code than that of the run."""
     if not isinstance(result, BaseException):
         return False
-    outcome = decode_failure(_error_text(result)).outcome
+    outcome = decode_failure(error_text(result)).outcome
     return isinstance(outcome, LeafFailure) and outcome.kind.is_mismatch
-
-
-def _error_text(error: BaseException) -> str:
-    inner: Sequence[Any] = getattr(error, "exceptions", ()) or (error,)
-    return "\n".join(str(item) for item in inner)
 
 
 def _node_result(
@@ -313,6 +297,6 @@ def _node_result(
     with suppress(ValueError):
         if isinstance(output, dict) and "uris" in output:
             return ScatterGatherResult.model_validate(output)
-    reason = _error_text(output) if isinstance(output, BaseException) else "Hatchet cancelled it"
+    reason = error_text(output) if isinstance(output, BaseException) else "Hatchet cancelled it"
     logger.error("node %s failed: %s", child.recursion_map.node, reason)
     return NodeFailure(child, reason)

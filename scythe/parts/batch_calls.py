@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 
-from scythe.errors import ExecutorError
+from scythe.errors import ExecutorError, LeafCancelled
 from scythe.executor import Executor
 from scythe.leaf.batch import leaf_run_id
-from scythe.leaf.journal import count_leaves, with_failure
+from scythe.leaf.journal import count_leaves, read_lines, with_failure
+from scythe.messages import encode_cut_batch
 from scythe.outcomes import Batch, BatchResult, FailureKind, LeafCall, LeafFailure, LeafReply
 
 _LEAST_CRASHES = 2  # a process that was killed from outside looks like one that crashed
@@ -24,6 +26,7 @@ async def run_whole_batch(executor: Executor, call: LeafCall, batch: Batch) -> L
 
     Raises:
         ExecutorError: The place failed, or no leaf of the batch can run.
+        LeafCancelled: The awaiting task was cancelled; it has the leaves that were over.
     """
     crashes = 0
     while True:
@@ -38,6 +41,9 @@ async def run_whole_batch(executor: Executor, call: LeafCall, batch: Batch) -> L
                 batch.rows[0] + reply.n_leaves,
             )
             batch = replace(batch, journal=reply.journal, attempt=1)
+        except asyncio.CancelledError as error:
+            left = error.journal if isinstance(error, LeafCancelled) else None
+            raise LeafCancelled(left or batch.journal) from None
         except ExecutorError as error:
             failure, journal = error.failure, error.journal
             if journal is None or failure.kind.is_final:
@@ -69,3 +75,9 @@ def _go_on(call: LeafCall, batch: Batch, journal: bytes, failure: LeafFailure) -
         return replace(batch, journal=journal, attempt=attempt + 1)
     run_id = leaf_run_id(call, batch.rows[0] + over)
     return replace(batch, journal=with_failure(journal, failure, attempt, run_id), attempt=1)
+
+
+def cut_batch(journal: bytes) -> bytes:
+    """Write what is known of a batch that was cancelled, for whoever gathers the run's leaves."""
+    parts, records = read_lines(journal)
+    return encode_cut_batch([(part.key, part.n_leaves) for part in parts], records)

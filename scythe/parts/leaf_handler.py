@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from scythe.durations import NO_LIMIT
-from scythe.engine.tasks import TaskRun, leaf_error
-from scythe.errors import ExecutorError
+from scythe.engine.tasks import TaskRun, task_error
+from scythe.errors import ExecutorError, LeafCancelled
 from scythe.executor import Executor
 from scythe.experiment import Experiment
 from scythe.labels import required_labels
 from scythe.locate import code_ref
 from scythe.messages import LeafInput, encode_batch, encode_failure, encode_result
 from scythe.outcomes import Batch, BatchResult, CodeRef, LeafCall, LeafReply, RunCode, StoreConfig
-from scythe.parts.batch_calls import run_whole_batch
+from scythe.parts.batch_calls import cut_batch, run_whole_batch
 from scythe.parts.give_back import GiveBack
+from scythe.processes.waiting import to_the_end
 from scythe.settings import ScytheStorageSettings, code_mismatch, store_config
 from scythe.storage.layout import RunLayout
+from scythe.storage.store import open_store
 
 
 class LeafHandler:
@@ -56,7 +59,7 @@ class LeafHandler:
                 await self._give_back.wait(payload.experiment_id, self._experiment.name)
             run.log(error.failure.log)
             message = encode_failure(error.failure, run.attempt, run.workflow_run_id)
-            raise leaf_error(message, final=error.failure.kind.is_final) from None
+            raise task_error(message, final=error.failure.kind.is_final) from None
         run.log(result.log)
         if isinstance(result, BatchResult):
             return encode_batch(result)
@@ -67,7 +70,13 @@ class LeafHandler:
             return await self._executor.run(call)
         seconds = call.timeout * call.batch.n_leaves * call.batch.tries
         await run.extend(timedelta(seconds=min(seconds, NO_LIMIT.total_seconds())))
-        return await run_whole_batch(self._executor, call, call.batch)
+        try:
+            return await run_whole_batch(self._executor, call, call.batch)
+        except LeafCancelled as cancelled:
+            # Hatchet drops what a cancelled task gives back: it is kept in the bucket.
+            keeping = asyncio.to_thread(_keep_cut_batch, call, cancelled.journal or b"")
+            await to_the_end(asyncio.ensure_future(keeping))
+            raise
 
     def _store(self, storage: ScytheStorageSettings | None) -> StoreConfig:
         """Return the store of a run; it is kept: to read the settings takes a millisecond."""
@@ -109,3 +118,8 @@ class LeafHandler:
             return replace(call, spec_row=(specs, payload.spec_row))
         tries = self._experiment.options.retries + 1
         return replace(call, batch=Batch(specs, payload.rows, tries, payload.queued))
+
+
+def _keep_cut_batch(call: LeafCall, journal: bytes) -> None:
+    key = RunLayout(call.store.prefix, call.experiment_id).batch_journal(call.workflow_run_id or "")
+    open_store(call.store).put_bytes(key, cut_batch(journal))

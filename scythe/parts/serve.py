@@ -79,7 +79,7 @@ def fan_worker(
         durable_slots: Scatter nodes that it runs at one time.
         labels: The worker's labels.
     """
-    from scythe.nodes.scatter import run_node
+    from scythe.nodes.running import run_node
 
     node = scatter_task(run_node)
     return make_worker(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 from collections.abc import Callable
@@ -128,9 +129,11 @@ def _checked_with_engine(store: Store, layout: RunLayout, status: RunStatus) -> 
     latest = _stored_status(store, layout)  # it may have ended between the two looks
     if latest.is_over:
         return latest
-    message = f"the run is {state.lower()} in Hatchet and wrote no final tables"
-    done = state == "COMPLETED" and latest.total == 1
-    return latest.model_copy(update={"state": "done" if done else "failed", "message": message})
+    if state == "COMPLETED" and latest.total == 1:  # a Hatchet workflow of the user's
+        return latest.model_copy(update={"state": "done"})
+    from scythe.runs.ending import finish_lost_run
+
+    return finish_lost_run(store, layout, state)
 
 
 def _ago(seconds: float) -> datetime:
@@ -206,6 +209,28 @@ class RunReader:
 
     def _watch(self) -> RunWatch:
         return RunWatch(self.store(), self.layout, lambda: self.leaf_task)
+
+    def cancel(self, grace: timedelta = timedelta(0)) -> RunStatus:
+        """Stop the run, and gather the leaves that have finished.
+
+        The others become rows of `errors`. A run that is over stays as it is.
+
+        Args:
+            grace: How long running leaves may continue before they are ended.
+
+        Returns:
+            The last status; its state is `cancelled` unless the run had ended before.
+
+        Raises:
+            EngineError: Hatchet did not accept the cancellation.
+        """
+        from scythe.runs.ending import cancel_run
+
+        return cancel_run(self.store(), self.layout, grace)
+
+    async def aio_cancel(self, grace: timedelta = timedelta(0)) -> RunStatus:
+        """Stop the run, and gather the leaves that have finished; see `cancel`."""
+        return await asyncio.to_thread(self.cancel, grace)
 
     def results(self, name: str = "scalars") -> pa.Table:
         """Read a final table; `.to_pandas()` gives it the MultiIndex of the specs.

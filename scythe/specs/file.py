@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -66,8 +67,8 @@ def count_specs(store: StoreConfig, key: str) -> int:
         return pq.read_metadata(copy).num_rows
 
 
-def read_rows(store: StoreConfig, key: str, rows: range) -> pa.Table:
-    """Read specs of a run by the numbers of their rows, in this order, with all columns.
+def read_rows(store: StoreConfig, key: str, rows: Sequence[int]) -> pa.Table:
+    """Read specs of a run by the numbers of their rows, ascending, with all columns.
 
     Memory holds what is read, and one row group of the file.
 
@@ -85,22 +86,15 @@ def read_rows(store: StoreConfig, key: str, rows: range) -> pa.Table:
         first = 0
         for group in range(file.num_row_groups):
             count = file.metadata.row_group(group).num_rows
-            wanted = _within(rows, first, first + count)
+            wanted = rows[bisect_left(rows, first) : bisect_left(rows, first + count)]
             if wanted:
                 table = file.read_row_group(group)
-                if wanted.step == 1:
+                if wanted[-1] - wanted[0] + 1 == len(wanted):
                     parts.append(table.slice(wanted[0] - first, len(wanted)))
                 else:
                     parts.append(table.take(pa.array([row - first for row in wanted])))
             first += count
     return pa.concat_tables(parts)
-
-
-def _within(rows: range, start: int, stop: int) -> range:
-    """Return those of ascending rows that are in `start`..`stop`."""
-    first = max(0, -((rows.start - start) // rows.step)) if rows.start < start else 0
-    last = max(0, -((rows.start - stop) // rows.step)) if rows.start < stop else 0
-    return rows[first:last]
 
 
 def read_spec_text(store: StoreConfig, key: str, row: int) -> str:

@@ -94,27 +94,65 @@ class RunLayout:
         check_path("table name", name)
         return f"{self.final}{name}.pq"
 
+    @property
+    def intermediate(self) -> str:
+        """The folder of what is only there until a run has ended."""
+        return f"{self.prefix}scatter-gather/"
+
+    @property
+    def stop_request(self) -> str:
+        """The object by which the run is told to stop."""
+        return f"{self.intermediate}stop.json"
+
+    @property
+    def endings(self) -> str:
+        """What the keys begin with by which a process claims to write the final tables."""
+        return f"{self.intermediate}ending/"
+
+    @property
+    def node_results(self) -> str:
+        """The folder of what the scatter nodes below the root have to say when they are over."""
+        return f"{self.intermediate}results/"
+
+    def node_result(self, node: str) -> str:
+        """Return the key of the input and the result of a scatter node."""
+        return f"{self.node_results}{node}.json"
+
+    @property
+    def batch_packs(self) -> str:
+        """The folder of the tables of batches."""
+        return f"{self.intermediate}output/batches/"
+
+    @property
+    def batch_journals(self) -> str:
+        """The folder of the journals of batches that were cancelled."""
+        return f"{self.intermediate}journals/"
+
+    def batch_journal(self, workflow_run_id: str) -> str:
+        """Return the key of the journal of a batch that was cancelled."""
+        return f"{self.batch_journals}{workflow_run_id}"
+
     def node_table(self, node: str, name: str) -> str:
         """Return the key of a table that a scatter node hands to its parent."""
         check_path("table name", name)
-        return f"{self.prefix}scatter-gather/output/{node}/{name}.pq"
+        return f"{self.intermediate}output/{node}/{name}.pq"
 
     def node_status(self, node: str) -> str:
         """Return the key of the counts of a scatter node."""
-        return f"{self.prefix}scatter-gather/status/{node}.json"
+        return f"{self.intermediate}status/{node}.json"
 
     def batch_pack(self, first_row: int, workflow_run_id: str) -> str:
         """Return the key of the tables of a batch that are too large to travel with its result."""
-        return f"{self.prefix}scatter-gather/output/batches/{first_row:08d}-{workflow_run_id}.arrow"
+        return f"{self.batch_packs}{first_row:08d}-{workflow_run_id}.arrow"
 
     def leaf_table(self, leaf_id: str, name: str) -> str:
         """Return the key of a leaf's table that is too large to travel with its result."""
         check_path("table name", name)
-        return f"{self.prefix}scatter-gather/output/leaves/{leaf_id}/{name}.arrow"
+        return f"{self.intermediate}output/leaves/{leaf_id}/{name}.arrow"
 
     def leaf_scalars(self, leaf_id: str) -> str:
         """Return the key of a leaf's scalars that are too large to travel with its result."""
-        return f"{self.prefix}scatter-gather/output/leaves/{leaf_id}/scalars.json"
+        return f"{self.intermediate}output/leaves/{leaf_id}/scalars.json"
 
 
 def check_path(what: str, path: str) -> None:

@@ -22,6 +22,7 @@ _CHECK_SECONDS = 10.0
 _PATIENCE = 120.0  # seconds; a store that is away for a minute is no error
 _ATTEMPTS = 3  # by the SDK, whose own back-off is over within seconds
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+_KEYS = 1000  # that one request may name
 T = TypeVar("T")
 _CHUNK = 1 << 20  # bytes in memory while an object is written to a file
 _MISSING = ("404", "NoSuchKey", "NotFound")
@@ -112,6 +113,13 @@ class Store:
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
         self._do("delete", key, "delete_object", Bucket=self.bucket, Key=key)
+
+    def delete_all(self, prefix: str) -> None:
+        """Delete all objects below a prefix."""
+        keys = [{"Key": key} for key in self.list_keys(prefix)]
+        for first in range(0, len(keys), _KEYS):
+            chunk = {"Objects": keys[first : first + _KEYS], "Quiet": True}
+            self._do("delete", prefix, "delete_objects", Bucket=self.bucket, Delete=chunk)
 
     def list_keys(self, prefix: str, *, recursive: bool = True) -> Iterator[str]:
         """Yield the keys below a prefix, in order."""

@@ -1,0 +1,129 @@
+"""End a run before all of its leaves have run: gather what is known, and write the final tables."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from scythe.engine.client import cancel_run
+from scythe.engine.run_tasks import RunTasks, TaskEnd
+from scythe.nodes.known import KnownLeaves, RunPlace
+from scythe.nodes.stop import StopRequest, ending_right
+from scythe.status import RunStatus
+from scythe.tables.gather import ERRORS, LEAVES
+
+_CUT_SECONDS = 12.0  # until a worker has stored what is known of a batch that was cancelled
+_LOST_ASKED = 2_000  # tasks that the engine's copies may show as open for good
+_PAUSE = 0.5
+logger = logging.getLogger(__name__)
+
+
+def finish_run(run: RunPlace, stop: StopRequest, *, spare: str = "") -> RunStatus:
+    """Cancel what a run has open, gather what is known of its leaves, and write its final tables.
+
+    Leaves that have not run to their end become rows of `errors` with the kind and message of the
+    request. Safe to call again, and by several processes at a time: one of them writes.
+
+    Args:
+        run: The run.
+        stop: Why it ends.
+        spare: The workflow run that is not cancelled: the root, where that is the caller.
+
+    Returns:
+        The last status.
+    """
+    with ending_right(run.store, run.layout, run.is_over) as is_ours:
+        status = _finish(run, stop, spare) if is_ours else run.status()
+    assert status is not None
+    return status
+
+
+def _finish(run: RunPlace, stop: StopRequest, spare: str) -> RunStatus:
+    before = run.status()
+    started = before.started if before else 0.0
+    tasks = RunTasks(run.layout.experiment_id, started)
+    if run.root_id and run.root_id != spare:
+        cancel_run(run.root_id)
+    is_settled = tasks.cancel_open(spare=spare, grace=stop.grace)
+    with tempfile.TemporaryDirectory(prefix="scythe-finish-") as folder:
+        leaves = KnownLeaves(run, Path(folder))
+        leaves.add_nodes()
+        _add_tasks(leaves, tasks, is_settled=is_settled)
+        _add_cut_batches(run, leaves, tasks, stop)
+        leaves.add_rest(stop.record)
+        counts = _write_tables(run, leaves, Path(folder))
+    n_failed = counts.get(ERRORS, 0)
+    status = RunStatus(
+        experiment_id=run.layout.experiment_id,
+        workflow_run_id=run.root_id,
+        state=stop.state,
+        total=leaves.n_leaves,
+        done=counts.get(LEAVES, 0) - n_failed,
+        failed=n_failed,
+        started=started,
+        message=stop.message,
+        warnings=list(dict.fromkeys(leaves.warnings)),
+    )
+    end_in_bucket(run, status)
+    logger.info("%s. %s", status, stop.message)
+    return status
+
+
+def end_in_bucket(run: RunPlace, status: RunStatus) -> None:
+    """Store the last status of a run, then remove what is only there until it has ended."""
+    run.store.put_bytes(run.layout.status, status.model_dump_json(indent=1).encode())
+    run.store.delete_all(run.layout.intermediate)
+
+
+def _add_tasks(leaves: KnownLeaves, tasks: RunTasks, *, is_settled: bool) -> None:
+    for state in ("COMPLETED", "FAILED"):  # one that met other code may have run again
+        for page in tasks.leaf_ends((state,), payloads=True):
+            leaves.add_ends(page)
+    if is_settled:
+        return
+    # An engine that was killed may show a task as open for good.
+    left = [end for page in tasks.leaf_ends(("QUEUED", "RUNNING"), payloads=False) for end in page]
+    ends = tasks.look_again(left[:_LOST_ASKED])
+    leaves.add_ends([end for end in ends if end.state in ("COMPLETED", "FAILED")])
+
+
+def _add_cut_batches(
+    run: RunPlace, leaves: KnownLeaves, tasks: RunTasks, stop: StopRequest
+) -> None:
+    """Add what the workers stored of batches that were cancelled while they ran."""
+    pages = tasks.leaf_ends(("CANCELLED",), payloads=False)
+    cancelled = [end for page in pages for end in page if end.rows[1] - end.rows[0] > 1]
+    folder, store = run.layout.batch_journals, run.store
+    running = {one.workflow_run_id for one in cancelled if _was_cut(one, stop)}
+    deadline = time.monotonic() + _CUT_SECONDS
+    while True:
+        there = {key.removeprefix(folder) for key in list(store.list_keys(folder))}
+        if not running - there or time.monotonic() > deadline:
+            break
+        time.sleep(_PAUSE)
+    for end in cancelled:
+        if end.workflow_run_id in there:
+            key = run.layout.batch_journal(end.workflow_run_id)
+            leaves.add_cut_batch(end, store.get_bytes(key))
+
+
+def _was_cut(end: TaskEnd, stop: StopRequest) -> bool:
+    """Return whether a worker may still be about to store what is known of a batch."""
+    return end.has_started and (not end.finished or end.finished >= stop.at - _CUT_SECONDS)
+
+
+def _write_tables(run: RunPlace, leaves: KnownLeaves, folder: Path) -> dict[str, int]:
+    """Write the final tables, ours first; return the number of rows of each."""
+    counts: dict[str, int] = {}
+    for name in _ours_first(leaves.names):
+        file = folder / "final.pq"
+        counts[name] = leaves.write(name, file)
+        run.store.put_file(run.layout.final_table(name), file)
+    return counts
+
+
+def _ours_first(names: Sequence[str]) -> list[str]:
+    return sorted(names, key=lambda name: name not in (ERRORS, LEAVES))
