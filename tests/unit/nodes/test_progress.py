@@ -54,19 +54,23 @@ def test_a_node_is_counted_less_often_as_it_gets_older() -> None:
 class HeldStore:
     """A bucket that takes its time over the first counts of a node that runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: RunStatus | None = None) -> None:
+        self.before = before
         self.stored: list[RunStatus] = []
         self.is_asked, self.may_go_on = threading.Event(), threading.Event()
 
+    def find_bytes(self, key: str) -> bytes | None:
+        return self.before.model_dump_json().encode() if self.before else None
+
     def put_bytes(self, key: str, data: bytes) -> None:
         status = RunStatus.model_validate_json(data)
-        if status.state == "running" and status.done:
+        if status.state == "running" and status.running:
             self.is_asked.set()
             assert self.may_go_on.wait(_LIMIT)
         self.stored.append(status)
 
 
-async def _end_while_counts_are_stored(store: Any) -> None:
+def progress_of(store: Any) -> NodeProgress:
     async def count() -> dict[str, int]:
         return {"completed": 2, "failed": 0, "cancelled": 0, "running": 1}
 
@@ -79,12 +83,18 @@ async def _end_while_counts_are_stored(store: Any) -> None:
         recursion_map=RecursionMap(factor=3, max_depth=0),
     )
     tasks = NodeTasks(range(3), Cut(Rows(0, 3), 1))
-    async with NodeProgress(RunLayout("p", "e"), store, run, payload, tasks) as node:
+    return NodeProgress(RunLayout("p", "e"), store, run, payload, tasks)
+
+
+async def _end_while_counts_are_stored(store: Any) -> None:
+    async with progress_of(store) as node:
         assert await asyncio.to_thread(store.is_asked.wait, _LIMIT)
-        ended = asyncio.create_task(node.finish(ScatterGatherResult(uris={}, n_leaves=3)))
-        await asyncio.wait({ended}, timeout=0.3)  # an end that does not wait is stored by then
+        ended = asyncio.create_task(node.stop())
+        await asyncio.wait({ended}, timeout=0.3)
+        assert not ended.done()  # or the last status could be stored before these counts
         store.may_go_on.set()
         await ended
+        store.stored.append(node.status_of(ScatterGatherResult(uris={}, n_leaves=3)))
 
 
 def test_counts_that_are_being_stored_when_a_run_ends_do_not_replace_its_end(
@@ -95,3 +105,17 @@ def test_counts_that_are_being_stored_when_a_run_ends_do_not_replace_its_end(
     asyncio.run(_end_while_counts_are_stored(store))
     found = [(status.state, status.done) for status in store.stored]
     assert found == [("running", 0), ("running", 2), ("done", 3)]
+
+
+@pytest.mark.parametrize(("root", "expected"), [("r", [2, 2]), ("another", [0, 2])])
+def test_a_root_that_is_run_again_goes_on_from_what_it_had_counted(
+    root: str, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "pause_of", lambda *_: 0.0)
+    before = RunStatus(experiment_id="e", workflow_run_id=root, done=2, failed=1, started=5.0)
+    store = HeldStore(before)
+    asyncio.run(_end_while_counts_are_stored(store))
+    assert [status.done for status in store.stored[:2]] == expected
+    is_same = root == "r"
+    assert [status.failed for status in store.stored[:2]] == [int(is_same)] * 2
+    assert all((status.started == 5.0) is is_same for status in store.stored)
