@@ -6,14 +6,16 @@ engine.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scythe.engine.run_tasks import TaskEnd
+from scythe.errors import StorageError
 from scythe.messages import LeafRecord, decode_cut_batch
 from scythe.nodes.leaf_outcomes import batch_of, record_of
-from scythe.nodes.models import NodeEnd
+from scythe.nodes.models import NodeEnd, ScatterGatherResult
 from scythe.nodes.tree import Rows
 from scythe.outcomes import BatchResult, StoreConfig
 from scythe.specs.file import count_specs, index_of, read_rows
@@ -24,6 +26,7 @@ from scythe.storage.store import Store
 from scythe.tables.gather import LeafSlice, node_tables
 from scythe.tables.merge import join_packs, merge_files, write_merged
 
+logger = logging.getLogger(__name__)
 _ROWS = 10_000  # whose records are in memory at one time
 
 
@@ -102,9 +105,13 @@ class KnownLeaves:
             rows = end.payload.rows(self.n_leaves)
             if not rows or self._known[rows[0]]:
                 continue  # a node above it is over
-            for name, uri in end.result.uris.items():
-                file = self._new_file()
-                store.download(split_s3_uri(str(uri))[1], file)
+            try:
+                files = self._fetch_tables(end.result)
+            except (StorageError, OSError, ValueError) as error:
+                node = end.payload.recursion_map.node
+                logger.warning("The tables of the node %s cannot be read: %s", node, error)
+                continue  # its leaves are known from elsewhere
+            for name, file in files.items():
                 self._files.setdefault(name, []).append(file)
             self._note(rows)
 
@@ -152,6 +159,16 @@ class KnownLeaves:
         self._join_packs()
         warn = self.warnings.append
         return merge_files(self._files[name], target, final=True, name=name, warn=warn)
+
+    def _fetch_tables(self, result: ScatterGatherResult) -> dict[str, Path]:
+        import pyarrow.parquet as pq
+
+        files: dict[str, Path] = {}
+        for name, uri in result.uris.items():
+            files[name] = self._new_file()
+            self._run.store.download(split_s3_uri(str(uri))[1], files[name])
+            pq.read_schema(files[name])
+        return files
 
     def _add_batch(self, rows: Rows, batch: BatchResult) -> None:
         for number, pack in enumerate(batch.packs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,19 @@ def on_no_worker(spec: Work) -> Done:
 def unlimited(spec: Work) -> Done:
     """May wait and run as long as Hatchet takes."""
     return Done(y=spec.x)
+
+
+@ExperimentRegistry.Register(retries=2)
+def hold(spec: Work) -> Done:
+    """Leave a trace; then wait for a file, or kill the process that runs the worker's leaves."""
+    folder = Path(spec.folder)
+    with (folder / f"began-{spec.sort_index}").open("a") as trace:
+        trace.write("x")
+    if spec.mode == "poison":
+        os.kill(os.getppid(), signal.SIGKILL)
+    while spec.mode in ("wait", "poison") and not (folder / "go").exists():
+        time.sleep(0.05)
+    return Done(y=2 * spec.x)
 
 
 @ExperimentRegistry.Include
