@@ -35,7 +35,7 @@ class ScatterGather(HatchetTask[ScatterGatherResult]):
 
     def make_standalone(self) -> Any:
         """Make the task that a worker serves which was made with Hatchet's SDK."""
-        from scythe.nodes.scatter import run_node
+        from scythe.nodes.running import run_node
 
         return scatter_task(run_node)
 

@@ -133,7 +133,7 @@ def test_hatchets_client_and_worker_are_used_in_one_module() -> None:
         f"scythe.engine.{name}"
         for name in (
             *("client", "lookup", "running_node", "sdk_process", "sdk_queues", "standalone"),
-            "tasks",
+            *("run_tasks", "tasks"),
         )
     }
     names = {

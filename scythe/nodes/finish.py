@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from scythe.engine.client import cancel_run
@@ -13,7 +14,7 @@ from scythe.engine.run_tasks import RunTasks, TaskEnd
 from scythe.nodes.known import KnownLeaves, RunPlace
 from scythe.nodes.stop import StopRequest, ending_right
 from scythe.status import RunStatus
-from scythe.tables.gather import ERRORS, LEAVES
+from scythe.tables.gather import ERRORS, LEAVES, count_codes
 
 _CUT_SECONDS = 12.0  # until a worker has stored what is known of a batch that was cancelled
 _LOST_ASKED = 2_000  # tasks that the engine's copies may show as open for good
@@ -54,18 +55,20 @@ def _finish(run: RunPlace, stop: StopRequest, spare: str) -> RunStatus:
         _add_tasks(leaves, tasks, is_settled=is_settled)
         _add_cut_batches(run, leaves, tasks, stop)
         leaves.add_rest(stop.record)
-        counts = _write_tables(run, leaves, Path(folder))
-    n_failed = counts.get(ERRORS, 0)
+        written = _write_tables(run, leaves, Path(folder))
+    known_codes = {code: count for code, count in written.codes.items() if code is not None}
+    n_failed = written.rows[ERRORS]
     status = RunStatus(
         experiment_id=run.layout.experiment_id,
         workflow_run_id=run.root_id,
         state=stop.state,
         total=leaves.n_leaves,
-        done=counts.get(LEAVES, 0) - n_failed,
+        done=written.rows[LEAVES] - n_failed,
         failed=n_failed,
         started=started,
         message=stop.message,
         warnings=list(dict.fromkeys(leaves.warnings)),
+        code_mismatches=run.write_codes(known_codes),
     )
     end_in_bucket(run, status)
     logger.info("%s. %s", status, stop.message)
@@ -115,15 +118,21 @@ def _was_cut(end: TaskEnd, stop: StopRequest) -> bool:
     return end.has_started and (not end.finished or end.finished >= stop.at - _CUT_SECONDS)
 
 
-def _write_tables(run: RunPlace, leaves: KnownLeaves, folder: Path) -> dict[str, int]:
-    """Write the final tables, ours first; return the number of rows of each."""
-    counts: dict[str, int] = {}
-    for name in _ours_first(leaves.names):
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The final tables of a run: the number of rows of each, and of leaves that ran each code."""
+
+    rows: dict[str, int]
+    codes: Counter[str | None]
+
+
+def _write_tables(run: RunPlace, leaves: KnownLeaves, folder: Path) -> _Written:
+    """Write the final tables, ours first."""
+    written = _Written({}, Counter())
+    for name in sorted(leaves.names, key=lambda name: name not in (ERRORS, LEAVES)):
         file = folder / "final.pq"
-        counts[name] = leaves.write(name, file)
+        written.rows[name] = leaves.write(name, file)
+        if name == LEAVES:
+            written.codes.update(count_codes(file))
         run.store.put_file(run.layout.final_table(name), file)
-    return counts
-
-
-def _ours_first(names: Sequence[str]) -> list[str]:
-    return sorted(names, key=lambda name: name not in (ERRORS, LEAVES))
+    return written

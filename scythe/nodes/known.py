@@ -7,7 +7,7 @@ engine.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,12 @@ from scythe.nodes.leaf_outcomes import batch_of, record_of
 from scythe.nodes.models import NodeEnd, ScatterGatherResult
 from scythe.nodes.tree import Rows
 from scythe.outcomes import BatchResult, StoreConfig
+from scythe.settings import code_mismatch
 from scythe.specs.file import count_specs, index_of, read_rows
 from scythe.status import RunStatus
 from scythe.storage.files import split_s3_uri
 from scythe.storage.layout import RunLayout
+from scythe.storage.manifest import ExperimentRunManifest, from_yaml, to_yaml
 from scythe.storage.store import Store
 from scythe.tables.gather import LeafSlice, node_tables
 from scythe.tables.merge import join_packs, merge_files, write_merged
@@ -57,6 +59,29 @@ class RunPlace:
         """Return whether the final tables of the run are there."""
         status = self.status()
         return status is not None and status.is_over and status.workflow_run_id == self.root_id
+
+    def write_codes(self, codes: Mapping[str, int], mismatches: int | None = None) -> int:
+        """Write into the manifest of a run that is over which code its leaves ran.
+
+        Args:
+            codes: How many leaves ran with which fingerprint.
+            mismatches: How many of them ran with other code than `allocate` saw; None to count.
+
+        Returns:
+            That number.
+        """
+        document = self.store.find_bytes(self.layout.manifest)
+        if not document:  # a tree may be started without a run
+            return mismatches or 0
+        manifest = ExperimentRunManifest.model_validate(from_yaml(document))
+        if mismatches is None:
+            seen = (manifest.code or {}).get("fingerprint")
+            counts = seen and code_mismatch() != "ignore"
+            mismatches = sum(codes.values()) - codes.get(seen, 0) if seen and counts else 0
+        update = {"workflow_run_id": self.root_id, "codes": dict(codes)}
+        over = manifest.model_copy(update={**update, "code_mismatches": mismatches})
+        self.store.put_bytes(self.layout.manifest, to_yaml(over))
+        return mismatches
 
     def count(self) -> int:
         """Return the number of its leaves."""

@@ -18,7 +18,6 @@ from scythe.settings import code_mismatch
 from scythe.specs.file import count_specs, index_of, read_rows
 from scythe.storage.files import S3Url, split_s3_uri
 from scythe.storage.layout import RunLayout
-from scythe.storage.manifest import ExperimentRunManifest, from_yaml, to_yaml
 from scythe.storage.store import Store
 from scythe.tables.gather import (
     CODE,
@@ -87,18 +86,6 @@ class NodeOutput:
             return {"codes": known}
         others = sum(known.values()) - known.get(seen.fingerprint, 0)
         return {"codes": known, "code_mismatches": others}
-
-
-def write_codes(output: NodeOutput, result: ScatterGatherResult) -> None:
-    """Write into the manifest of a run that is over which code its leaves ran."""
-    document = output.store.find_bytes(output.layout.manifest)
-    if document:  # a tree may be started without a run
-        manifest = ExperimentRunManifest.model_validate(from_yaml(document))
-        counts = {"codes": result.codes, "code_mismatches": result.code_mismatches}
-        over = manifest.model_copy(
-            update={"workflow_run_id": output.root_workflow_run_id, **counts}
-        )
-        output.store.put_bytes(output.layout.manifest, to_yaml(over))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,6 @@ from scythe.nodes.output import (
     NodeOutput,
     write_base_node,
     write_batch_node,
-    write_codes,
     write_inner_node,
 )
 from scythe.nodes.plain_tasks import plain_spec
@@ -248,7 +247,7 @@ class ScatterNode:
             if not is_ours:
                 raise RunStopped("another process has written the final tables")
             result = write(self.output, ends)
-            write_codes(self.output, result)
+            self.place.write_codes(result.codes, result.code_mismatches)
             end_in_bucket(self.place, self.progress.status_of(result))
             return result
 

@@ -147,12 +147,14 @@ def test_a_run_whose_worker_never_comes_back_is_ended_by_who_reads_it(
 ) -> None:
     from scythe.engine.client import cancel_run
 
-    with pytest.raises(AssertionError, match="the worker ended with"), ExitStack() as exit_stack:
-        handle = exit_stack.enter_context(worker(APP, tmp_path / "log", **stack))
-        run, ref = start(held(tmp_path, 1, 3), runnable=app.hold)
-        wait_until(lambda: run.status().done == 1, "one is done", DEADLINE)
-        for process in [*handle.children(recursive=True), handle]:
-            process.kill()
+    killed = ExitStack()
+    handle = killed.enter_context(worker(APP, tmp_path / "log", **stack))
+    run, ref = start(held(tmp_path, 1, 3), runnable=app.hold)
+    wait_until(lambda: run.status().done == 1, "one is done", DEADLINE)
+    for process in [*handle.children(recursive=True), handle]:
+        process.kill()
+    with pytest.raises(AssertionError, match="the worker ended with"):
+        killed.close()
     cancel_run(ref.workflow_run_id)
     status = run.wait(timeout=DEADLINE)
     assert (status.state, status.done, status.failed) == ("cancelled", 1, 3)
