@@ -71,7 +71,7 @@ def _finish(run: RunPlace, stop: StopRequest, spare: str) -> RunStatus:
         code_mismatches=run.write_codes(known_codes),
     )
     end_in_bucket(run, status)
-    logger.info("%s. %s", status, stop.message)
+    logger.info("%s", status)
     return status
 
 

@@ -42,10 +42,10 @@ def numbers(table: Any) -> list[int]:
 
 def check_tables(run: Any, count: int, kind: str) -> pd.DataFrame:
     """Check that each leaf ended once, as the tables and the status tell; return the errors."""
-    leaves, errors = run.results("leaves").to_pandas(), run.errors().to_pandas()
+    leaves, errors = run.results("leaves").to_pandas(), run.results("errors").to_pandas()
     assert numbers(run.results("leaves")) == list(range(count))
     done = numbers(run.results("scalars"))
-    found = Counter([*done, *numbers(run.errors())])
+    found = Counter([*done, *numbers(run.results("errors"))])
     assert found == Counter(range(count))
     states = ["done" if number in set(done) else "failed" for number in range(count)]
     assert leaves["state"].tolist() == states
