@@ -39,7 +39,6 @@ Each message names the thing, says why, and says what to do next.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -285,16 +284,3 @@ class ExecutorUnavailable(ExecutorError):  # noqa: N818 - the name in the contra
 
 class RunTimeoutError(ScytheError, TimeoutError):
     """A run was not over within the time that the caller gave."""
-
-
-class LeafCancelled(asyncio.CancelledError):
-    """The task of a leaf was cancelled, and its process is dead.
-
-    Attributes:
-        journal: The leaves of a batch that were over before, see `scythe.leaf.journal`; None
-            without a batch.
-    """
-
-    def __init__(self, journal: bytes | None = None) -> None:
-        self.journal = journal
-        super().__init__()

@@ -8,6 +8,7 @@ leaf worker's process, before any event loop runs, and may block (with deadlines
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -99,6 +100,19 @@ class Capacity:
     is_own: bool = False
     environment: dict[str, str] = field(default_factory=dict[str, str])
     places: int = 0
+
+
+class LeafCancelled(asyncio.CancelledError):
+    """The task of a leaf was cancelled, and its process is dead.
+
+    Attributes:
+        journal: The leaves of a batch that were over before, see `scythe.leaf.journal`; None
+            without a batch.
+    """
+
+    def __init__(self, journal: bytes | None = None) -> None:
+        self.journal = journal
+        super().__init__()
 
 
 @runtime_checkable

@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scythe.errors import ExecutorUnavailable, LeafCancelled, LeafFailed
+from scythe.errors import ExecutorUnavailable, LeafFailed
+from scythe.executor import LeafCancelled
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome
 from scythe.processes.ending import GRACE
 from scythe.processes.waiting import to_the_end

@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from scythe.errors import ExecutorUnavailable, LeafCancelled, LeafFailed, WorkerStartError
-from scythe.executor import Capacity, ExecutorRequest, closed_failure
+from scythe.errors import ExecutorUnavailable, LeafFailed, WorkerStartError
+from scythe.executor import Capacity, ExecutorRequest, LeafCancelled, closed_failure
 from scythe.leaf.log import keep_small
 from scythe.local.failures import (
     crash_failure,

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from scythe.errors import ExecutorError, LeafCancelled
-from scythe.executor import Executor
+from scythe.errors import ExecutorError
+from scythe.executor import Executor, LeafCancelled
 from scythe.leaf.batch import leaf_run_id
 from scythe.leaf.journal import count_leaves, read_lines, with_failure
 from scythe.messages import encode_cut_batch

@@ -9,8 +9,8 @@ from typing import Any
 
 from scythe.durations import NO_LIMIT
 from scythe.engine.tasks import TaskRun, task_error
-from scythe.errors import ExecutorError, LeafCancelled
-from scythe.executor import Executor
+from scythe.errors import ExecutorError
+from scythe.executor import Executor, LeafCancelled
 from scythe.experiment import Experiment
 from scythe.labels import required_labels
 from scythe.locate import code_ref
