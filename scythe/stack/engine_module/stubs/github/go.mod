@@ -1,0 +1,3 @@
+module github.com/google/go-github/v57
+
+go 1.26
