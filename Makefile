@@ -3,22 +3,31 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install demo test chaos lint bench lock clean
+.PHONY: help install engine demo test chaos lint bench lock clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-$(STAMP): requirements.txt pyproject.toml
+$(TOOLS): requirements-build.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) --require-hashes -r requirements-build.txt
+	@touch $@
+
+$(STAMP): requirements.txt pyproject.toml $(TOOLS)
+	$(PIP) --require-hashes -r requirements.txt
+	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 install: $(STAMP)  ## Make the virtual environment
 
-demo: $(STAMP)  ## Run the solar example: local stack, local Ray, at least 64 designs
+engine: $(TOOLS)  ## Build the local stack's engine, which needs little of the environment
+	@$(BIN)/python -m scythe.cli dev build
+
+demo:  ## Run the solar example: local stack, local Ray, at least 64 designs
+	@$(MAKE) --no-print-directory --jobs=2 install engine
 	$(BIN)/python examples/solar/demo.py
 
 test: $(STAMP)  ## Run all tests on real services
