@@ -24,7 +24,7 @@ from scythe.settings import ScytheStorageSettings
 from scythe.storage.fetch import cached_path, fetch_uri
 from scythe.storage.file_values import fields_of_files
 from scythe.storage.files import FileReferenceMixin
-from scythe.tables.levels import LEVEL_TYPES, dump_levels, scalars_of
+from scythe.tables.levels import LEVEL_TYPES, dump_all_levels, dump_levels, scalars_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -244,7 +244,7 @@ def index_rows(specs: Sequence[ExperimentInputSpec]) -> list[dict[str, Any]]:
     classes = set(map(type, specs))
     if len(classes) != 1 or any(map(_has_own_index, classes)):
         return [spec.index_data() for spec in specs]
-    rows = [dump_levels(spec, _NO_LEVELS) for spec in specs]
+    rows = dump_all_levels(specs, _NO_LEVELS)
     kinds = set(map(type, chain.from_iterable(row.values() for row in rows)))
     return rows if kinds <= LEVEL_TYPES else list(map(scalars_of, rows))
 

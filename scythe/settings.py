@@ -193,13 +193,7 @@ class FetchSettings(CheckedSettings):
     )
 
 
-def check_limits() -> None:
-    """Raise `SettingsError` unless all limits in the environment make sense."""
-    TimeoutSettings()
-    FetchSettings()
-
-
-class CacheSettings(BaseSettings):
+class CacheSettings(CheckedSettings):
     """Limits of the cache of downloads."""
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_CACHE_")
@@ -209,6 +203,13 @@ class CacheSettings(BaseSettings):
         ge=0,
         description="The size of all cached files (`20GiB`, or bytes); those in use are kept.",
     )
+
+
+def check_limits() -> None:
+    """Raise `SettingsError` unless all limits in the environment make sense."""
+    TimeoutSettings()
+    FetchSettings()
+    CacheSettings()
 
 
 def default_storage_settings() -> ScytheStorageSettings:

@@ -189,7 +189,8 @@ def _store_of(uri: str, s3: Any, config: StoreConfig | None) -> Store:
 
 def _fetch_s3(uri: str, part: Path, store: Store, limits: FetchLimits) -> None:
     """Download from S3 in a thread: nothing else ends a request of the client in time."""
-    key = split_s3_uri(uri)[1]
+    key, seconds = split_s3_uri(uri)[1], max(0.0, limits.deadline - time.monotonic())
+    store = store.with_patience(seconds)
     errors: list[BaseException] = []
     is_late = threading.Event()
 
@@ -204,7 +205,7 @@ def _fetch_s3(uri: str, part: Path, store: Store, limits: FetchLimits) -> None:
 
     thread = threading.Thread(target=work, name="scythe-fetch", daemon=True)
     thread.start()
-    thread.join(max(0.0, limits.deadline - time.monotonic()))
+    thread.join(seconds)
     if thread.is_alive():
         is_late.set()
         raise limits.timeout_error(uri)

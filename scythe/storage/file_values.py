@@ -252,8 +252,8 @@ def _may_hold(kinds: tuple[Any, ...], any_path: bool, within: tuple[Any, ...]) -
 
 
 def _may_be(kind: Any, any_path: bool, within: tuple[Any, ...]) -> bool:
-    if kind in within:  # a class that holds itself
-        return False
+    if kind in within:  # a class that holds itself: its other fields say whether it has files
+        return True
     if any(_may_hold(kinds_of(one), any_path, within) for one in get_args(kind)):
         return True
     if kind is Any or not isinstance(kind, type):

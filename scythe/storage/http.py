@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import httpx
 
 _READ_SECONDS = 30.0  # without a byte from the server
-_ATTEMPTS = 6  # without a Retry-After of the server
+ATTEMPTS = 6  # without a Retry-After of the server
 _CONNECTION_ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS, _PAUSE_MAX_SECONDS = 0.5, 8.0
 ADVICE = {
@@ -86,7 +86,7 @@ def download(uri: str, part: Path, limits: FetchLimits) -> None:
                 return
             wait = _retry_after(answer)
             final = answer.status_code < 500 and answer.status_code != 429
-            attempts = _ATTEMPTS if wait is None else 10**9
+            attempts = ATTEMPTS if wait is None else 10**9
             message = _refusal(uri, answer, attempt)
             wait = wait or 0.0
         wait = max(wait, pause)

@@ -45,6 +45,10 @@ class Store:
         self._patience = patience
         self.client: Any = client or _make_client(config, _ATTEMPTS if patience else 1)
 
+    def with_patience(self, seconds: float) -> Store:
+        """Return this store, with requests that are tried again for at most so long."""
+        return Store(self.config, self.client, min(seconds, self._patience))
+
     def uri(self, key: str) -> str:
         """Return the `s3://` URI of a key."""
         return join_s3_uri(self.bucket, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -16,11 +17,23 @@ LEVEL_TYPES = frozenset({str, int, float, bool, type(None)})
 
 def dump_levels(spec: BaseModel, excluded: set[str]) -> dict[str, Any]:
     """Return the values of a spec as JSON has them, without those that JSON cannot hold."""
-    levels = _dump(spec, excluded)
-    for name in _url_fields(type(spec)):
-        if type(levels.get(name)) is str:
-            levels[name] = shown_uri(levels[name])
-    return levels
+    return dump_all_levels([spec], excluded)[0]
+
+
+def dump_all_levels(specs: Sequence[BaseModel], excluded: set[str]) -> list[dict[str, Any]]:
+    """Return the levels of specs of one class, see `dump_levels`."""
+    cls = type(specs[0])
+    # What `model_dump` calls, at half of the time.
+    to_python = cls.__pydantic_serializer__.to_python
+    try:
+        rows = [to_python(one, mode="json", by_alias=False, exclude=excluded) for one in specs]
+    except Exception:  # noqa: BLE001 - a value that only the codec of specs can write
+        rows = [_dump_each(spec, excluded) for spec in specs]
+    for name in _url_fields(cls):
+        for row in rows:
+            if type(row.get(name)) is str:
+                row[name] = shown_uri(row[name])
+    return rows
 
 
 @cache
@@ -33,18 +46,15 @@ def _url_fields(cls: type[BaseModel]) -> tuple[str, ...]:
     )
 
 
-def _dump(spec: BaseModel, excluded: set[str]) -> dict[str, Any]:
-    # What `model_dump` calls, at half of the time.
+def _dump_each(spec: BaseModel, excluded: set[str]) -> dict[str, Any]:
+    """Return the levels of a spec, each written by itself."""
     to_python = type(spec).__pydantic_serializer__.to_python
-    try:
-        return to_python(spec, mode="json", by_alias=False, exclude=excluded)
-    except Exception:  # noqa: BLE001 - a value that only the codec of specs can write
-        row: dict[str, Any] = {}
-        for name in [*type(spec).model_fields, *(spec.model_extra or {})]:
-            if name not in excluded:
-                with suppress(Exception):
-                    row |= to_python(spec, mode="json", by_alias=False, include={name})
-        return row
+    row: dict[str, Any] = {}
+    for name in [*type(spec).model_fields, *(spec.model_extra or {})]:
+        if name not in excluded:
+            with suppress(Exception):
+                row |= to_python(spec, mode="json", by_alias=False, include={name})
+    return row
 
 
 def scalars_of(values: dict[str, Any]) -> dict[str, Any]:

@@ -382,6 +382,10 @@ ERRORS = {
         {"SCYTHE_FETCH_TIMEOUT": "abc"},
         r"SCYTHE_FETCH_TIMEOUT cannot be 'abc': it must be a duration",
     ),
+    "home that cannot be written": (
+        {"HOME": "/proc/home", "XDG_CACHE_HOME": "", "SCYTHE_CACHE_DIR": ""},
+        r"Downloads cannot be written to /proc/home/.*: set SCYTHE_CACHE_DIR to a folder",
+    ),
     "no time to stop": (
         {"SCYTHE_WORKER_SHUTDOWN_TIMEOUT": "-5s"},
         r"SCYTHE_WORKER_SHUTDOWN_TIMEOUT .* cannot be '-5s': it must not be negative",

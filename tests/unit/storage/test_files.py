@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, NamedTuple, Optional
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field, FilePath, FileUrl, HttpUrl, ValidationError
+from typing_extensions import TypedDict
 
 from scythe.base import ExperimentOutputSpec
+from scythe.storage.file_values import FilePlace, escape_key, has_files, replace_files
 from scythe.storage.files import (
     FileReference,
     FileReferenceMixin,
@@ -140,3 +145,112 @@ def test_a_model_without_references() -> None:
         x: int
 
     assert Plain(x=1).local_artifact_file_paths == {}
+
+
+# --- files inside of values --------------------------------------------------------------------
+
+
+class Part(BaseModel):
+    file: FileReference
+    plain: Path = Path("p")
+    inner: Part | None = None
+
+
+@dataclass
+class Sheet:
+    file: FileReference
+    name: str = ""
+
+
+class Row(TypedDict):
+    file: FileReference
+    plain: Path
+
+
+class Pair(NamedTuple):
+    plain: Path
+    file: FileReference
+
+
+class Holder(FileReferenceMixin):
+    listed: list[FileReference] = []
+    fixed: tuple[FileReference, Path] | None = None
+    named: dict[str, list[FileReference]] = {}
+    mixed: FileReference | list[FileReference] | None = None
+    part: Part | None = None
+    sheets: list[Sheet] = []
+    rows: list[Row] = []
+    pair: Pair | None = None
+    anything: Any = None
+    paths: list[Path] = []
+
+
+def places(holder: Holder, *, any_path: bool = False) -> list[str]:
+    found: list[str] = []
+
+    def note(place: FilePlace, file: Any) -> Any:
+        found.append(f"{place}={file}")
+        return file
+
+    assert replace_files(holder, note, any_path=any_path) == {}
+    return found
+
+
+def test_references_inside_of_values_are_found_and_plain_paths_are_not() -> None:
+    holder = Holder(
+        listed=[Path("a"), Path("b")],
+        fixed=(Path("c"), Path("no")),
+        named={"x": [Path("d")]},
+        mixed=[Path("e")],
+        part=Part(file=Path("f"), inner=Part(file=Path("g"))),
+        sheets=[Sheet(Path("h"))],
+        rows=[{"file": Path("i"), "plain": Path("no")}],
+        pair=Pair(Path("no"), Path("j")),
+        anything=[Path("k")],
+        paths=[Path("l")],
+    )
+    expected = [
+        *["listed[0]=a", "listed[1]=b", "fixed[0]=c", "named['x'][0]=d", "mixed[0]=e"],
+        *["part.file=f", "part.inner.file=g", "sheets[0].file=h", "rows[0]['file']=i", "pair[1]=j"],
+    ]
+    assert places(holder) == expected
+    assert places(Holder(mixed=Path("m"))) == ["mixed=m"]
+    everything = places(holder, any_path=True)
+    assert set(expected) < set(everything)
+    assert {"anything[0]=k", "paths[0]=l", "fixed[1]=no", "part.plain=p"} < set(everything)
+
+
+def test_a_copy_has_the_new_files_and_the_old_types() -> None:
+    holder = Holder(
+        listed=[Path("a")],
+        named={"x": [Path("d")], "y": []},
+        part=Part(file=Path("f")),
+        sheets=[Sheet(Path("h"), "s")],
+        pair=Pair(Path("no"), Path("j")),
+    )
+    updates = holder.map_files(lambda place, file: S3Url(f"s3://b/{file}"))
+    copy = holder.replace_files(updates)
+    assert copy.named == {"x": [S3Url("s3://b/d")], "y": []}
+    assert copy.pair == Pair(Path("no"), S3Url("s3://b/j"))
+    assert copy.sheets == [Sheet(S3Url("s3://b/h"), "s")]
+    assert copy.part == Part(file=S3Url("s3://b/f"))
+    assert holder.part == Part(file=Path("f"))
+    assert holder.sheets[0].file == Path("h")
+
+
+def test_classes_without_files_are_not_looked_through() -> None:
+    class Plain(FileReferenceMixin):
+        values: list[float] = []
+        deep: dict[str, list[int]] = {}
+
+    assert not has_files(Plain, any_path=True)
+    assert has_files(Holder)
+
+
+@given(st.lists(st.text() | st.integers(), unique_by=lambda key: (type(key), key)))
+def test_no_two_keys_share_a_name_and_none_leaves_its_folder(keys: list[Any]) -> None:
+    names = [escape_key(key) for key in keys if isinstance(key, str)]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert len(name.encode()) <= 100
+        assert not set(name) & set("/\\\x00\n\x7f")
