@@ -138,6 +138,8 @@ class Batch:
         attempt: The number of the next try of the first leaf that is not over.
         journal: The leaves that were over when another process of the batch ended, see
             `scythe.leaf.journal`.
+        closely: After each leaf before the one of this number, its process is looked at: one of
+            them has damaged another process.
     """
 
     specs: str
@@ -146,6 +148,7 @@ class Batch:
     queued: float = 0.0
     attempt: int = 1
     journal: bytes = field(default=b"", repr=False)
+    closely: int = 0
 
     @property
     def n_leaves(self) -> int:
@@ -294,6 +297,8 @@ class BatchResult:
     seconds: float
     log: str = ""
     journal: bytes | None = field(default=None, repr=False)
+    closely: int = 0
+    left: str = ""
 
 
 LeafReply = LeafResult | BatchResult

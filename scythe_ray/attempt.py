@@ -18,6 +18,7 @@ from scythe_ray.controls import Controls
 from scythe_ray.failures import (
     START_TIMEOUT,
     crash_failure,
+    damage_failure,
     ended_itself,
     failure_of,
     stats_of,
@@ -30,6 +31,14 @@ from scythe_ray.remote import UsedProcess, load_outcome
 _END_WAIT = 30.0  # from SIGKILL, or Ray's own cancellation, to Ray's word that the task is over
 _LOOK_AGAIN = 1.0
 logger = logging.getLogger("scythe.ray")
+
+
+class ProcessFault(Exception):  # noqa: N818 - an event, not an error
+    """Something failed in the leaf's process outside of the user's function."""
+
+    def __init__(self, failure: LeafFailure, journal: bytes | None = None) -> None:
+        self.failure, self.journal = failure, journal
+        super().__init__(failure.summary)
 
 
 class PlaceLost(Exception):  # noqa: N818 - an event, not an error
@@ -87,6 +96,7 @@ class Attempt:
             LeafFailed: It ended its own process, or ran too long.
             ExecutorUnavailable: Ray did not start it in time, or it was aborted.
             PlaceLost: Its process or its node is gone.
+            ProcessFault: Its process failed, not the leaf.
         """
         try:
             await self._watch()
@@ -103,7 +113,10 @@ class Attempt:
             raise await self._classified(error) from None
         if self._retire:
             await self._controls.retire(self.nodes, self._token)
-        return load_outcome(data) if data else None
+        outcome = load_outcome(data) if data else None
+        if isinstance(outcome, LeafFailure) and outcome.kind is FailureKind.ENVIRONMENT:
+            raise ProcessFault(outcome)  # what another leaf has done to the process may be why
+        return outcome
 
     async def abort(self, failure: LeafFailure) -> None:
         """End the leaf; `outcome` then raises the failure, as the place failed."""
@@ -124,6 +137,8 @@ class Attempt:
         while not await self._is_over(due if started else min(due, latest_start)):
             seen = await self._controls.find(self.nodes, self._token)
             now = time.monotonic()
+            if self._result.done():  # it arrived while this process, stopped say, did not listen
+                return
             if seen is None:
                 if now >= latest_start and not started:
                     await self._stop_waiting()
@@ -188,10 +203,11 @@ class Attempt:
             )
         return seen
 
-    async def _classified(self, error: Exception) -> Exception:
+    async def _classified(self, error: Exception) -> Exception:  # noqa: PLR0911 - a table
         failure = failure_of(error)
         if failure.kind is FailureKind.ENVIRONMENT:
-            return LeafFailed(failure)
+            is_node = failure.type == "RuntimeEnvSetupError"  # not the process
+            return LeafFailed(failure) if is_node else ProcessFault(failure)
         if failure.kind not in (FailureKind.WORKER_CRASH, FailureKind.OUT_OF_MEMORY):
             return PlaceLost(failure, is_crash=False)
         seen = await self._controls.report(self.nodes, self._token)
@@ -200,6 +216,8 @@ class Attempt:
             return LeafFailed(failure) if out_of_memory else PlaceLost(failure, is_crash=False)
         if out_of_memory:
             return LeafFailed(replace(failure, stats=stats_of(seen), log=seen.log), seen.journal)
+        if (damage := damage_failure(seen)) is not None:
+            return ProcessFault(damage, seen.journal)
         failure = crash_failure(seen)
         known = seen.journal is not None  # who runs the batch tries again where it stopped
         if known or ended_itself(seen) or failure.kind is not FailureKind.WORKER_CRASH:

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.executor import Capacity, Host, NoHost, closed_failure
+from scythe.leaf.faults import Reruns
 from scythe.outcomes import LeafCall, LeafFailure, LeafReply
 from scythe.processes.waiting import to_the_end
-from scythe_ray.attempt import PlaceLost
+from scythe_ray.attempt import PlaceLost, ProcessFault
 from scythe_ray.cluster import Cluster
 from scythe_ray.failures import lost_failure
 from scythe_ray.offer import Offer
@@ -77,12 +78,15 @@ class RayExecutor:
         leaf's. A leaf whose place was lost is sent again a few times.
         """
         await self.astart()
-        crashed, losses, anew = False, 0, False
+        crashed, losses, anew, reruns = False, 0, False, Reruns(call)
         while True:
             try:
                 await self._until_attached()
                 demand = demand_of(call, self._offer.selectable)
-                outcome = await self._session.run(call, demand, anew=anew)
+                outcome = await self._session.run(reruns.call, demand, anew=anew)
+            except ProcessFault as fault:
+                reruns.add(fault.failure, fault.journal)
+                continue
             except PlaceLost as loss:
                 again = crashed if loss.is_crash else losses >= self._settings.SYSTEM_RETRIES
                 self._check_away()

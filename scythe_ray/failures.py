@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from scythe.leaf.faults import fault_failure
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafStats
 from scythe_ray.control import Sighting
 from scythe_ray.process import EXIT_NOTE
@@ -89,6 +90,11 @@ def _memory_message(text: str) -> str:
         "memory aside for each leaf with `resources=LeafResources(memory=…)`, use fewer slots, or "
         "a machine with more memory"
     )
+
+
+def damage_failure(seen: Sighting) -> LeafFailure | None:
+    """Return the failure of a leaf whose process gave up outside of the user's function."""
+    return fault_failure(seen.trace, stats_of(seen), seen.log)
 
 
 def crash_failure(seen: Sighting) -> LeafFailure:

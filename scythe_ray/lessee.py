@@ -25,6 +25,7 @@ WELCOME = b"\x01"
 _SOCKET = "s"
 _ANSWER_WAIT = 1.0  # for a driver that is at work
 _PATIENCE = 5.0  # for the next leaf; the driver mostly ends it long before
+_now, _sendall = time.monotonic, socket.socket.sendall  # as they are before user code runs
 _MOST_CHARS = 107  # of a Unix socket's path
 
 
@@ -55,7 +56,7 @@ class Lessee:
     """
 
     def __init__(self, folder: Path, lease: str | None) -> None:
-        self._begun = time.monotonic()
+        self._begun = _now()
         self._socket: socket.socket | None = None
         self._stream: IO[bytes] | None = None
         self._welcome = False
@@ -83,13 +84,13 @@ class Lessee:
         Returns:
             Whether the driver has it. If not, it is to be returned to Ray.
         """
-        if self._socket is None or self._stream is None or time.monotonic() - self._begun > TERM:
+        if self._socket is None or self._stream is None or _now() - self._begun > TERM:
             return False
         try:
             if not self._welcome:
                 self._welcome = self._stream.read(1) == WELCOME
             if self._welcome:
-                self._socket.sendall(framed(outcome))
+                _sendall(self._socket, framed(outcome))
         except OSError:
             return False
         return self._welcome
@@ -104,13 +105,15 @@ class Lessee:
         return None
 
     def _connect(self, folder: Path, lease: str) -> None:
-        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        link.settimeout(_ANSWER_WAIT)
+        link = None
         try:
+            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            link.settimeout(_ANSWER_WAIT)
             with socket_address(folder) as address:
                 link.connect(address)
             link.sendall(framed(lease.encode()))
         except OSError:  # another machine, or the driver is gone
-            link.close()
+            if link is not None:
+                link.close()
         else:
             self._socket, self._stream = link, link.makefile("rb")

@@ -17,11 +17,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from scythe.leaf.children import adopt_orphans, children_left
+from scythe.leaf.children import children_left
+from scythe.leaf.faults import give_up
 from scythe.leaf.log import LeafLog, keep_small
 from scythe.leaf.state import ProcessState, give_forks_usual_signals
 from scythe.processes.ending import GRACE, MARK, end_tree
 from scythe.processes.identity import birth_of
+from scythe.processes.keeper import adopt_orphans
 from scythe_ray.gpus import ProcessGpus
 from scythe_ray.record import (
     CANCELLED,
@@ -37,7 +39,7 @@ from scythe_ray.record import (
     try_lock,
     write_entry,
 )
-from scythe_ray.scratch import scratch_folder
+from scythe_ray.scratch import Scratch
 
 EXIT_NOTE = "os._exit"
 _WAIT_TO_BE_ENDED = 60.0
@@ -51,6 +53,7 @@ class LeafProcess:
         leaves: How many leaves it has begun.
         folder: Where the temporary folders of its leaves are made.
         log: Takes what a leaf prints.
+        state: What the process is made as after each leaf.
         gpus: What leaves have left of GPUs.
 
     Args:
@@ -60,7 +63,8 @@ class LeafProcess:
 
     def __init__(self, records: Path, temporary: str | None) -> None:
         self.leaves = 0
-        self.folder = scratch_folder(temporary)
+        self._scratch = Scratch(temporary)
+        self.folder = self._scratch.path
         self._records = private_folder(records)
         self._pid = os.getpid()
         self._birth = birth_of(self._pid) or ""
@@ -72,8 +76,6 @@ class LeafProcess:
         terminate = self._on_terminate
         signal.signal(signal.SIGTERM, terminate)
         give_forks_usual_signals({signal.SIGTERM: terminate})
-        self._state = ProcessState(self._trace)
-        self._state.restore()
         self.log = LeafLog(self._path(LOG))
         keep_small(self._records, f"{self._pid}{LOG}")
         self.gpus = ProcessGpus()
@@ -84,6 +86,9 @@ class LeafProcess:
         adopt_orphans()
         with contextlib.suppress(OSError):  # Ray gives its workers a lower priority
             os.setpriority(os.PRIO_PROCESS, 0, 0)
+        self._is_whole = True
+        self.state = ProcessState(self._trace)
+        self.state.restore()
 
     @contextmanager
     def running(self, token: str, *, importing: bool) -> Generator[None]:
@@ -93,19 +98,34 @@ class LeafProcess:
             token: The submission of the leaf.
             importing: Whether its code is to be imported first; `imported` ends that.
         """
+        self._scratch.keep()
         entry = self._begin(token, "importing" if importing else "running")
         before = os.environ.get(MARK)
         os.environ[MARK] = entry.mark
         try:
             yield
-        finally:
+        except SystemExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - all of the user's is an outcome
+            self.give_up(error)
+        try:
             if before is None:
                 os.environ.pop(MARK, None)
             else:
                 os.environ[MARK] = before
+            self.state.restore()
             self._end_children(entry.mark)
-            self._state.restore()
             self._finish()
+        except Exception:
+            # What came of the leaf is known, and stands; the process is not as it was.
+            self._is_whole = False
+            logger.exception("The process cannot run another leaf")
+
+    def give_up(self, error: BaseException) -> NoReturn:
+        """End this process, as something failed in it outside of the user's function."""
+        if self._asked:
+            self._exit(1)
+        give_up(self._trace.fileno(), error)
 
     def between_leaves(self, seconds: float) -> bool:
         """Make the process ready for the next leaf of a batch, unless it is being ended.
@@ -118,19 +138,28 @@ class LeafProcess:
         """
         if self._asked:
             self._exit(1)
-        if self._entry is None or not self._state.is_due(seconds):
+        if self._entry is None or not self.state.is_due(seconds):
             return True
         self._end_children(self._entry.mark)
-        self._state.restore_soon()
-        return not self._state.is_used_up
+        self.state.restore_soon(seconds)
+        return not self.state.is_used_up
 
     @property
     def is_used_up(self) -> bool:
         """Whether it should run no further leaf, see `ProcessState.is_used_up`."""
-        return self.leaves > 0 and self._state.is_used_up
+        return self.leaves > 0 and (not self._is_whole or self.state.is_used_up or self._is_lost)
+
+    @property
+    def _is_lost(self) -> bool:
+        """Whether nobody would find its leaf: a cleaner has removed the record."""
+        return os.fstat(self._record).st_nlink == 0
+
+    def leave(self) -> NoReturn:
+        """End this process: the driver has what came of its leaf."""
+        self._exit(0)
 
     def end_when_idle(self, seconds: float) -> None:
-        """End this process, which holds memory of a GPU, unless a leaf begins within this time."""
+        """End this process, which may hold memory of a GPU, unless a leaf begins in this time."""
         self._idle = threading.Timer(seconds, self._end_if_idle, (self.leaves,))
         self._idle.daemon = True
         self._idle.start()
@@ -143,6 +172,7 @@ class LeafProcess:
 
     def imported(self) -> None:
         """Say that the leaf's code is imported: its time runs from here."""
+        self.state.accept()
         if self._entry is not None:
             with locked(self._record):
                 now = read_entry(self._record)

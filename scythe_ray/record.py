@@ -27,6 +27,10 @@ _BLOCK = 1024
 _LOCK_WAIT = 60.0
 _POLL = 0.001
 
+# As they are before user code runs, whatever that puts in their places.
+_dumps, _loads, _pread, _pwrite = json.dumps, json.loads, os.pread, os.pwrite
+_now, _flock, _crc = time.monotonic, fcntl.flock, zlib.crc32
+
 State = Literal["importing", "running", "ending", "done"]
 
 
@@ -59,11 +63,11 @@ class Entry:
     @property
     def elapsed(self) -> float:
         """Seconds since the leaf began; only right on its node."""
-        return time.monotonic() - self.started
+        return _now() - self.started
 
     def with_state(self, state: State) -> Entry:
         """Return the same leaf in another state; only to `running` does the clock begin anew."""
-        started = time.monotonic() if state == "running" else self.started
+        started = _now() if state == "running" else self.started
         return replace(self, state=state, started=started)
 
 
@@ -97,11 +101,11 @@ def private_folder(folder: Path) -> Path:
 def read_entry(descriptor: int) -> Entry | None:
     """Return what a record says, or None where it says nothing (yet)."""
     for _ in range(5):
-        checksum, _, text = os.pread(descriptor, _BLOCK, 0).rstrip(b"\0").partition(b" ")
+        checksum, _, text = _pread(descriptor, _BLOCK, 0).rstrip(b"\0").partition(b" ")
         if not text:
             return None
         if checksum == _checksum(text):
-            return Entry(*json.loads(text))
+            return Entry(*_loads(text))
         time.sleep(_POLL)  # it is being written at this moment
     return None
 
@@ -109,8 +113,8 @@ def read_entry(descriptor: int) -> Entry | None:
 def write_entry(descriptor: int, entry: Entry) -> None:
     """Write a record; the caller holds its lock."""
     place = (entry.token, entry.pid, entry.birth, entry.started, entry.mark, entry.folder)
-    text = json.dumps([*place, entry.state]).encode()
-    os.pwrite(descriptor, b"%b %b" % (_checksum(text), text.ljust(_BLOCK - 9, b"\0")), 0)
+    text = _dumps([*place, entry.state]).encode()
+    _pwrite(descriptor, b"%b %b" % (_checksum(text), text.ljust(_BLOCK - 9, b"\0")), 0)
 
 
 @contextmanager
@@ -120,25 +124,25 @@ def locked(descriptor: int) -> Generator[None]:
     Raises:
         RecordError: Another process held it for a minute.
     """
-    deadline = time.monotonic() + _LOCK_WAIT
+    deadline = _now() + _LOCK_WAIT
     while not try_lock(descriptor):
-        if time.monotonic() > deadline:
+        if _now() > deadline:
             raise RecordError("The record of a leaf stayed locked for a minute: try again.")
         time.sleep(_POLL)
     try:
         yield
     finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        _flock(descriptor, fcntl.LOCK_UN)
 
 
 def try_lock(descriptor: int) -> bool:
     """Take a record's lock if nobody holds it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
 def _checksum(text: bytes) -> bytes:
-    return b"%08x" % zlib.crc32(text)
+    return b"%08x" % _crc(text)

@@ -15,6 +15,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import process as mp_process
 from pathlib import Path
+from pickle import dumps, loads  # as they are before user code runs
 from typing import Any
 
 from scythe.outcomes import CodeRef, FailureKind, LeafCall, LeafFailure, LeafOutcome, LeafStats
@@ -24,6 +25,7 @@ from scythe_ray.lessee import Lessee
 from scythe_ray.process import LeafProcess
 from scythe_ray.record import RecordError, leaf_folder
 
+_ANSWERED = 0.2  # seconds in which Ray gives the driver what a task has returned
 _GPU_IDLE = 10.0  # seconds in which the next leaf with a GPU may find the process as it was left
 _prepared: tuple[bytes, Driver, LeafProcess] | None = None
 _started_in: Path | None = None  # where Ray unpacks what was shipped
@@ -136,25 +138,29 @@ def run_envelope(driver: bytes, job: bytes) -> bytes:
     """
     try:
         known, process = _prepare(driver)
-        first: Job = pickle.loads(job)  # noqa: S301 - made by our own driver
+        first: Job = loads(job)  # noqa: S301 - made by our own driver
     except Exception as error:  # noqa: BLE001 - the driver must learn what is wrong on this node
-        return pickle.dumps(_setup_failure(error))
+        return dumps(_setup_failure(error))
+    try:
+        return _run_all(known, process, first)
+    except Exception as error:  # noqa: BLE001 - nothing that it says can be relied on
+        process.give_up(error)
+
+
+def _run_all(known: Driver, process: LeafProcess, first: Job) -> bytes:
     folder = leaf_folder(known.session_dir, known.driver_id)
     with Lessee(folder, first.token if first.may_stay else None) as lessee:
-        outcome = _run_safely(known, process, first)
-        while not isinstance(outcome, UsedProcess) and lessee.hand_over(pickle.dumps(outcome)):
+        outcome = _run(known, process, first)
+        while not isinstance(outcome, UsedProcess) and lessee.hand_over(dumps(outcome)):
+            if process.is_used_up:
+                process.leave()
             following = lessee.next_job()
             if following is None:
                 return b""
-            outcome = _run_safely(known, process, pickle.loads(following))  # noqa: S301
-    return pickle.dumps(outcome)
-
-
-def _run_safely(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedProcess:
-    try:
-        return _run(known, process, job)
-    except Exception as error:  # noqa: BLE001 - the driver must learn what is wrong on this node
-        return _setup_failure(error)
+            outcome = _run(known, process, loads(following))  # noqa: S301 - made by our own driver
+    if process.is_used_up:
+        process.end_when_idle(_ANSWERED)  # no leaf begins any more
+    return dumps(outcome)
 
 
 def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedProcess:
@@ -174,20 +180,25 @@ def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedPro
         call = replace(call, code=code)
     hidden = nullcontext() if job.uses_gpu else gpus_hidden()
     importing = not is_found(call.code)
-    with process.running(job.token, importing=importing), hidden, process.log:
-        if importing:
-            _import(call.code)
-            process.imported()
-        if call.batch is None:
-            outcome = run_leaf(call, process.folder)
-        else:
-            between = process.between_leaves
-            place = BatchPlace(process.journal, process.folder, process.log, between)
-            outcome = run_batch(call, call.batch, place)
+    with process.running(job.token, importing=importing):
+        with hidden, process.log:
+            if importing:
+                _import(call.code)
+                process.imported()
+            if call.batch is None:
+                outcome = run_leaf(call, process.folder)
+            else:
+                between = process.between_leaves
+                place = BatchPlace(
+                    process.journal, process.folder, process.log, between, process.state
+                )
+                outcome = run_batch(call, call.batch, place)
+        process.state.note(outcome)
+        outcome = process.log.added_to(_with_hint(outcome))
     if job.uses_gpu:  # Ray runs no other leaves in such a process
         process.gpus.used_by(outcome)
         process.end_when_idle(_GPU_IDLE)
-    return process.log.added_to(_with_hint(outcome))
+    return outcome
 
 
 def _with_hint(outcome: LeafOutcome) -> LeafOutcome:
@@ -222,7 +233,7 @@ def _prepare(driver: bytes) -> tuple[Driver, LeafProcess]:
     global _prepared, _started_in
     if _prepared is not None and driver == _prepared[0]:
         return _prepared[1:]
-    known: Driver = pickle.loads(driver)  # noqa: S301 - made by our own driver
+    known: Driver = loads(driver)  # noqa: S301 - made by our own driver
     _started_in = _started_in or Path.cwd()
     if known.version != scythe_version():
         raise RecordError(
@@ -261,7 +272,7 @@ class ControlActor:
     """
 
     def __init__(self, driver: bytes, kills: int | None) -> None:
-        known: Driver = pickle.loads(driver)  # noqa: S301 - made by our own driver
+        known: Driver = loads(driver)  # noqa: S301 - made by our own driver
         self._control = NodeControl(leaf_folder(known.session_dir, known.driver_id), kills)
 
     def kills(self) -> int:

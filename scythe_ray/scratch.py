@@ -11,27 +11,53 @@ from pathlib import Path
 
 PREFIX = "scythe-leaf-"
 _LOCK = ".in-use"
+_exists = os.path.exists
 
 
-def scratch_folder(parent: str | None) -> str:
-    """Make a folder for this process, and remove those of processes that are gone.
+class Scratch:
+    """A folder for this process. Those of processes that are gone are removed with its start.
+
+    Attributes:
+        path: Where it is.
 
     Args:
         parent: Where it is made; None for the system's usual place.
     """
-    parent = parent or tempfile.gettempdir()
-    sweep_scratch(parent)
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        # Open, and so locked, until the process and all that it forked have ended.
+
+    def __init__(self, parent: str | None) -> None:
+        parent = parent or tempfile.gettempdir()
+        sweep_scratch(parent)
+        while True:
+            self.path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+            # Open, and so locked, until the process and all that it forked have ended.
+            if self._lock():
+                return
+
+    def keep(self) -> None:
+        """Make it again if a leaf, or a cleaner, has removed it."""
+        if not _exists(f"{self.path}/{_LOCK}"):
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+            Path(self.path).mkdir(0o700, parents=True, exist_ok=True)
+            self._lock()
+
+    def _lock(self) -> bool:
+        """Lock it; return whether it is still there then: another process may have swept it."""
         try:
-            descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            self._descriptor = os.open(f"{self.path}/{_LOCK}", flags, 0o600)
         except FileNotFoundError:
-            continue  # as below
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if (folder / _LOCK).exists():
-            return str(folder)
-        os.close(descriptor)  # another process swept it before it was locked
+            return False
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        if _exists(f"{self.path}/{_LOCK}"):
+            return True
+        os.close(self._descriptor)
+        return False
+
+
+def scratch_folder(parent: str | None) -> str:
+    """Make a folder for this process, see `Scratch`, and return its path."""
+    return Scratch(parent).path
 
 
 def sweep_scratch(parent: str | None = None) -> None:

@@ -6,17 +6,20 @@ import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scythe.errors import ScytheError
 from scythe.leaf.failure import failure_of
 from scythe.leaf.journal import Journal, Part, read_lines
 from scythe.leaf.log import LeafLog, shortened
 from scythe.leaf.meter import LeafMeter
-from scythe.leaf.run import LeafRunner
+from scythe.leaf.run import LeafRunner, forget_begun
+from scythe.leaf.state import ProcessState
 from scythe.locate import find_experiment
 from scythe.messages import LeafRecord
-from scythe.outcomes import Batch, BatchResult, LeafCall, LeafFailure, LeafResult
+from scythe.outcomes import Batch, BatchResult, LeafCall, LeafFailure, LeafOutcome, LeafResult
 from scythe.specs.file import index_of, read_rows, sort_indices, spec_texts
 from scythe.storage.layout import RunLayout
 from scythe.storage.store import open_store
@@ -41,32 +44,39 @@ class BatchPlace:
         journal: Where the journal is written; it is removed at the end.
         folder: Where the leaves' `tempdir`s are made.
         log: What takes what they print; it is open.
-        between: Called after each try of a leaf with its seconds, to make the process as it was;
-            returns whether it can run a further leaf.
+        between: Called after each try of a leaf with its seconds (infinite to look at the process
+            in any case), to make the process as it was; returns whether it can run a further leaf.
+        state: What it was made as; None where user code cannot harm the next leaf.
     """
 
     journal: Path
     folder: str
     log: LeafLog
     between: Callable[[float], bool]
+    state: ProcessState | None = None
 
 
 def run_batch(call: LeafCall, batch: Batch, place: BatchPlace) -> BatchResult | LeafFailure:
-    """Run the leaves of a batch that are not over, or some of them. Never raises.
+    """Run the leaves of a batch that are not over, or some of them.
 
     Args:
         call: What the leaves have in common.
         batch: The leaves.
         place: What the process has for them.
+
+    Raises:
+        BaseException: Something failed outside of the user's function: the process is not as it
+            should be. The journal tells which leaves are over.
     """
+    forget_begun()
     meter = LeafMeter()
     try:
         runner = LeafRunner(call, find_experiment(call.code), meter, place.folder, _LEAF_BYTES)
         with Journal(place.journal, batch.journal) as writer:
-            run = _BatchRun(call, batch, writer)
+            run = _BatchRun(call, batch, writer, place)
             _spare_the_collector()
-            return run.run(runner, place)
-    except BaseException as error:  # noqa: BLE001 - it is the outcome
+            return run.run(runner)
+    except ScytheError as error:
         return failure_of(error, meter)
     finally:
         meter.close()
@@ -85,27 +95,45 @@ def _spare_the_collector() -> None:
 class _BatchRun:
     """A batch and what came of its leaves so far."""
 
-    def __init__(self, call: LeafCall, batch: Batch, journal: Journal) -> None:
-        self._call, self._batch, self._journal = call, batch, journal
+    def __init__(self, call: LeafCall, batch: Batch, journal: Journal, place: BatchPlace) -> None:
+        self._call, self._batch, self._journal, self._place = call, batch, journal, place
         self._specs = read_rows(call.store, batch.specs, range(*batch.rows))
         self._parts, self._records = read_lines(batch.journal)
         self._bytes = 0
         self._log = ""
-        self._is_used_up = False
+        self._is_used_up, self._is_sound = False, False
+        # The leaves before this one, in the journal until there, ran in a process that was sound.
+        self._sound = (self._stored + len(self._records), journal.end)
 
-    def run(self, runner: LeafRunner, place: BatchPlace) -> BatchResult:
+    def run(self, runner: LeafRunner) -> BatchResult:
         first = self._stored + len(self._records)
         for number, (text, sort_index) in enumerate(self._leaves(first), first):
             attempt = self._batch.attempt if number == first else 1
-            record = self._run_tries(runner, text, (number, sort_index, attempt), place)
+            record = self._run_tries(runner, text, (number, sort_index, attempt))
+            if record is None:
+                return self._result_of(*self._sound, closely=number + 1)
             self._journal.add(record)
             self._records.append(record)
             self._bytes += _size(record.outcome)
             if self._bytes > _PART_BYTES or len(self._records) >= _PART_LEAVES:
                 self._store_part()
             if self._is_used_up and number + 1 < self._batch.n_leaves:
-                return BatchResult((), number + 1, 0, 0.0, journal=self._journal.text)
+                return self._result_of(number + 1, self._journal.end, self._batch.closely)
+            if self._is_sound:
+                self._sound = (number + 1, self._journal.end)
         return self._result()
+
+    def _result_of(self, over: int, end: int, closely: int) -> BatchResult:
+        """Return what is known of the leaves that are over; the rest needs another process.
+
+        Args:
+            over: How many there are.
+            end: Where they end in the journal.
+            closely: Which leaves that process is to look at one by one, see `Batch.closely`.
+        """
+        journal, state = self._journal.text(end), self._place.state
+        left = ", ".join(state.left) if state is not None else "much"
+        return BatchResult((), over, 0, 0.0, journal=journal, closely=closely, left=left)
 
     @property
     def _stored(self) -> int:
@@ -116,32 +144,53 @@ class _BatchRun:
         return zip(spec_texts(rest), sort_indices(rest), strict=True)
 
     def _run_tries(
-        self,
-        runner: LeafRunner,
-        text: str,
-        which: tuple[int, int, int],
-        place: BatchPlace,
-    ) -> LeafRecord:
-        """Run a leaf until a try ends well, or none can help any more."""
+        self, runner: LeafRunner, text: str, which: tuple[int, int, int]
+    ) -> LeafRecord | None:
+        """Run a leaf until a try ends well, or none can help any more.
+
+        Returns:
+            What came of it; None if one of the leaves since the process was last seen sound has
+            damaged it, so that nobody knows what came of the others.
+        """
         number, sort_index, attempt = which
         # Files of leaves are named after this id, so each leaf of a batch has its own.
         run_id = leaf_run_id(self._call, self._batch.rows[0] + number)
         leaf_id = f"{sort_index:08d}-{run_id}"
-        journal, timeout = self._journal, self._call.timeout
+        journal, timeout, log = self._journal, self._call.timeout, self._place.log
         while True:
             journal.begin(timeout)
             outcome = runner.run(text, leaf_id, run_id)
             seconds = outcome.stats.finished - outcome.stats.started
             if seconds > _LONG:
                 journal.begin()  # what follows is not the leaf's time
-            self._is_used_up = not place.between(seconds)
-            place.log.renew()
-            outcome = place.log.added_to(outcome)
+            if not self._look(number, outcome, seconds):
+                return None
+            log.renew()
+            outcome = log.added_to(outcome)
             if isinstance(outcome, LeafResult):
                 return LeafRecord(outcome, attempt, run_id)
             if outcome.kind.is_final or attempt >= self._batch.tries:
                 return LeafRecord(outcome, attempt, run_id)
             attempt += 1
+
+    def _look(self, number: int, outcome: LeafOutcome, seconds: float) -> bool:
+        """Make the process ready for the next try; return whether the outcome is the leaf's own.
+
+        What very short leaves do to the process is seen some leaves later, unless one fails.
+        """
+        place, state = self._place, self._place.state
+        if isinstance(outcome, LeafFailure) or number < self._batch.closely:
+            seconds = inf
+        if state is None:
+            self._is_used_up, self._is_sound = not place.between(seconds), True
+            return True
+        looks = state.looks
+        state.note(outcome)
+        self._is_used_up = not place.between(seconds)
+        self._is_sound = state.looks != looks and not state.damage
+        if self._is_sound:
+            self._journal.keep()
+        return not state.damage or number == self._sound[0]
 
     def _store_part(self) -> None:
         """Store the results that are in memory."""

@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from pydantic_core import to_json
 
+from scythe.errors import ScytheError
 from scythe.messages import LeafRecord
 from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats
 from scythe.texts import printable
@@ -30,6 +31,10 @@ from scythe.texts import printable
 # Until where the file counts, and when the step that goes on is late (the node's monotonic clock).
 _HEAD = struct.Struct("qd")
 _END, _LATE = struct.Struct("q"), struct.Struct("d")
+# As they are before user code runs, whatever that puts in their places.
+_open, _close, _write, _fstat, _exists = os.open, os.close, os.write, os.fstat, os.path.exists
+_make_folders, _now, _dumps = os.makedirs, time.monotonic, json.dumps
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _GROWTH = 256 * 1024  # bytes
 _PART = b"{"  # where the line of a leaf begins with a bracket
 _STATS = attrgetter(*LeafStats.__slots__)
@@ -70,7 +75,7 @@ class Journal:
 
     def begin(self, limit: float = _STORE_LIMIT) -> None:
         """Say that a step begins which may take `limit` seconds."""
-        _LATE.pack_into(self._memory, _END.size, time.monotonic() + limit)
+        _LATE.pack_into(self._memory, _END.size, _now() + limit)
 
     def add(self, record: LeafRecord) -> None:
         """Write what came of a leaf."""
@@ -80,10 +85,22 @@ class Journal:
         """Write that the leaves since the last part are stored."""
         self._append(_json(asdict(part)))
 
+    def keep(self) -> None:
+        """Write the file again if a leaf, or a cleaner, has removed it."""
+        if not _exists(self._path):
+            self._memory = self._grown(self._size)
+
     @property
-    def text(self) -> bytes:
-        """All its lines. Opens nothing: the process may have no descriptor left for that."""
-        return self._memory[_HEAD.size : self._end]
+    def end(self) -> int:
+        """Where the next line will be, see `text`."""
+        return self._end
+
+    def text(self, end: int | None = None) -> bytes:
+        """Return all its lines, or those until there.
+
+        It opens nothing: the process may have no descriptor left for that.
+        """
+        return self._memory[_HEAD.size : end or self._end]
 
     def _append(self, text: bytes) -> None:
         end = self._end + len(text)
@@ -95,23 +112,31 @@ class Journal:
 
     def _grown(self, least: int) -> mmap.mmap:
         """Return the file as memory, long enough. It is opened anew: a leaf may close all files."""
-        more = max(_GROWTH, least - self._size)
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            zeros = memoryview(bytes(more))  # a full disk is an error here, and a signal in memory
-            while zeros:
-                zeros = zeros[os.write(file, zeros) :]
-            self._size += more
+            file = _open(self._path, _FLAGS, 0o600)
+        except FileNotFoundError:
+            _make_folders(self._path.parent, 0o700, exist_ok=True)
+            file = _open(self._path, _FLAGS, 0o600)
+        try:
+            there = _fstat(file).st_size
+            known = self._memory[there:] if self._size > there else b""
+            more = known + bytes(max(_GROWTH, least - self._size) if least > self._size else 0)
+            rest = memoryview(more)  # a full disk is an error here, and a signal in memory
+            while rest:
+                rest = rest[_write(file, rest) :]
+            self._size = there + len(more)
             return mmap.mmap(file, self._size)
         finally:
-            os.close(file)
+            _close(file)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._memory.close()
-        self._path.unlink(missing_ok=True)
+        # After a failure of the process, who started it goes on from here.
+        if kind is None or issubclass(kind, ScytheError):
+            self._path.unlink(missing_ok=True)
 
 
 def read_journal(path: Path) -> bytes | None:
@@ -171,7 +196,7 @@ def _json(values: Any) -> bytes:
     try:
         return to_json(values) + b"\n"
     except ValueError:  # half of a surrogate pair
-        return json.dumps(values).encode() + b"\n"
+        return _dumps(values).encode() + b"\n"
 
 
 def _write_tables(tables: dict[str, bytes | str]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 import time
+from contextlib import suppress
 
 from scythe.outcomes import LeafStats
 
@@ -16,9 +17,14 @@ _STATUS_BYTES = 4096
 _SHORT = 0.002  # seconds in which no leaf takes much memory: to look takes as long as it does
 _MOMENT = 0.05  # seconds for which short leaves share a peak
 
+# As they are before user code runs, whatever that puts in their places.
+_now, _write, _pread, _close = time.monotonic, os.write, os.pread, os.close
+
 
 class LeafMeter:
     """Measures one leaf after another in this process; `start` and `stats` take microseconds.
+
+    By a clock that nobody sets: a leaf takes as long as it takes when the time of day steps.
 
     Attributes:
         code: The code that the leaves run, see `LeafStats.code`.
@@ -28,45 +34,48 @@ class LeafMeter:
         self._node, self._pid = platform.node(), os.getpid()
         self._gpus = next(filter(None, map(os.environ.get, _GPUS)), "")
         self.code = ""
-        self._started = time.time()
-        self._last_peak, self._forgotten = 0, 0.0
+        self._started = _now()
+        self._since = time.time() - self._started  # 1970
+        self._last_peak, self._forgotten = 0, -_MOMENT
         # Linux alone forgets an older peak; elsewhere the peak is that of the process.
         self._reset = _open("/proc/self/clear_refs", os.O_WRONLY)
         self._status = _open("/proc/self/status", os.O_RDONLY)
 
     def start(self) -> None:
         """A leaf begins."""
-        self._started = now = time.time()
+        self._started = now = _now()
         if not self._forgotten <= now < self._forgotten + _MOMENT:
             self._forget_peak(now)
 
     def stats(self) -> LeafStats:
         """Return what is known of the leaf that began last."""
-        finished = time.time()
+        finished = _now()
         if finished - self._started > _SHORT or not self._last_peak:
             self._last_peak = self._peak()
-            self._forgotten = 0.0
+            self._forgotten = -_MOMENT
         peak = self._last_peak
-        place = (self._node, self._pid)
-        return LeafStats(*place, self._started, finished, peak, self._gpus, self.code)
+        place, since = (self._node, self._pid), self._since
+        times = (since + self._started, since + finished)
+        return LeafStats(*place, *times, peak, self._gpus, self.code)
 
     def close(self) -> None:
         """Give back what it holds."""
         for descriptor in (self._reset, self._status):
             if descriptor >= 0:
-                os.close(descriptor)
+                with suppress(OSError):  # a leaf has closed it
+                    _close(descriptor)
         self._reset = self._status = -1
 
     def _forget_peak(self, now: float) -> None:
         try:
-            os.write(self._reset, b"5")
+            _write(self._reset, b"5")
             self._forgotten = now
         except OSError:
             self._reset = -1
 
     def _peak(self) -> int:
         try:
-            text = os.pread(self._status, _STATUS_BYTES, 0)
+            text = _pread(self._status, _STATUS_BYTES, 0)
             start = text.index(_PEAK) + len(_PEAK)
             return int(text[start : text.index(b"kB", start)]) * 1024
         except (OSError, ValueError):  # not Linux, or the leaf closed all files

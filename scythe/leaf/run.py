@@ -6,15 +6,15 @@ The same code runs in whatever process the executor picks, and needs no Hatchet.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import time
 import traceback
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from time import monotonic
 from typing import Any
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
-from scythe.errors import OutputError
+from scythe.errors import OutputError, ScytheError
 from scythe.experiment import Experiment
 from scythe.leaf.agreement import check_code
 from scythe.leaf.failure import failure_of
@@ -30,6 +30,7 @@ from scythe.storage.file_values import has_files
 from scythe.storage.leaf_files import fetch_inputs
 
 _forks = 0  # that lie between the process that imported this and the one that runs it
+_has_begun = False
 
 
 def _note_fork() -> None:
@@ -38,11 +39,25 @@ def _note_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_note_fork)  # a leaf is not to wait for a call of the system
+# As they are before user code runs, whatever that puts in their places.
+_exit, _working_folder, _enter, _make_folders = os._exit, os.getcwd, os.chdir, os.makedirs
+_TEMPDIR = "scythe-tempdir-"
 INLINE_BYTES = 32 * 1024  # of tables, and of scalars; what is larger goes to the bucket
 
 
+def has_begun() -> bool:
+    """Return whether the function of the leaf, or of one of the batch, that runs was called."""
+    return _has_begun
+
+
+def forget_begun() -> None:
+    """Another leaf, or batch, is being prepared."""
+    global _has_begun
+    _has_begun = False
+
+
 def run_leaf(call: LeafCall, parent_folder: str | None = None) -> LeafResult | LeafFailure:
-    """Run one try of a leaf to its end. Never raises: what goes wrong is the outcome.
+    """Run one try of a leaf to its end. What goes wrong with it is the outcome.
 
     The working directory and the environment of the process are as before when it returns.
 
@@ -50,7 +65,12 @@ def run_leaf(call: LeafCall, parent_folder: str | None = None) -> LeafResult | L
         call: The try.
         parent_folder: Where the leaf's `tempdir` is made: a folder that somebody else removes, as
             a process that is killed cannot. By default the system's folder for such files.
+
+    Raises:
+        BaseException: Something failed outside of the user's function: the process is not as it
+            should be.
     """
+    forget_begun()
     meter = LeafMeter()
     meter.start()
     try:
@@ -60,9 +80,10 @@ def run_leaf(call: LeafCall, parent_folder: str | None = None) -> LeafResult | L
 
             text = read_spec_text(call.store, *call.spec_row)
         runner = LeafRunner(call, find_experiment(call.code), meter, parent_folder)
-        return runner.run(text, call.leaf_id, call.workflow_run_id)
-    except BaseException as error:  # noqa: BLE001 - sys.exit and the like are outcomes too
+    except ScytheError as error:
         return failure_of(error, meter)
+    else:
+        return runner.run(text, call.leaf_id, call.workflow_run_id)
     finally:
         meter.close()
 
@@ -107,20 +128,21 @@ class LeafRunner:
             self._known["root_workflow_run_id"] = call.root_workflow_run_id
 
     def run(self, text: str, leaf_id: str, workflow_run_id: str | None) -> LeafResult | LeafFailure:
-        """Run one leaf. Never raises.
+        """Run one leaf. What goes wrong with it is the outcome.
 
         Args:
             text: Its spec.
             leaf_id: Unique in its run; safe as a file name.
             workflow_run_id: Hatchet's id of the leaf.
+
+        Raises:
+            BaseException: As `run_leaf`.
         """
         self._meter.start()
-        set_leaf_deadline(time.monotonic() + self._timeout)
+        folder = self._new_folder() if self._experiment.takes_tempdir else None
+        set_leaf_deadline(monotonic() + self._timeout)
         cache.begin_use()
-        folder: Path | None = None
         try:
-            if self._experiment.takes_tempdir:
-                folder = Path(tempfile.mkdtemp(prefix="scythe-tempdir-", dir=self._parent_folder))
             spec = self._spec(text, workflow_run_id)
             output = self._call_function(spec, folder)
             return self._output.result(leaf_id, spec, output, self._meter, folder)
@@ -131,7 +153,17 @@ class LeafRunner:
             set_leaf_deadline(None)
             self._place.restore()
             if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                rmtree(folder, ignore_errors=True)
+
+    def _new_folder(self) -> Path:
+        """Make a leaf's folder, and the one above it if a leaf, or a cleaner, has removed that."""
+        try:
+            return Path(mkdtemp(prefix=_TEMPDIR, dir=self._parent_folder))
+        except FileNotFoundError:
+            if self._parent_folder is None:
+                raise
+            _make_folders(self._parent_folder, 0o700, exist_ok=True)
+            return Path(mkdtemp(prefix=_TEMPDIR, dir=self._parent_folder))
 
     def _spec(self, text: str, workflow_run_id: str | None) -> ExperimentInputSpec:
         spec: ExperimentInputSpec = decode_spec(self._experiment.input_validator_type, text)
@@ -147,8 +179,10 @@ class LeafRunner:
     def _call_function(
         self, spec: ExperimentInputSpec, folder: Path | None
     ) -> ExperimentOutputSpec:
+        global _has_begun
         experiment = self._experiment
         given = self._with_files(spec, folder) if self._fetches else spec
+        _has_begun = True
         try:
             if folder is None:
                 output = experiment.call(given)
@@ -170,7 +204,7 @@ class LeafRunner:
         if self._forks != _forks:
             if failed:
                 traceback.print_exc()
-            os._exit(int(failed))
+            _exit(int(failed))
 
     def _with_files(self, spec: ExperimentInputSpec, folder: Path | None) -> ExperimentInputSpec:
         """Return the spec with local paths in place of the URIs of its files."""
@@ -182,20 +216,32 @@ class _ProcessPlace:
     """The working directory and the environment of this process, for the next leaf."""
 
     def __init__(self) -> None:
-        self._folder = os.getcwd()  # noqa: PTH109 - as text, for each leaf
+        self._folder = _working_folder()
         # The table behind `os.environ`, as bytes: to decode it takes longer than a short leaf.
+        self._environ = os.environ
         self._table: dict[Any, Any] = vars(os.environ)["_data"]
         self._before = dict(self._table)
 
     def restore(self) -> None:
-        """Make them as they were."""
-        if self._table != self._before or vars(os.environ)["_data"] is not self._table:
-            os.environ.clear()
-            os.environ.update({os.fsdecode(k): os.fsdecode(v) for k, v in self._before.items()})
-            self._table = vars(os.environ)["_data"]
+        """Make them as they were; a working directory that is gone is made again."""
+        environ = self._environ
+        os.environ = environ  # noqa: B003 - the object that it was
+        if self._table != self._before or vars(environ)["_data"] is not self._table:
+            environ.clear()
+            environ.update({os.fsdecode(k): os.fsdecode(v) for k, v in self._before.items()})
+            self._table = vars(environ)["_data"]
         try:
-            moved = os.getcwd() != self._folder  # noqa: PTH109
+            moved = _working_folder() != self._folder
         except OSError:  # the leaf removed it
             moved = True
         if moved:
-            os.chdir(self._folder)
+            enter_folder(self._folder)
+
+
+def enter_folder(folder: str) -> None:
+    """Make a folder the working directory, and make it again if it is gone."""
+    try:
+        _enter(folder)
+    except FileNotFoundError:
+        _make_folders(folder, exist_ok=True)
+        _enter(folder)

@@ -2,53 +2,99 @@
 
 from __future__ import annotations
 
+import _signal  # pyright: ignore[reportMissingImports] - without its enums, ten times as quick
 import faulthandler
 import os
 import signal
 import threading
-import time
+import time as clock
 from collections.abc import Mapping
+from math import inf
+from types import SimpleNamespace
 from typing import IO, Any
 
 from scythe.leaf.descriptors import Descriptors
+from scythe.leaf.settings import ProcessSettings
+from scythe.leaf.watch import Watch
+from scythe.outcomes import FailureKind, LeafFailure, LeafOutcome
 
 _MOMENT, _BRIEF = 0.01, 0.0001  # seconds
+_MANY_THREADS = 64  # that leaves may leave running
+_NAMES = 5  # of what was changed that are told
 DUMP_SIGNAL = signal.SIGUSR2  # makes the process write the stacks of its threads
-_WATCHED = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGABRT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGPIPE,
-    signal.SIGALRM,
-    signal.SIGTERM,
-    signal.SIGCHLD,
+_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+_TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+# As they are before user code runs.
+_getsignal: Any = _signal.getsignal  # pyright: ignore[reportUnknownMemberType]
+_signal_set, _set_timer, _set_mask = (
+    signal.signal,
+    signal.setitimer,
+    signal.pthread_sigmask,
+)
+_REAL, _SET, _truncate = signal.ITIMER_REAL, signal.SIG_SETMASK, os.ftruncate
+time = SimpleNamespace(monotonic=clock.monotonic)
+_enable_faults, _fault_on, _fault_off = (
+    faulthandler.enable,
+    faulthandler.register,
+    faulthandler.unregister,
 )
 
 
 class ProcessState:
-    """Signal handlers, timers, crash reports and open files, as they are now.
+    """Signal handlers, timers, crash reports, settings and open files, as they are now.
+
+    What is not as it was is put back. Where that cannot be done, or user code has replaced what
+    other code relies on, the process is damaged: no further leaf may run in it.
+
+    Attributes:
+        looks: How often all of it was looked at.
+        damage: What was not as it was at the last look, and could not be put back.
 
     Args:
         crash: Where `faulthandler` writes; emptied for each leaf.
     """
 
     def __init__(self, crash: IO[bytes]) -> None:
-        self._crash = crash
+        self._crash, self._crash_number = crash, crash.fileno()
         self._restored = self._looked = float("-inf")
-        faulthandler.register(DUMP_SIGNAL, crash, all_threads=True, chain=False)
-        handlers = {number: signal.getsignal(number) for number in _WATCHED}
-        # None is a handler that Python did not install and cannot install again.
-        self._handlers = {name: one for name, one in handlers.items() if one is not None}
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        _fault_on(DUMP_SIGNAL, crash, all_threads=True, chain=False)
+        self._mask = _set_mask(signal.SIG_BLOCK, ())
         self._descriptors = Descriptors()
+        self._memory_ran_out = False
+        self.looks, self.damage = 0, list[str]()
+        self.accept()
+
+    def accept(self) -> None:
+        """Take what it is now as what each leaf shall find: the user's code has been imported."""
+        # None is a handler that Python did not install and cannot install again.
+        self._handlers = [(one, _getsignal(one)) for one in _SIGNALS]
+        self._threads = threading.active_count()
+        self._settings, self._watch = ProcessSettings(), Watch()
 
     @property
     def is_used_up(self) -> bool:
-        """Whether leaves have left so much open that the next one might be able to open nothing."""
-        return self._descriptors.run_short()
+        """Whether no further leaf should run here, see `left`."""
+        return bool(self.left)
+
+    @property
+    def left(self) -> list[str]:
+        """What leaves have left for which the next one should run elsewhere, in words."""
+        found: list[str] = []
+        if self.damage:
+            more = f" and {len(self.damage) - _NAMES} more" if len(self.damage) > _NAMES else ""
+            found.append(f"another {', '.join(self.damage[:_NAMES])}{more}")
+        if self._descriptors.run_short():
+            found.append("many files open")
+        if threading.active_count() > self._threads + _MANY_THREADS:
+            found.append("many threads")
+        if self._memory_ran_out:
+            found.append("little memory")
+        return found
+
+    def note(self, outcome: LeafOutcome) -> None:
+        """Take note of what came of a leaf: of memory that ran out, much may still be in use."""
+        if isinstance(outcome, LeafFailure) and outcome.kind is FailureKind.OUT_OF_MEMORY:
+            self._memory_ran_out = True
 
     def is_due(self, seconds: float) -> bool:
         """Return whether what a leaf of a batch may have changed is to be looked at now.
@@ -57,30 +103,38 @@ class ProcessState:
         moment. No process is started in so short a time.
 
         Args:
-            seconds: How long the leaf ran.
+            seconds: How long the leaf ran; infinite to look in any case.
         """
         return seconds > _BRIEF or time.monotonic() - self._looked > _MOMENT
 
-    def restore_soon(self) -> None:
-        """Make it as it was, timers at once and the rest unless that was done a moment ago."""
+    def restore_soon(self, seconds: float = 0.0) -> None:
+        """Make it as it was, timers at once and the rest unless that was done a moment ago.
+
+        Args:
+            seconds: As in `is_due`.
+        """
         self._looked = time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        if self._looked - self._restored > _MOMENT:
+        _set_timer(_REAL, 0)
+        if seconds == inf or self._looked - self._restored > _MOMENT:
             self.restore()
 
     def restore(self) -> None:
-        """Make it as it was."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in self._handlers.items():
-            if signal.getsignal(number) != handler:
-                signal.signal(number, handler)
+        """Make it as it was, and see what cannot be made so."""
+        _set_timer(_REAL, 0)
+        for timer in _TIMERS:
+            _set_timer(timer, 0)
+        for number, handler in self._handlers:
+            if handler is not None and _getsignal(number) != handler:
+                _signal_set(number, handler)
                 if number == DUMP_SIGNAL:
-                    faulthandler.unregister(number)
-                    faulthandler.register(number, self._crash, all_threads=True, chain=False)
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        faulthandler.enable(self._crash)
-        os.ftruncate(self._crash.fileno(), 0)
+                    _fault_off(number)
+                    _fault_on(number, self._crash, all_threads=True, chain=False)
+        _set_mask(_SET, self._mask)
+        self.damage = [*self._settings.restore(), *self._watch.replaced()]
+        _enable_faults(self._crash)
+        _truncate(self._crash_number, 0)
         self._restored = time.monotonic()
+        self.looks += 1
 
 
 def give_forks_usual_signals(ours: Mapping[signal.Signals, Any]) -> None:

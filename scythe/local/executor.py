@@ -16,14 +16,17 @@ import time
 import uuid
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scythe.errors import ExecutorUnavailable, LeafFailed, WorkerStartError
 from scythe.executor import Capacity, ExecutorRequest, LeafCancelled, closed_failure
+from scythe.leaf.faults import Reruns
 from scythe.leaf.log import keep_small
 from scythe.local.failures import (
     crash_failure,
+    damage_failure,
     infeasible_failure,
     no_process_failure,
     start_failure,
@@ -34,7 +37,7 @@ from scythe.local.pool_events import Ending, LeafTimeout, ProcessLost, StartFail
 from scythe.local.pool_messages import Finished
 from scythe.local.pool_process import PoolProcess
 from scythe.local.slots import NoSlotInTimeError, Slots, default_slots
-from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafOutcome, LeafReply
+from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafReply
 from scythe.processes.ending import GRACE, MARK, end_tree, oom_kills
 from scythe.processes.guard import Guard
 from scythe.processes.spawning import is_preparing, preparation
@@ -72,6 +75,25 @@ def open_executor(request: ExecutorRequest) -> LocalExecutor:
         ) from error
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """What came of a leaf in one process.
+
+    Attributes:
+        outcome: What it gave back.
+        failure: Why it did not.
+        journal: What came of the leaves of the batch until then.
+        is_fault: Whether the process failed, not the leaf.
+        was_killed: Whether the process was, perhaps from outside.
+    """
+
+    outcome: LeafReply | None = None
+    failure: LeafFailure | None = None
+    journal: bytes | None = None
+    is_fault: bool = False
+    was_killed: bool = False
+
+
 class LocalExecutor:
     """Runs leaves in processes of this machine. It belongs to the loop that first uses it.
 
@@ -100,7 +122,7 @@ class LocalExecutor:
         try:
             self._fill()
         except OSError:
-            end_tree([one.pid for one in self._processes], 0, mark=self._mark)
+            end_tree([one.root for one in self._processes], 0, mark=self._mark)
             self._remove()
             raise
 
@@ -136,47 +158,48 @@ class LocalExecutor:
         await to_the_end(self._closing)
 
     async def _run(self, call: LeafCall) -> LeafReply:
-        again = False
+        again, reruns = False, Reruns(call)
         while True:
-            outcome, may_retry = await self._attempt(call, again)
-            if not isinstance(outcome, LeafFailure):
-                return outcome
-            if again or not may_retry:
-                raise LeafFailed(outcome)
+            attempt = await self._attempt(reruns.call, again)
+            failure = attempt.failure
+            if attempt.outcome is not None:
+                return attempt.outcome
+            assert failure is not None
+            if attempt.is_fault:
+                reruns.add(failure, attempt.journal)
+                continue
+            if again or not attempt.was_killed:
+                raise LeafFailed(failure, attempt.journal)
             again = True
             logger.warning(
                 "Leaf %s: %s. It is tried once more in another process.",
                 call.leaf_id,
-                outcome.summary,
+                failure.summary,
             )
 
-    async def _attempt(self, call: LeafCall, again: bool) -> tuple[LeafOutcome, bool]:
-        """Run a leaf in a process; return the outcome, and whether it should be tried again."""
+    async def _attempt(self, call: LeafCall, again: bool) -> _Attempt:
+        """Run a leaf in a process."""
         process = await self._ready_process(fresh=call.resources.fresh_process)
         try:
             finished = await process.run(call)
         except LeafTimeout:
             ending = await self._discard(process, dump=True)
             failure = timeout_failure(call, process.pid, process.leaf_started, ending)
-            raise LeafFailed(failure, ending.journal) from None
+            return _Attempt(failure=failure, journal=ending.journal)
         except StartFailed as event:
             await self._discard(process)
-            raise LeafFailed(start_failure(event, process.pid)) from None
+            return _Attempt(failure=start_failure(event, process.pid))
         except ProcessLost:
             ending = await self._discard(process)
             self._check_open()
             kills, self._oom_kills = self._oom_kills, oom_kills()
-            failure = crash_failure(
-                process.pid,
-                process.leaf_started,
-                ending,
-                again=again,
-                out_of_memory=self._oom_kills > kills,
-            )
-            if ending.journal is not None:
-                raise LeafFailed(failure, ending.journal) from None
+            where = (process.pid, process.leaf_started, ending)
+            if (failure := damage_failure(*where)) is not None:
+                return _Attempt(failure=failure, journal=ending.journal, is_fault=True)
+            failure = crash_failure(*where, again=again, out_of_memory=self._oom_kills > kills)
             killed = ending.status is None or ending.status < 0
-            return failure, killed and failure.kind is FailureKind.WORKER_CRASH
+            killed = killed and failure.kind is FailureKind.WORKER_CRASH and ending.journal is None
+            return _Attempt(failure=failure, journal=ending.journal, was_killed=killed)
         except asyncio.CancelledError:
             ending = await self._discard(process)
             raise LeafCancelled(ending.journal) from None
@@ -184,7 +207,10 @@ class LocalExecutor:
             await self._discard(process)
             raise
         await self._put_back(process, call, finished)
-        return finished.outcome, False
+        if not isinstance(finished.outcome, LeafFailure):
+            return _Attempt(finished.outcome)
+        used = finished.outcome.kind is FailureKind.ENVIRONMENT and process.leaves > 1
+        return _Attempt(failure=finished.outcome, is_fault=used)
 
     async def _ready_process(self, *, fresh: bool) -> PoolProcess:
         for last_chance in (False, True):
@@ -305,7 +331,7 @@ class LocalExecutor:
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
-        pids = [process.pid for process in self._processes]
+        pids = [process.root for process in self._processes]
         await loop.run_in_executor(self._threads, end_tree, pids, GRACE)
         while self._processes or self._background:
             ending = [self._discard(process, swept=True) for process in self._processes]

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from scythe.executor import Capacity
+from scythe.leaf.faults import fault_failure
 from scythe.local.pool_events import Ending, StartFailed
 from scythe.local.pool_process import START_TIMEOUT
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafStats
@@ -47,6 +48,12 @@ def crash_failure(
         message += ", also when it was tried again"
     stats = _stats(pid, started, ending)
     return LeafFailure(kind, name, message, _readable(ending.stacks), stats, ending.log)
+
+
+def damage_failure(pid: int, started: float, ending: Ending) -> LeafFailure | None:
+    """Describe a process that failed outside of the user's function, if it is one."""
+    stats = _stats(pid, started, ending)
+    return fault_failure(ending.stacks, stats, ending.log, ending.status)
 
 
 def timeout_failure(call: LeafCall, pid: int, started: float, ending: Ending) -> LeafFailure:

@@ -8,17 +8,19 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import pickle
 import signal
 import socket
 import sys
-from functools import partial
+from collections.abc import Callable
+from os import _exit
 from pathlib import Path
+from pickle import loads
 from typing import IO, Any
 
 from scythe.leaf.batch import BatchPlace, run_batch
-from scythe.leaf.children import adopt_orphans, children_left
+from scythe.leaf.children import children_left
 from scythe.leaf.failure import format_traceback
+from scythe.leaf.faults import give_up
 from scythe.leaf.log import LeafLog
 from scythe.leaf.run import run_leaf
 from scythe.leaf.state import DUMP_SIGNAL, ProcessState, give_forks_usual_signals
@@ -31,11 +33,14 @@ from scythe.local.pool_messages import (
     Started,
     frame_of,
 )
-from scythe.locate import CodeNotFoundError, find_experiment
+from scythe.locate import CodeNotFoundError, find_experiment, is_found
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure
 from scythe.processes.ending import end_tree
 from scythe.processes.frames import read_frame
+from scythe.processes.keeper import adopt_orphans, get_keeper
 from scythe.processes.spawning import prepare
+
+_sendall = socket.socket.sendall  # as it is before user code runs
 
 
 class LeafInterrupted(BaseException):
@@ -57,23 +62,24 @@ class _Interrupt:
         """End this process as the signal would have."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
-        os._exit(1)  # SIGTERM is blocked
+        _exit(1)  # SIGTERM is blocked
 
 
 def main(descriptor: int) -> None:
     """Serve leaves over a socket until the worker closes it; never returns."""
+    get_keeper()
     connection = socket.socket(fileno=descriptor)
     stream = connection.makefile("rb")
     interrupt = _Interrupt()
     try:
         frame = read_frame(stream)
         if frame is not None:
-            _serve(pickle.loads(frame), connection, stream, interrupt)  # noqa: S301 - from the worker
+            _serve(loads(frame), connection, stream, interrupt)  # noqa: S301 - from the worker
     except LeafInterrupted:
         interrupt.die()
     except OSError:
         pass  # the worker is gone
-    os._exit(0)
+    _exit(0)
 
 
 def _serve(
@@ -91,60 +97,76 @@ def _serve(
         return
     signal.signal(signal.SIGTERM, interrupt)
     give_forks_usual_signals({signal.SIGTERM: interrupt, signal.SIGINT: _pass_over})
-    state, log = ProcessState(crash), LeafLog(Path(setup.log_file))
-    _send(connection, Ready())
+    log = LeafLog(Path(setup.log_file))
+    process = _Process(setup.folder, interrupt, ProcessState(crash), log)
+    _send(connection, Ready(os.getpid()))
     while (frame := read_frame(stream)) is not None:
-        call: LeafCall = pickle.loads(frame)  # noqa: S301 - from the worker
-        _send(connection, _run(call, connection, setup.folder, interrupt, state, log))
-        state.restore()
+        try:
+            call: LeafCall = loads(frame)  # noqa: S301 - from the worker
+            finished = process.run(call, lambda: _send(connection, Started()))
+            _send(connection, finished)
+        except (LeafInterrupted, ConnectionError):
+            raise
+        except BaseException as error:  # noqa: BLE001 - all of the user's is an outcome
+            give_up(crash.fileno(), error)
 
 
-def _run(
-    call: LeafCall,
-    connection: socket.socket,
-    folder: str,
-    interrupt: _Interrupt,
-    state: ProcessState,
-    log: LeafLog,
-) -> Finished:
-    with log:
-        with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
-            _ = find_experiment(call.code).code  # read here, it is not the leaf's time
-        if sys.modules.get("__mp_main__") is not None:
-            # What multiprocessing, used by the leaf, takes for the main script.
-            sys.modules["__main__"] = sys.modules["__mp_main__"]
-        if interrupt.asked:
-            interrupt.die()
-        _send(connection, Started())
-        if call.batch is None:
-            outcome = run_leaf(call, folder)
-        else:
-            between = partial(_between_leaves, interrupt, state)
-            journal = Path(folder) / JOURNAL
-            outcome = run_batch(call, call.batch, BatchPlace(journal, folder, log, between))
-    if interrupt.asked:
-        interrupt.die()
-    left = [f"{child.name()} ({child.pid})" for child in children_left()]
-    if state.is_used_up:
-        left.append("many open files")
-    return Finished(log.added_to(outcome), left)
+class _Process:
+    """This process, as leaves find it.
 
-
-def _between_leaves(interrupt: _Interrupt, state: ProcessState, seconds: float) -> bool:
-    """Make the process ready for the next leaf of a batch, after one that ran so long.
-
-    Returns:
-        Whether it should run that.
+    Args:
+        folder: Where their folders are made.
+        interrupt: Ends the leaf that runs.
+        state: What is made as it was after each.
+        log: Takes what they print.
     """
-    if interrupt.asked:
-        interrupt.die()
-    if not state.is_due(seconds):
-        return True
-    left = [child.pid for child in children_left()]
-    if left:
-        end_tree(left)
-    state.restore_soon()
-    return not state.is_used_up
+
+    def __init__(
+        self, folder: str, interrupt: _Interrupt, state: ProcessState, log: LeafLog
+    ) -> None:
+        self._folder, self._interrupt, self._state, self._log = folder, interrupt, state, log
+
+    def run(self, call: LeafCall, started: Callable[[], None]) -> Finished:
+        """Run a leaf, or a batch; say so when its code is imported."""
+        with self._log:
+            if not is_found(call.code):
+                with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
+                    _ = find_experiment(call.code).code  # read here, it is not the leaf's time
+                if sys.modules.get("__mp_main__") is not None:
+                    # What multiprocessing, used by the leaf, takes for the main script.
+                    sys.modules["__main__"] = sys.modules["__mp_main__"]
+                self._state.accept()
+            if self._interrupt.asked:
+                self._interrupt.die()
+            started()
+            if call.batch is None:
+                outcome = run_leaf(call, self._folder)
+            else:
+                journal = Path(self._folder) / JOURNAL
+                place = BatchPlace(journal, self._folder, self._log, self._between, self._state)
+                outcome = run_batch(call, call.batch, place)
+        if self._interrupt.asked:
+            self._interrupt.die()
+        left = [f"{child.name()} ({child.pid})" for child in children_left()]
+        self._state.note(outcome)
+        self._state.restore()
+        return Finished(self._log.added_to(outcome), [*left, *self._state.left])
+
+    def _between(self, seconds: float) -> bool:
+        """Make the process ready for the next leaf of a batch, after one that ran so long.
+
+        Returns:
+            Whether it should run that.
+        """
+        if self._interrupt.asked:
+            self._interrupt.die()
+        if not self._state.is_due(seconds):
+            return True
+        left = [child.pid for child in children_left()]
+        if left:
+            end_tree(left)
+        self._state.restore_soon(seconds)
+        return not self._state.is_used_up
 
 
 def _prepare(setup: Setup) -> LeafFailure | None:
@@ -169,4 +191,4 @@ def _pass_over(*_: Any) -> None:
 
 
 def _send(connection: socket.socket, message: Any) -> None:
-    connection.sendall(frame_of(message))
+    _sendall(connection, frame_of(message))

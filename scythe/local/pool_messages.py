@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from dataclasses import dataclass, field
+from pickle import HIGHEST_PROTOCOL, dumps  # as they are before user code runs
 from typing import Any
 
 from scythe.outcomes import LeafFailure, LeafOutcome
@@ -32,7 +33,13 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The main script is imported: the process waits for a leaf."""
+    """The main script is imported: the process waits for a leaf.
+
+    Attributes:
+        pid: The process, which is a child of the one that was started.
+    """
+
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,7 @@ class Finished:
 
 def frame_of(message: Any) -> bytes:
     """Return a message as the bytes that are sent."""
-    return framed(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+    return framed(dumps(message, HIGHEST_PROTOCOL))
 
 
 class Inbox:

@@ -37,7 +37,7 @@ from scythe.processes.spawning import python_command
 from scythe.processes.waiting import to_the_end
 
 START_TIMEOUT = 300.0  # seconds for importing the user's code, which may lie on a slow file system
-_EXIT_WAIT = 2.0  # between closing its end of the channel and being gone; longer is no exit
+_EXIT_WAIT = GRACE + 1  # seconds between closing its end of the channel and being gone
 _SHORTEST_LOOK = 0.5
 _READ = 1 << 18
 
@@ -47,6 +47,14 @@ logger = logging.getLogger("scythe.local")
 
 class PoolProcess:
     """A process that runs one leaf after another. It is started at once, before a loop exists.
+
+    Attributes:
+        leaves: How many leaves it was given.
+        leaf_started: When the last of them began, in seconds since 1970.
+        gone: Whether it can no longer be talked to.
+        is_ready: Whether it has been ready for a leaf.
+        root: The process that was started: the keeper of the one that runs leaves.
+        pid: The process that runs leaves, once that is known.
 
     Args:
         folder: A folder of its own; it is removed with the process.
@@ -70,6 +78,7 @@ class PoolProcess:
         self._pidfd: int | None = None
         self._reaped: tuple[int, Any] | None = None
         self._ending: asyncio.Task[Ending] | None = None
+        folder.parent.mkdir(0o700, parents=True, exist_ok=True)  # somebody may have removed it
         folder.mkdir(mode=0o700)
         self._socket, theirs = socket.socketpair()
         with theirs:
@@ -82,7 +91,8 @@ class PoolProcess:
                 env={**os.environ, MARK: mark},
                 process_group=0,  # Ctrl-C in a terminal is for the worker
             )
-        self.pid = self._popen.pid
+        self.root = self._popen.pid
+        self.pid = self.root
         setup = Setup(preparation, str(folder), str(self._crash_file), str(self._log_file))
         with contextlib.suppress(OSError):  # it died already, which is noticed below
             self._socket.sendall(frame_of(setup))
@@ -99,7 +109,7 @@ class PoolProcess:
         self._on_gone = on_gone
         self._exited: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(self._socket, self._read)
-        self._pidfd = open_pidfd(self.pid)
+        self._pidfd = open_pidfd(self.root)
         if self._pidfd is None:
             threading.Thread(target=self._wait_in_thread, daemon=True).start()
         else:
@@ -160,8 +170,12 @@ class PoolProcess:
             async with asyncio.timeout(seconds):
                 return await self._expect(Finished)
         except TimeoutError:
+            # What has arrived counts, also where this process was stopped meanwhile: the loop then
+            # sees that the time is over before it sees what there is to read.
+            while not self.gone and self._read():
+                pass
             late = None if self._messages.empty() else self._messages.get_nowait()
-            return late if isinstance(late, Finished) else None  # it came at the same moment
+            return late if isinstance(late, Finished) else None
 
     async def end(self, *, dump: bool = False, swept: bool = False) -> Ending:
         """End the process and all that it started; it is dead when this returns or is cancelled.
@@ -189,7 +203,7 @@ class PoolProcess:
 
     def _sweep(self) -> None:
         lost = self.gone or sys.platform != "linux"  # its orphans cannot be found through it
-        roots = [] if self._reaped else [self.pid]
+        roots = [] if self._reaped else [self.root]
         alive = end_tree(roots, GRACE, mark=self._mark if lost else None)
         if alive:
             logger.error("Processes %s could not be ended, even by SIGKILL.", alive)
@@ -198,7 +212,7 @@ class PoolProcess:
         """Read what is left of the process and remove it."""
         if self._reaped is None:
             with contextlib.suppress(ChildProcessError):
-                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+                pid, status, usage = os.wait4(self.root, os.WNOHANG)
                 self._reaped = (status, usage) if pid else None
         code = None
         peak = 0
@@ -279,8 +293,10 @@ class PoolProcess:
 
     def _take_in(self, message: Any) -> None:
         if isinstance(message, Ready | NotStarted):
-            self.is_ready = isinstance(message, Ready)
-            self._start_failure = None if isinstance(message, Ready) else message.failure
+            if isinstance(message, Ready):
+                self.is_ready, self.pid = True, message.pid
+            else:
+                self._start_failure = message.failure
             self._up.set()
         else:
             self._messages.put_nowait(message)
@@ -303,6 +319,6 @@ class PoolProcess:
             self._on_gone(self)
 
     def _wait_in_thread(self) -> None:
-        _, status, usage = os.wait4(self.pid, 0)
+        _, status, usage = os.wait4(self.root, 0)
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._on_exit, (status, usage))

@@ -101,23 +101,24 @@ class Harness:
         *,
         tries: int = 1,
         timeout: float = 60.0,
+        experiment: Experiment[Any, Any] = experiments.many,
     ) -> LeafCall:
-        """Store the specs of `experiments.many`, one for each of these, and make one call."""
-        experiment = f"contract/v1.0.0/{uuid.uuid4().hex}"
-        layout = RunLayout(store.prefix, experiment)
+        """Store specs, one for each of these, and make one call."""
+        run = f"contract/v1.0.0/{uuid.uuid4().hex}"
+        layout = RunLayout(store.prefix, run)
         specs = [
-            experiments.Task(experiment_id=experiment, sort_index=i, folder=str(folder), how=how)
+            experiments.Task(experiment_id=run, sort_index=i, folder=str(folder), how=how)
             for i, how in enumerate(hows)
         ]
         table = specs_table([one.index_data() for one in specs], [encode_spec(s) for s in specs])
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, row_group_size=3)
         open_store(store).put_bytes(layout.specs, sink.getvalue().to_pybytes())
-        call = self.call(experiments.many, store=store, timeout=timeout)
+        call = self.call(experiment, store=store, timeout=timeout)
         return replace(
             call,
             spec="",
-            experiment_id=experiment,
+            experiment_id=run,
             workflow_run_id="run",
             batch=Batch(layout.specs, (0, len(specs)), tries=tries),
         )

@@ -435,6 +435,32 @@ def announce(spec: Task, what: dict[str, int]) -> None:
 
 
 @ExperimentRegistry.Register()
+def announces(spec: Task) -> Number:
+    """Says that it has begun, and ends half a second later."""
+    announce(spec, {"leaf": os.getpid()})
+    time.sleep(0.5)
+    return Number(value=spec.sort_index)
+
+
+@ExperimentRegistry.Register()
+def hides_a_process(spec: Task) -> Number:
+    """Starts a process that nothing of its own leads to, and ends itself without a word."""
+    first = os.fork()
+    if first == 0:
+        os.setsid()
+        second = os.fork()
+        if second == 0:
+            os.execve(
+                sys.executable, [sys.executable, "-c", f"import time; time.sleep({LONG})"], {}
+            )
+        announce(spec, {"hidden": second})
+        os._exit(0)
+    os.waitpid(first, 0)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return Number()
+
+
+@ExperimentRegistry.Register()
 def many(spec: Task, tempdir: Path) -> Number:
     """A leaf of a batch: does what its spec says, and leaves a trace of each try."""
     number = spec.sort_index

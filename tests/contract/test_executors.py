@@ -17,6 +17,7 @@ from scythe.durations import NO_LIMIT
 from scythe.errors import ExecutorUnavailable, LeafFailed
 from scythe.leaf.journal import count_leaves
 from scythe.leaf.log import CAP, LEFT_OUT
+from scythe.local.executor import LocalExecutor
 from scythe.locate import code_ref
 from scythe.outcomes import BatchResult, CodeRef, FailureKind, LeafResources, StoreConfig
 from scythe.parts.batch_calls import run_whole_batch
@@ -448,6 +449,17 @@ def test_a_leaf_whose_process_is_killed_once_is_still_done(
         return scalars_of(await task)["value"]
 
     assert harness.do(kill()) == 42.0
+
+
+def test_what_a_leaf_has_hidden_ends_with_it(harness: Harness, tmp_path: Path) -> None:
+    call = harness.call(experiments.hides_a_process, folder=str(tmp_path))
+    assert harness.failure_of(call).kind is FailureKind.WORKER_CRASH
+    hidden = json.loads((tmp_path / "0.json").read_text())["hidden"]
+    # Ray itself sees to it, every ten seconds.
+    deadline = time.monotonic() + (0 if isinstance(harness.executor, LocalExecutor) else 30)
+    while is_alive(hidden):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 # --- batches -------------------------------------------------------------------------------------
