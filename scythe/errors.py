@@ -8,6 +8,7 @@
     ├── StorageError              the bucket cannot be reached, read or written
     ├── FetchError                an input file cannot be fetched
     ├── SpecError                 a spec cannot be run as it is (names its index and field)
+    │   ├── DuplicateInputArtifactsError      as in scythe-engine; not raised any more
     │   ├── ExperimentSpecsMismatchError
     │   ├── ExperimentIndexNotSerializableError
     │   ├── ExperimentIndexAdditionalDataDoesNotMatchNRowsError
@@ -79,6 +80,14 @@ class FetchError(ScytheError):
 
 class SpecError(ScytheError, ValueError):
     """A spec cannot be run as it is."""
+
+
+class DuplicateInputArtifactsError(SpecError):
+    """Two input files have one name. Not raised: each has a key of its own."""
+
+    def __init__(self, file_name: str, field_name: str) -> None:
+        self.file_name, self.field_name = file_name, field_name
+        super().__init__(f"Two files of field {field_name} are called {file_name}: rename one.")
 
 
 class ExperimentSpecsMismatchError(SpecError):

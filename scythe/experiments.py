@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from scythe.errors import (
     BaseNotFoundError,
+    DuplicateInputArtifactsError,
     ExperimentNotFoundError,
     ExperimentRunNotFoundError,
     ExperimentSpecsMismatchError,
@@ -33,6 +34,7 @@ __all__ = [
     "BaseExperiment",
     "BaseNotFoundError",
     "DatetimeFormat",
+    "DuplicateInputArtifactsError",
     "ExperimentNotFoundError",
     "ExperimentRun",
     "ExperimentRunManifest",

@@ -21,14 +21,21 @@ from scythe.outcomes import LeafResources
 
 __all__ = [
     "ExperimentFunction",
+    "ExperimentFunctionWithTempdir",
+    "ExperimentFunctionWithoutTempdir",
     "ExperimentRegistry",
+    "ExperimentStandaloneType",
     "ExperimentTypeExists",
     "ExperimentTypeNotFound",
+    "ExperimentWorkflowType",
     "TInput",
     "TOutput",
 ]
 
 RunnableT = TypeVar("RunnableT")
+ExperimentFunctionWithTempdir = ExperimentFunctionWithoutTempdir = ExperimentFunction
+ExperimentStandaloneType = Experiment[Any, Any]
+ExperimentWorkflowType = Any  # a Hatchet workflow
 
 
 class ExperimentRegistry:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from scythe.base import ExperimentOutputSpec
 from scythe.nodes.known_tasks import make_nodes_known, scatter_task
 from scythe.nodes.models import (
     NODE_TASK,
@@ -14,6 +16,7 @@ from scythe.nodes.models import (
 from scythe.nodes.references import read_tree
 from scythe.nodes.standalone import HatchetTask
 from scythe.nodes.tree import RecursionMap, RecursionSpec
+from scythe.utils.results import sift_results, transpose_dataframe_dict
 
 __all__ = [
     "GatheredExperimentRuns",
@@ -22,8 +25,18 @@ __all__ = [
     "ScatterGather",
     "ScatterGatherInput",
     "ScatterGatherResult",
+    "combine_experiment_outputs",
     "scatter_gather",
+    "sift_results",
 ]
+
+
+def combine_experiment_outputs(
+    experiment_outputs: Sequence[ExperimentOutputSpec],
+) -> ExperimentOutputSpec:
+    """Put the tables of several outputs together, by name."""
+    tables = transpose_dataframe_dict([output.dataframes for output in experiment_outputs])
+    return ExperimentOutputSpec(dataframes=tables)
 
 
 class ScatterGather(HatchetTask[ScatterGatherResult]):

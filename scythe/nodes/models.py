@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -13,8 +14,11 @@ from scythe.base import BaseSpec, ExperimentOutputSpec
 from scythe.nodes.tree import AUTO, Cut, NodeTasks, RecursionMap, Rows
 from scythe.outcomes import RunCode
 from scythe.settings import ScytheStorageSettings, default_storage_settings, store_config
+from scythe.specs.codec import decode_spec
+from scythe.specs.file import count_specs, read_rows, spec_texts
 from scythe.status import mismatch_note
 from scythe.storage.files import S3Url, split_s3_uri
+from scythe.storage.layout import RunLayout
 from scythe.storage.store import open_bucket
 
 if TYPE_CHECKING:
@@ -60,6 +64,38 @@ class ScatterGatherInput(BaseSpec):
     run_code: RunCode | None = Field(
         default=None, description="What `allocate` saw of the experiment."
     )
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is the root of the tree."""
+        return self.recursion_map.is_root
+
+    @property
+    def standalone(self) -> Any:
+        """The experiment, or the Hatchet task, that this process knows by its name."""
+        return import_module("scythe.registry").ExperimentRegistry.get_runnable(self.task_name)
+
+    @property
+    def specs(self) -> list[Any]:
+        """All specs of the run."""
+        config, cls = store_config(self.storage_settings), self.standalone.input_validator_type
+        rows = read_rows(config, self.specs_key, range(count_specs(config, self.specs_key)))
+        return [decode_spec(cls, text) for text in spec_texts(rows)]
+
+    def construct_filekey(
+        self,
+        filename: str,
+        *,
+        mode: Literal["input", "output", "final"],
+        workflow_run_id: str,
+        suffix: str,
+    ) -> str:
+        """Return the key under which scythe-engine keeps a file of a node."""
+        path = self.recursion_map.path
+        node = f"recurse/{len(path)}" if path else "root"
+        place = "final" if mode == "final" else f"scatter-gather/{mode}/{node}/{workflow_run_id}"
+        run = RunLayout(self.storage_settings.BUCKET_PREFIX, self.experiment_id).prefix
+        return f"{run}{place}/{filename}.{suffix}"
 
     @property
     def specs_key(self) -> str:

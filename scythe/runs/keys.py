@@ -61,3 +61,12 @@ class RunKeys:
     def scalars_filekey(self) -> str:
         """The key of the table of scalar outputs."""
         return self.layout.final_table("scalars")
+
+    @property
+    def specs_filename(self) -> str:
+        """The name of the file with the specs, without its suffix."""
+        return "specs"
+
+    def construct_specs_filekey(self, filename: str) -> str:
+        """Return the key of a Parquet file beside the specs."""
+        return f"{self.layout.prefix}{filename}.pq"

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from scythe.storage.files import S3Url, join_s3_uri
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ __all__ = [
     "make_onerow_multiindex_from_dict",
     "save_and_upload_parquets",
     "serialize_df_dict",
+    "sift_results",
     "transpose_dataframe_dict",
 ]
 
@@ -76,3 +79,32 @@ def save_and_upload_parquets(
             s3.upload_file(Bucket=bucket, Key=key, Filename=str(file))
             uris[name] = S3Url(join_s3_uri(bucket, key))
     return uris
+
+
+def sift_results(
+    spec_data: Sequence[BaseModel],
+    results: Sequence[Any],
+    make_error_specs: bool = False,
+) -> tuple[list[Any], pd.DataFrame | None]:
+    """Divide the results of `run_many(..., return_exceptions=True)` by whether they are errors.
+
+    Args:
+        spec_data: The specs, in the order of the results.
+        results: The results; exceptions where a run failed.
+        make_error_specs: Whether to make a table of the errors.
+
+    Returns:
+        The results that are none, and the table of errors: None where there are none.
+    """
+    good = [result for result in results if not isinstance(result, BaseException)]
+    pairs = zip(spec_data, results, strict=True)
+    bad = [(spec, error) for spec, error in pairs if isinstance(error, BaseException)]
+    if not (bad and make_error_specs):
+        return good, None
+    import pandas as pd
+
+    rows = [spec.model_dump(mode="json", exclude={"storage_settings"}) for spec, _ in bad]
+    scalars = [{k: v for k, v in row.items() if not isinstance(v, dict | list)} for row in rows]
+    index = pd.MultiIndex.from_frame(pd.DataFrame(scalars))
+    messages = [str(error) for _, error in bad]
+    return good, pd.DataFrame({"missing": False, "msg": messages}, index=index)
