@@ -174,7 +174,7 @@ class _OwnCluster:
 
 
 def _short_folder() -> str | None:
-    """Return where the folder is made: Ray's sockets in it must not have too long a path."""
+    """Return where the folder is made: Ray takes no long path for its sockets, and only ASCII."""
     default = tempfile.gettempdir()
-    fits = len(default) + len(OWN_PREFIX) + 8 + len("/r") < _LONGEST_FOLDER
+    fits = default.isascii() and len(default) + len(OWN_PREFIX) + 8 + len("/r") < _LONGEST_FOLDER
     return None if fits or not os.access("/tmp", os.W_OK) else "/tmp"  # noqa: S108 - mkdtemp makes it safe

@@ -9,17 +9,23 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import platformdirs
 import pytest
 from pydantic import BaseModel
 from pydantic_settings import BaseSettings
+
+from scythe.errors import RegistrationError
+from scythe.registry import ExperimentRegistry
 
 VERSION = "1.3.0"
 ALLOCATES = "a step of `allocate`, which checks, uploads and starts in one go"
@@ -54,23 +60,20 @@ MEANT = {
 }
 
 
+def download(name: str, kind: str) -> Path:
+    """Return a file of the release, kept in the user's cache folder."""
+    file = Path(platformdirs.user_cache_dir("scythe")) / "scythe-engine" / name
+    if not file.exists():
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", kind, ":all:"]
+        target = ["--dest", str(file.parent), f"scythe-engine=={VERSION}"]
+        subprocess.run([*pip, *target], check=True)
+    return file
+
+
 @pytest.fixture(scope="module")
 def sources() -> dict[str, ast.Module]:
     """The modules of the wheel by name, parsed and not imported."""
-    folder = Path(platformdirs.user_cache_dir("scythe")) / "scythe-engine"
-    wheel = folder / f"scythe_engine-{VERSION}-py3-none-any.whl"
-    if not wheel.exists():
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            str(folder),
-        ]
-        subprocess.run([*pip, "--only-binary", ":all:", f"scythe-engine=={VERSION}"], check=True)
+    wheel = download(f"scythe_engine-{VERSION}-py3-none-any.whl", "--only-binary")
     with zipfile.ZipFile(wheel) as archive:
         return {
             name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): ast.parse(
@@ -240,3 +243,91 @@ def test_the_wheel_is_read_and_not_imported(sources: dict[str, ast.Module]) -> N
 
     assert len(sources) == 12
     assert Path(scythe.__file__ or "").parent == Path(__file__).parent.parent / "scythe"
+
+
+# What pages of the documentation leave to the reader, or have written in earlier blocks.
+PRELUDE = """
+import pathlib, typing
+from pathlib import Path
+from typing import Literal
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.experiments import BaseExperiment
+from scythe.registry import ExperimentRegistry
+from pydantic import FilePath, HttpUrl
+from scythe.utils.filesys import FileReference, S3Url
+from scythe.worker import ScytheWorkerLabel
+
+class MyInput(ExperimentInputSpec):
+    temperature: float = 1
+    material: str = ""
+
+class MyOutput(ExperimentOutputSpec):
+    energy: float = 0
+
+BuildingSpec, BuildingOutput = MyInput, MyOutput
+"""
+NEEDS_SERVICES = ("allocate(", ".start(", "boto3", "ref.", "latest", "versions", "my_pipeline")
+NEEDS_SERVICES += ("settings = Scythe",)
+OF_THE_READER = (
+    "my_experiments",
+    "my_workflows",
+    "my_workflow",
+    "experiments.",
+    "from experiments",
+)
+
+
+def snippets() -> dict[str, str]:
+    """Return the Python blocks of README and documentation, by page and number."""
+    found: dict[str, str] = {}
+    with tarfile.open(download(f"scythe_engine-{VERSION}.tar.gz", "--no-binary")) as archive:
+        for member in archive.getmembers():
+            file = archive.extractfile(member) if member.name.endswith(".md") else None
+            if file is None or "blog" in member.name:
+                continue
+            blocks = re.findall(
+                r"```py(?:thon)?\b[^\n]*\n(.*?)```", file.read().decode(), re.DOTALL
+            )
+            page = member.name.partition("/")[2]
+            found |= {f"{page} {number}": block for number, block in enumerate(blocks, 1)}
+    return found
+
+
+def test_what_the_documentation_imports_is_here() -> None:
+    names: set[tuple[str, str]] = set()
+    for block in snippets().values():
+        for module, imported in re.findall(
+            r"^from (scythe[.\w]*) import (.+)$", block, re.MULTILINE
+        ):
+            names |= {(module, name.strip()) for name in imported.split("#")[0].split(",")}
+    assert len(names) == 12
+    for module, name in names:
+        assert hasattr(importlib.import_module(module), name), (module, name)
+
+
+def test_the_blocks_of_the_documentation_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page in a module of its own; what needs services is a program of the acceptance."""
+    ran: list[str] = []
+    pages: dict[str, ModuleType] = {}
+    for where, block in snippets().items():
+        if any(word in block for word in (*NEEDS_SERVICES, *OF_THE_READER)):
+            continue
+        page = where.rpartition(" ")[0]
+        monkeypatch.setattr(ExperimentRegistry, "_experiments", {})
+        if page not in pages:
+            pages[page] = ModuleType(f"page_{len(pages)}")
+            exec(PRELUDE, vars(pages[page]))
+        monkeypatch.setitem(sys.modules, pages[page].__name__, pages[page])
+        try:
+            exec(compile(block, where, "exec"), vars(pages[page]))
+        except SyntaxError:
+            continue  # prose with dots in place of code
+        except (NameError, RegistrationError) as error:
+            if "is not defined" not in str(error):  # what a block with dots should have defined
+                raise
+            continue
+        ran.append(where)
+    assert len(ran) >= 15, ran

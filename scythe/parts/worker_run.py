@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from multiprocessing import get_context
 
+from scythe.errors import WorkerStartError
 from scythe.labels import required_labels
 from scythe.leaf_classes import limit_of
 from scythe.outcomes import StoreConfig
@@ -76,6 +78,7 @@ class WorkerRun:
         for plan in self._plans:
             if plan.role == "leaf":
                 load_executor_factory(plan.executor)
+        _check_shared_memory()
         require_engine()
         if any(plan.role != "tasks" for plan in self._plans):
             self._store = store_config()
@@ -88,3 +91,14 @@ class WorkerRun:
         engine = next((fact.ready.engine for fact in facts if fact.ready.engine), "")
         worker = WorkerFacts(facts, engine, self._store, self._needs, self._weights)
         logger.info("%s", banner(worker))
+
+
+def _check_shared_memory() -> None:
+    """Raise unless processes can share locks, as those of the SDK do."""
+    try:
+        get_context("spawn").Lock()
+    except OSError as error:
+        raise WorkerStartError(
+            f"The processes of a worker cannot share memory in /dev/shm ({error.strerror}): free "
+            "space there (`df /dev/shm`), or give the container more with --shm-size."
+        ) from error

@@ -6,9 +6,12 @@ import asyncio
 import io
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from scythe.errors import (
     EngineError,
@@ -96,8 +99,9 @@ class RunWatch:
 
 def _stored_status(store: Store, layout: RunLayout) -> RunStatus:
     data = store.find_bytes(layout.status)
-    if data:  # a server that failed while it was written may hold it empty
-        return RunStatus.model_validate_json(data)
+    with suppress(ValidationError):  # a server that failed while it was written holds less of it
+        if data:
+            return RunStatus.model_validate_json(data)
     manifest = store.find_bytes(layout.manifest)
     fields = from_yaml(manifest) if manifest else {}
     return RunStatus(

@@ -91,8 +91,10 @@ def test_a_validation_runner_needs_no_server(stack_env: dict[str, str]) -> None:
 def test_a_submit_script_that_follows_a_manifest(
     executor: str, stack_env: dict[str, str], tmp_path: Path
 ) -> None:
-    log = tmp_path / "log"
-    with worker("manifest", log, SCYTHE_WORKER_EXECUTOR=executor, **stack_env):
+    log, folder = tmp_path / "log", tmp_path / "é"  # which Ray does not take for its own files
+    folder.mkdir()
+    variables = {"SCYTHE_WORKER_EXECUTOR": executor, "TMPDIR": str(folder)}
+    with worker("manifest", log, **variables, **stack_env):
         wait_ready(log, " is ready.")
         output = script("manifest", "submit.py", stack_env)
     assert "tag study durable 50" in log.read_text()

@@ -83,6 +83,30 @@ def test_tables(run: Any, store: Store) -> None:
     assert run.list_results_files(store.client) == run.list_results_files()
 
 
+def test_errors_show_what_went_wrong_first_and_failures_count_it(run: Any, store: Store) -> None:
+    kinds, messages = ["timeout", "application_error", "timeout"], ["slow", "no", "slow"]
+    put_table(
+        store,
+        run,
+        "errors",
+        sort_index=[2, 4, 5],
+        wall=["a", "b", "c"],
+        kind=kinds,
+        type=["T", "E", "T"],
+        message=messages,
+        traceback=["x"] * 3,
+    )
+    errors = run.errors().to_pandas()
+    assert errors.columns.tolist() == [
+        *("kind", "type", "message", "leaf", "traceback", "sort_index", "wall"),
+    ]
+    assert str(errors).split()[:4] == ["kind", "type", "message", "leaf"]
+    assert run.failures().to_pylist() == [
+        {"kind": "timeout", "type": "T", "message": "slow", "count": 2, "leaf": 2},
+        {"kind": "application_error", "type": "E", "message": "no", "count": 1, "leaf": 4},
+    ]
+
+
 def test_a_table_that_is_not_there(run: Any, store: Store) -> None:
     with pytest.raises(ResultNotFoundError, match=r"has no table 'scalars' \(it has: none yet\)"):
         run.results()
@@ -108,8 +132,11 @@ def test_a_manifest_that_is_not_there(run: Any, folder: str) -> None:
         run.manifest()
 
 
-def test_a_status_that_a_failing_server_holds_empty_is_none(store: Store, run: Any) -> None:
-    store.put_bytes(run.layout.status, b"")
+@pytest.mark.parametrize("data", [b"", b"{", b'{"state": "running"}', b"[1]", b"\xff\x00"])
+def test_a_status_that_a_failing_server_holds_damaged_is_none(
+    store: Store, run: Any, data: bytes
+) -> None:
+    store.put_bytes(run.layout.status, data)
     assert run.status().state == "queued"
 
 

@@ -277,3 +277,15 @@ def test_a_client_made_before_the_local_stack_was_known(monkeypatch: pytest.Monk
     with pytest.raises(ScytheError, match=r'run `eval "\$\(scythe dev env\)"` before the script'):
         check_client(local, client)
     check_client(StoreConfig(bucket="b"), client)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a folder")
+def test_a_worker_says_that_the_shared_memory_is_full() -> None:
+    full = "mount -t tmpfs -o size=4k tmpfs /dev/shm && head -c 9999 /dev/zero > /dev/shm/x"
+    code = "from scythe.parts import worker_run\n"
+    code += "worker_run._check_shared_memory()"
+    command = f"{full}; exec {sys.executable} -c '{code}'"
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert "cannot share memory in /dev/shm (No space left on device): free space" in done.stderr
