@@ -23,7 +23,7 @@ from scythe.specs.file import count_specs, index_of, read_rows
 from scythe.status import RunStatus
 from scythe.storage.files import split_s3_uri
 from scythe.storage.layout import RunLayout
-from scythe.storage.manifest import ExperimentRunManifest, from_yaml, to_yaml
+from scythe.storage.manifest import from_yaml, to_yaml
 from scythe.storage.store import Store
 from scythe.tables.gather import LeafSlice, node_tables
 from scythe.tables.merge import join_packs, merge_files, write_merged
@@ -70,17 +70,20 @@ class RunPlace:
         Returns:
             That number.
         """
-        document = self.store.find_bytes(self.layout.manifest)
-        if not document:  # a tree may be started without a run
-            return mismatches or 0
-        manifest = ExperimentRunManifest.model_validate(from_yaml(document))
+        try:
+            document = self.store.find_bytes(self.layout.manifest)
+            manifest = dict(from_yaml(document)) if document else {}
+        except Exception as error:  # noqa: BLE001 - a run does not fail for want of its manifest
+            logger.warning("The manifest %s cannot be read: %s", self.layout.manifest, error)
+            manifest = {}
         if mismatches is None:
-            seen = (manifest.code or {}).get("fingerprint")
+            seen = (manifest.get("code") or {}).get("fingerprint")
             counts = seen and code_mismatch() != "ignore"
             mismatches = sum(codes.values()) - codes.get(seen, 0) if seen and counts else 0
-        update = {"workflow_run_id": self.root_id, "codes": dict(codes)}
-        over = manifest.model_copy(update={**update, "code_mismatches": mismatches})
-        self.store.put_bytes(self.layout.manifest, to_yaml(over))
+        if manifest:  # a tree may be started without a run
+            known = {"workflow_run_id": self.root_id, "codes": dict(codes)}
+            over = {**manifest, **known, "code_mismatches": mismatches}
+            self.store.put_bytes(self.layout.manifest, to_yaml(over))
         return mismatches
 
     def count(self) -> int:

@@ -94,6 +94,7 @@ class ProgressView:
 
     def _update_bar(self, status: RunStatus) -> None:
         is_still = status.is_over or bool(status.waits_for)
+        others = status.code_mismatches
         self._bar.update(
             self._task,
             description="waiting for a worker" if status.state == "queued" else _name(status),
@@ -104,7 +105,7 @@ class ProgressView:
             running=f"{status.running} running",
             rate="" if status.waits_for else f"{status.rate:.1f}/s",
             left="" if is_still else f"{format_seconds(status.seconds_left)} left",
-            code=f"[yellow]{mismatch_note(status.code_mismatches).lstrip(', ')}[/]",
+            code=f"[yellow]{others} other code[/]" if others else "",
         )
 
     def _print_line(self, status: RunStatus) -> None:

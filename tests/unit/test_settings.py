@@ -16,6 +16,7 @@ from scythe.settings import (
     StoreAccessSettings,
     TimeoutSettings,
     cache_folder,
+    code_mismatch,
     default_storage_settings,
     store_config,
 )
@@ -165,3 +166,24 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert cache_folder().name == "scythe"
     monkeypatch.setenv("SCYTHE_CACHE_DIR", str(tmp_path / "here"))
     assert cache_folder() == tmp_path / "here"
+
+
+def test_the_stricter_of_run_and_worker_says_what_is_done_about_other_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert (code_mismatch(), code_mismatch("ignore"), code_mismatch("fail")) == (
+        "",
+        "ignore",
+        "fail",
+    )
+    monkeypatch.setenv("SCYTHE_CODE_MISMATCH", "warn")
+    assert (code_mismatch(), code_mismatch("ignore"), code_mismatch("fail")) == (
+        "warn",
+        "warn",
+        "fail",
+    )
+    monkeypatch.setenv("SCYTHE_CODE_MISMATCH", "")
+    assert code_mismatch() == ""
+    monkeypatch.setenv("SCYTHE_CODE_MISMATCH", "stop")
+    with pytest.raises(SettingsError, match="must be warn, fail or ignore, got 'stop'"):
+        code_mismatch()

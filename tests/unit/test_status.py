@@ -42,5 +42,12 @@ def test_a_status_comes_back_equal() -> None:
 
 
 def test_counts_add_up() -> None:
-    total = NodeCounts(done=1, failed=2, running=3).plus(NodeCounts(done=10, failed=20, running=30))
-    assert total == NodeCounts(done=11, failed=22, running=33)
+    one = NodeCounts(done=1, failed=2, running=3, code_mismatches=4)
+    total = one.plus(NodeCounts(done=10, failed=20, running=30, code_mismatches=40))
+    assert total == NodeCounts(done=11, failed=22, running=33, code_mismatches=44)
+
+
+def test_a_status_says_how_many_leaves_ran_other_code() -> None:
+    said = str(status(state="done", done=10, code_mismatches=4))
+    assert said.endswith("of 10 leaves, 4 ran with other code than was allocated")
+    assert "code" not in str(status(state="done", done=10))

@@ -26,7 +26,7 @@ SHOW = """
     with ProgressView(enabled={enabled}) as view:
         view.show(status(state="queued"))
         view.show(status(state="running", total=40, done=9, failed=1, running=2))
-        view.show(status(state="done", total=40, done=37, failed=3))
+        view.show(status(state="done", total=40, done=37, failed=3, code_mismatches=5))
 """
 
 
@@ -66,7 +66,7 @@ def test_a_live_bar_on_a_terminal() -> None:
     assert "\x1b[" in text  # drawn in place
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     last = [line for line in plain.splitlines() if "40/40" in line][-1]
-    for part in ("wall[/]", "37 done", "3 failed", "0 running", "4.0/s"):
+    for part in ("wall[/]", "37 done", "3 failed", "0 running", "4.0/s", "5 other code"):
         assert part in last
 
 
@@ -86,7 +86,8 @@ def test_plain_lines_without_a_terminal() -> None:
     assert done.stdout == ""
     first, last = done.stderr.splitlines()
     assert first.startswith("10/40 leaves (25 %): 9 done, 1 failed, 2 running")
-    assert last == "40/40 leaves (100 %): 37 done, 3 failed, 0 running, 4.0/s"
+    counts = "37 done, 3 failed, 0 running, 5 ran with other code than was allocated"
+    assert last == f"40/40 leaves (100 %): {counts}, 4.0/s"
 
 
 def test_equal_lines_are_written_once(capsys: pytest.CaptureFixture[str]) -> None:

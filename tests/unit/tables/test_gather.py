@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,11 +15,12 @@ import pytest
 
 from scythe.messages import LeafRecord
 from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats, StoreConfig
+from scythe.provenance.identity import CodeIdentity
 from scythe.specs.file import index_of, specs_table
 from scythe.storage.store import Store
 from scythe.tables.arrow import to_ipc
 from scythe.tables.combine import concat
-from scythe.tables.gather import LeafSlice, node_tables, read_scalars
+from scythe.tables.gather import LeafSlice, count_codes, node_tables, read_scalars
 from scythe.tables.names import ORDER
 from scythe.tables.user_tables import to_arrow, with_leaf_index
 
@@ -118,6 +121,17 @@ def test_failed_leaves_are_rows_of_errors_and_nowhere_else() -> None:
         "attempts": 3,
         "node": "",
     }
+
+
+def test_leaves_say_which_code_they_ran(tmp_path: Path) -> None:
+    known = replace(STATS, code=CodeIdentity("f" * 16, "1.0", "abc-dirty").text)
+    other = replace(known, code="e" * 16)
+    table = gather(failed(0, stats=known), failed(1, stats=other), failed(2))["leaves"]
+    assert table["code"].fillna("").tolist() == ["f" * 16, "e" * 16, ""]
+    assert table["code_version"].fillna("").tolist() == ["1.0", "", ""]
+    assert table["code_commit"].fillna("").tolist() == ["abc-dirty", "", ""]
+    pq.write_table(pa.Table.from_pandas(table), tmp_path / "leaves.pq")
+    assert count_codes(tmp_path / "leaves.pq") == {"f" * 16: 1, "e" * 16: 1, None: 1}
 
 
 def test_every_leaf_is_a_row_of_leaves() -> None:
