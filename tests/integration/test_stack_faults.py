@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tests.integration.test_stack import (
     all_gone,
     assert_works,
     cli,
+    eventually,
     family,
     processes,
     put,
@@ -294,3 +296,23 @@ def test_a_killed_initdb_is_made_again() -> None:
     assert_works(up(other, print))
     assert not new.exists()
     reset(other)
+
+
+def test_a_killed_s3_server_leaves_only_whole_objects(
+    home: Path, connection: StackConnection
+) -> None:
+    size, written = 3_000_000, 0
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(40):
+            pool.submit(put, connection, f"large/{number}", bytes(size))
+        folder = layout_of(home).s3 / "objects" / "scythe" / "large"
+        eventually(lambda: folder.is_dir() and len([*folder.iterdir()]) > 3, 60)
+        os.kill(processes(home)["s3"].pid, 9)
+        pool.shutdown(cancel_futures=True)
+    again = up(home, print)
+    assert_works(again)
+    for file in folder.iterdir():
+        assert file.stat().st_size == size
+        assert request(again, "GET", f"large/{file.name}") == 200
+        written += 1
+    assert 3 < written < 40

@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -595,6 +596,9 @@ class TestEngineBuild:
         monkeypatch.setattr(
             engine_build, "go", lambda *_: programs.Go(compiler, "1.26", from_wheel=False)
         )
+        left = engine_build._place().parent / "build-killed"
+        left.mkdir(parents=True)
+        (left / "scythe-engine").write_text("half")
         made: list[Path] = []
         threads = [
             threading.Thread(target=lambda: made.append(engine_build.engine_program(silent)))
@@ -608,6 +612,49 @@ class TestEngineBuild:
         assert len(made) == 3
         assert made[0].is_file()
         assert (tmp_path / "count").read_text() == "built\n"
+        assert not left.exists()
+
+
+class TestExport:
+    def engine(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("SCYTHE_CACHE_DIR", str(cache))
+        return engine_build._place()
+
+    def test_one_machine_builds_for_another(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        built = self.engine(tmp_path / "here", monkeypatch)
+        built.parent.mkdir(parents=True)
+        built.write_text(f"#!/bin/sh\necho {engine_build.engine_version()}\n")
+        built.chmod(0o700)
+        file = tmp_path / "engine.tar.gz"
+        engine_build.export_engine(file, silent)
+
+        taken = self.engine(tmp_path / "there", monkeypatch)
+        engine_build.import_engine(file, silent)
+        assert taken.read_bytes() == built.read_bytes()
+        assert stat.S_IMODE(taken.stat().st_mode) == 0o700
+        assert engine_build.engine_program(silent) == taken
+        assert not [*taken.parent.glob("build-*")]
+
+    @pytest.mark.parametrize("what", ["text", "cut", "other version", "other file", "does not run"])
+    def test_anything_else_is_refused(
+        self, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program = self.engine(tmp_path / "cache", monkeypatch)
+        file, content = tmp_path / "engine.tar.gz", tmp_path / "content"
+        content.write_bytes(os.urandom(100_000))
+        names = {"other version": "v0.1.0-linux-x86_64-0/scythe-engine", "other file": "../../x"}
+        with tarfile.open(file, "w:gz") as archive:
+            archive.add(content, names.get(what, f"{program.parent.name}/scythe-engine"))
+        if what == "text":
+            file.write_text("hello")
+        elif what == "cut":
+            file.write_bytes(file.read_bytes()[:50_000])
+        with pytest.raises(StackError):
+            engine_build.import_engine(file, silent)
+        assert not program.exists()
+        assert not (tmp_path / "x").exists()
 
 
 def test_shell_quotes() -> None:
