@@ -14,9 +14,10 @@ import sys
 import tarfile
 import tempfile
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from scythe.errors import StackError
@@ -166,6 +167,9 @@ def _compile(
     report: Callable[[str], None],
     check: Callable[[], None],
 ) -> None:
+    from scythe.processes.ending import MARK
+    from scythe.processes.guard import Guard
+
     command = [
         str(toolchain.program),
         "build",
@@ -180,10 +184,12 @@ def _compile(
         str(target),
         ".",
     ]
-    with log.open("wb") as output:
+    # Should this process be killed, the guard ends the build and removes what it has made.
+    mark = f"{os.environ.get(MARK, '')}build-{uuid.uuid4().hex}."
+    with log.open("wb") as output, closing(Guard(mark, str(target.parent))):
         process = subprocess.Popen(
             command,
-            env=_go_environment(toolchain),
+            env=_go_environment(toolchain) | {MARK: mark},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from psutil import Process
 
 from scythe.errors import StackError
 from scythe.processes.identity import ProcessRecord, birth_of
@@ -613,6 +614,29 @@ class TestEngineBuild:
         assert made[0].is_file()
         assert (tmp_path / "count").read_text() == "built\n"
         assert not left.exists()
+
+    def test_the_build_of_a_killed_process_ends_with_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compiler = fake_go(tmp_path / "bin", "go1.26.8")
+        text = compiler.read_text()
+        compiler.write_text(text.replace("\n", '\n[ "$1" = build ] && exec sleep 300\n', 1))
+        monkeypatch.setenv("PATH", f"{compiler.parent}:{os.environ['PATH']}")
+        monkeypatch.setenv("SCYTHE_CACHE_DIR", str(tmp_path / "cache"))
+        command = [sys.executable, "-m", "scythe.cli", "dev", "build"]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 60
+            found = Process(process.pid)
+            while not (children := [one for one in found.children() if one.name() == "sleep"]):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.kill()
+        for child in children:
+            child.wait(30)
+        place = engine_build._place().parent
+        while [*place.glob("build-*")]:
+            assert time.monotonic() < deadline + 30
+            time.sleep(0.02)
 
 
 class TestExport:
