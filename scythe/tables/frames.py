@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from scythe.errors import OutputError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _MANY_COLUMNS = 200  # from which on pyarrow's way takes too long
 _SIMPLE = "iufbMm"  # kinds of dtypes that need no look at each column
 _HEADERS = "iufbM"  # kinds of dtypes of headers that pandas reads again
+_NOT_PLAIN = (b'"numpy_type": "object"', b'"pandas_type": "categorical"')
 _INT128 = ("Int128", "UInt128")  # that Arrow has not
 
 
@@ -32,8 +34,16 @@ def is_polars(value: Any) -> bool:
 
 def from_pandas(frame: Any) -> pa.Table:
     """Turn a DataFrame of pandas into an Arrow table, with its index."""
-    frame = _with_plain_columns(_with_plain_index(_with_text_headers(frame)))
+    import pyarrow as pa
+
+    frame = _with_text_headers(frame)
+    if len(frame.columns) <= _MANY_COLUMNS:
+        with suppress(pa.ArrowException, ValueError, TypeError, OverflowError):
+            table = _from_pandas(frame)
+            if not any(word in table.schema.metadata[b"pandas"] for word in _NOT_PLAIN):
+                return table  # to look at the dtypes first takes a tenth longer
     simple = [_is_simple(dtype) for dtype in frame.dtypes]
+    frame = _with_plain_columns(_with_plain_index(frame), simple)
     is_wide = sum(simple) > _MANY_COLUMNS and frame.columns.nlevels == 1
     if is_wide and not set(frame.index.names) & set(frame.columns):
         return _from_wide(frame, simple)
@@ -135,6 +145,8 @@ def _with_plain_index(frame: Any) -> Any:
     import pandas as pd
 
     index = frame.index
+    if index.nlevels == 1 and _is_simple(index.dtype):
+        return frame
     levels = [index.get_level_values(number) for number in range(index.nlevels)]
     names = [name or f"level {number}" for number, name in enumerate(index.names)]
     made = [_plain(name, level) for name, level in zip(names, levels, strict=True)]
@@ -146,11 +158,11 @@ def _with_plain_index(frame: Any) -> Any:
     return frame.set_axis(pd.MultiIndex.from_arrays(arrays, names=index.names), axis=0)
 
 
-def _with_plain_columns(frame: Any) -> Any:
+def _with_plain_columns(frame: Any, simple: list[bool]) -> Any:
     """Return a frame whose columns Arrow takes."""
     made = frame
-    for number, dtype in enumerate(frame.dtypes):
-        if _is_simple(dtype):
+    for number, is_simple in enumerate(simple):
+        if is_simple:
             continue
         column = _plain(frame.columns[number], frame.iloc[:, number])
         if column is not None:

@@ -25,7 +25,8 @@ def write_pack(tables: Mapping[str, pa.Table]) -> bytes:
     for name, table in tables.items():
         schema = table.schema.with_metadata({**(table.schema.metadata or {}), _NAME: name.encode()})
         with pa.ipc.new_stream(sink, schema, options=ipc_options(schema)) as writer:
-            writer.write_table(table.replace_schema_metadata(schema.metadata), WINDOW)
+            whole = table.combine_chunks()  # else each leaf's rows are a message of their own
+            writer.write_table(whole.replace_schema_metadata(schema.metadata), WINDOW)
     return sink.getvalue().to_pybytes()
 
 

@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from scythe.tables.arrow import to_ipc
@@ -72,6 +72,8 @@ OBJECTS = (
 @pytest.mark.timeout(1800)
 @given(st.lists(OBJECTS, min_size=1, max_size=4), st.sampled_from(["pandas", "polars"]))
 def test_objects_are_what_they_were_or_the_text_of_it(values: list[Any], library: str) -> None:
+    # polars makes something else of enumerations before they are a column.
+    assume(library == "pandas" or not any(isinstance(value, enum.Enum) for value in values))
     if library == "pandas":
         table: Any = pd.DataFrame({"c": pd.Series(values, dtype=object)})
     else:
