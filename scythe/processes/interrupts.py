@@ -57,6 +57,36 @@ class KeptInterrupts:
             raise
 
 
+class HeldInterrupt:
+    """Holds back the first Ctrl-C until its body is over; a second one interrupts the body.
+
+    Outside of the main thread, where no handler runs, this does nothing.
+
+    Attributes:
+        is_held: Whether there was one.
+    """
+
+    def __init__(self) -> None:
+        self.is_held = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        handler = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread() and callable(handler):
+            self._before = handler
+            signal.signal(signal.SIGINT, self._hold)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        if self.is_held:
+            self._before(number, frame)
+        self.is_held = True
+
+
 class RunInterrupted(KeyboardInterrupt, SystemExit):
     """Somebody pressed Ctrl-C while a run was allocated or awaited; the message says what of it is.
 

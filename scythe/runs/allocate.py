@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from scythe.base import ExperimentInputSpec
-from scythe.errors import RegistrationError, SpecError
+from scythe.errors import RegistrationError, SpecError, StorageError
 from scythe.experiment import Experiment
 from scythe.nodes.models import ScatterGatherInput
 from scythe.nodes.references import RunRef, start_root, workflow_reference
 from scythe.nodes.tree import AUTO, PROBES, RecursionMap, RunPlan, plan_tree
 from scythe.outcomes import RunCode
+from scythe.processes.interrupts import HeldInterrupt, RunInterrupted
 from scythe.provenance.identity import CodeIdentity, identify
-from scythe.runs.folder import FolderT, RunFolder, claim, release
+from scythe.runs.folder import FolderT, RunFolder, claim, discard, release
 from scythe.settings import check_limits, code_mismatch
 from scythe.specs.source import is_single, iterate_specs
 from scythe.specs.writer import CHUNK, Chunk, SpecChecker, SpecRules, SpecsWriter
@@ -86,7 +87,18 @@ class Allocation:
             SpecError: There are none, or one is wrong. Nothing was uploaded or started.
             RegistrationError: The runnable takes one spec at a time.
             SettingsError: A limit in the environment makes no sense.
+            RunInterrupted: Somebody pressed Ctrl-C; the message says whether the run continues.
         """
+        try:
+            return self._start(specs, run)
+        except RunInterrupted:
+            raise
+        except KeyboardInterrupt:
+            raise RunInterrupted("allocate was interrupted: nothing was started.") from None
+
+    def _start(self, specs: Any, run: FolderT) -> tuple[FolderT, RunRef[Any]]:
+        from scythe.engine.client import client
+
         check_limits()
         single = is_single(specs)
         self._check_kind(single=single)
@@ -108,11 +120,17 @@ class Allocation:
                 prepared = self._prepare(chunk, source, checker, Path(folder))
                 plan = self._plan(prepared.n_specs)
                 logger.info("allocating %s: %s", run.experiment_id, plan.describe(prepared.n_specs))
+                client()  # whose import takes seconds: the start is to follow the manifest at once
                 manifest = self._store_run(run, prepared, plan, single=single)
         except BaseException:
-            release(self._store, run)
+            discard(self._store, run)
             raise
-        return run, self._start_root(run, prepared, plan, manifest)
+        try:
+            self._make_tasks_known()
+        except KeyboardInterrupt:
+            discard(self._store, run)
+            raise
+        return run, self._start_at_once(run, prepared, plan, manifest)
 
     def _check_kind(self, *, single: bool) -> None:
         if self._plain and not single and self._is_workflow():
@@ -181,38 +199,56 @@ class Allocation:
         store.put_bytes(layout.manifest, to_yaml(manifest))
         return manifest
 
-    def _start_root(
-        self,
-        run: RunFolder,
-        prepared: _Prepared,
-        plan: RunPlan,
-        manifest: ExperimentRunManifest,
-    ) -> RunRef[Any]:
-        """Start the root in Hatchet, then add its id to the manifest."""
+    def _make_tasks_known(self) -> None:
         from scythe.nodes.known_tasks import (
             make_experiment_known,
             make_nodes_known,
             make_task_known,
         )
 
-        metadata = {"experiment_id": run.experiment_id, "experiment_name": self._runnable.name}
         make_nodes_known()
         (make_task_known if self._plain else make_experiment_known)(self._runnable)
-        reference: RunRef[Any]
+
+    def _start_at_once(
+        self, run: RunFolder, prepared: _Prepared, plan: RunPlan, manifest: ExperimentRunManifest
+    ) -> RunRef[Any]:
+        """Start the root; somebody who presses Ctrl-C meanwhile is told what became of the run."""
+        name = run.experiment_id
+        try:
+            with HeldInterrupt() as interrupt:
+                reference = self._start_root(run, prepared, plan)
+                self._record_start(run, manifest, reference)
+        except KeyboardInterrupt:
+            raise RunInterrupted(
+                f"allocate was interrupted while it started {name}: run.status() tells whether the "
+                "run continues."
+            ) from None
+        if interrupt.is_held:
+            raise RunInterrupted(f"The run continues: {name}. Cancel it with run.cancel().")
+        return reference
+
+    def _start_root(self, run: RunFolder, prepared: _Prepared, plan: RunPlan) -> RunRef[Any]:
+        metadata = {"experiment_id": run.experiment_id, "experiment_name": self._runnable.name}
         if self._plain and self._is_workflow():
             started = self._runnable.run(
                 prepared.first, additional_metadata=metadata, wait_for_result=False
             )
-            reference = workflow_reference(started)
-        else:
-            reference = start_root(self._root_input(run, plan, prepared.n_specs), metadata)
-        stored = self._store.find_bytes(run.layout.manifest)  # the run may be over by now
-        latest = ExperimentRunManifest.model_validate(from_yaml(stored)) if stored else manifest
-        started_manifest = latest.model_copy(update={"workflow_run_id": reference.workflow_run_id})
-        self._store.put_bytes(run.layout.manifest, to_yaml(started_manifest))
-        release(self._store, run)
+            return workflow_reference(started)
+        return start_root(self._root_input(run, plan, prepared.n_specs), metadata)
+
+    def _record_start(
+        self, run: RunFolder, manifest: ExperimentRunManifest, reference: RunRef[Any]
+    ) -> None:
+        """Add Hatchet's id of the run to the manifest."""
+        try:
+            stored = self._store.find_bytes(run.layout.manifest)  # the run may be over by now
+            latest = ExperimentRunManifest.model_validate(from_yaml(stored)) if stored else manifest
+            started = latest.model_copy(update={"workflow_run_id": reference.workflow_run_id})
+            self._store.put_bytes(run.layout.manifest, to_yaml(started))
+            release(self._store, run)
+        except StorageError as error:  # the run has all that it needs
+            logger.warning("The id of the run %s was not recorded: %s", run.experiment_id, error)
         logger.info("started %s as %s", run.experiment_id, reference.workflow_run_id)
-        return reference
 
     def _root_input(self, run: RunFolder, plan: RunPlan, n_specs: int) -> ScatterGatherInput:
         from scythe.engine.client import task_name_of

@@ -52,10 +52,14 @@ def claim(store: Store, run: FolderT) -> FolderT:
     for _ in range(_CLAIM_TRIES):
         layout = run.layout
         mark = f"{layout.claims}{uuid.uuid4()}"
-        store.put_bytes(mark, b"")
-        alone = list(store.list_keys(layout.claims)) == [mark]
-        if alone and next(store.list_keys(layout.prefix), None) is None:
-            return run
+        try:
+            store.put_bytes(mark, b"")
+            alone = list(store.list_keys(layout.claims)) == [mark]
+            if alone and next(store.list_keys(layout.prefix), None) is None:
+                return run
+        except BaseException:
+            store.delete(mark)
+            raise
         store.delete(mark)
         run = run.a_second_later()
     raise StorageError(
@@ -68,3 +72,13 @@ def release(store: Store, run: RunFolder) -> None:
     """Remove the claim: the run has started, and its manifest keeps the folder taken."""
     for key in list(store.list_keys(run.layout.claims)):
         store.delete(key)
+
+
+def discard(store: Store, run: RunFolder) -> None:
+    """Remove all that was stored of a run that was not started, and its claim.
+
+    Nothing else is in its folder, which was empty when it was claimed.
+    """
+    for key in list(store.list_keys(run.layout.prefix)):
+        store.delete(key)
+    release(store, run)
