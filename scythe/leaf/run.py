@@ -28,6 +28,7 @@ from scythe.storage import cache
 from scythe.storage.fetch import set_default_store, set_leaf_deadline
 from scythe.storage.file_values import has_files
 from scythe.storage.leaf_files import fetch_inputs
+from scythe.storage.store import wait_for_room
 
 _forks = 0  # that lie between the process that imported this and the one that runs it
 _has_begun = False
@@ -110,6 +111,7 @@ class LeafRunner:
         parent_folder: str | None,
         inline_bytes: int = INLINE_BYTES,
     ) -> None:
+        wait_for_room()
         self._experiment, self._meter = experiment, meter
         meter.code = experiment.code.text
         check_code(call, experiment)

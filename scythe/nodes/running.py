@@ -17,6 +17,7 @@ from scythe.outcomes import FailureKind
 from scythe.processes.waiting import to_the_end
 from scythe.settings import TimeoutSettings
 from scythe.storage.files import S3Url
+from scythe.storage.store import wait_for_room
 
 _PAUSE = 1.0  # seconds between two looks whether the run is to stop
 _LIMIT_VARIABLE = "SCYTHE_TIMEOUT_SCATTER_GATHER_EXECUTION"
@@ -29,6 +30,7 @@ async def run_node(payload: ScatterGatherInput, run: NodeRun) -> ScatterGatherRe
     Safe to run again after its worker died: the children are found again by their keys, and what
     it writes has the same names.
     """
+    wait_for_room()
     node = ScatterNode(payload, run)
     await node.in_thread(node.load)
     if payload.recursion_map.is_root:

@@ -88,7 +88,7 @@ def _explain_routing(serving: Sequence[ConnectedWorker], task: LeafTask, status:
         )
     if status.running == 0 and not any(worker.free_slots for worker in taking):
         slots = sum(worker.slots for worker in taking)
-        return f"All {_count(slots, 'slot')} for {task.title!r} are taken by other leaves."
+        return f"All {_count(slots, 'slot')} for {task.title!r} are taken."
     return ""
 
 

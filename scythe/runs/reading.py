@@ -39,6 +39,8 @@ _LEAF = "leaf"
 _ENGINE_PAUSE = 5.0  # seconds without news after which Hatchet is asked whether the run still lives
 _START_SECONDS = 15.0  # between the manifest of a run and its start, which are one request apart
 _STATUS_SECONDS = 30.0
+_PROBE_AFTER = 10.0  # seconds without news after which it is tried whether the bucket has room
+_LONGEST_PROBE_PAUSE = 60.0
 _NOT_STARTED = "allocate ended before it started the run. Allocate it again."
 
 
@@ -68,6 +70,7 @@ class RunWatch:
     def __init__(self, store: Store, layout: RunLayout, task: Callable[[], LeafTask]) -> None:
         self._store, self._layout, self._task = store, layout, task
         self._reason, self._ask_at = "", 0.0
+        self._refusal, self._probe_at, self._probe_pause = "", 0.0, _ENGINE_PAUSE
         self.no_answer = ""
 
     def look(self) -> RunStatus:
@@ -91,10 +94,21 @@ class RunWatch:
         try:
             status = _checked_with_engine(self._store, self._layout, status)
             if not status.is_over and status.total:
-                self._reason = explain_wait(connected_workers(), self._task(), status)
+                workers = connected_workers()
+                self._reason = self._probe(status) or explain_wait(workers, self._task(), status)
         except EngineError as error:
             self._reason = str(error)
         return status
+
+    def _probe(self, status: RunStatus) -> str:
+        """Say why the bucket takes nothing, if that is so; tried less and less often."""
+        now = time.monotonic()
+        if now < self._probe_at or time.time() - status.updated < _PROBE_AFTER:
+            return self._refusal
+        self._refusal = self._store.probe(self._layout.probe)
+        self._probe_pause = min(2 * self._probe_pause, _LONGEST_PROBE_PAUSE)
+        self._probe_at = now + (_ENGINE_PAUSE if self._refusal else self._probe_pause)
+        return self._refusal
 
 
 def _stored_status(store: Store, layout: RunLayout) -> RunStatus:

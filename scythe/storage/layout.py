@@ -67,6 +67,12 @@ class RunLayout:
         return f"{self.prefix}status.json"
 
     @property
+    def probe(self) -> str:
+        """What is written for a moment to see whether the bucket takes anything."""
+        version, slash, name = self.prefix.rstrip("/").rpartition("/")
+        return f"{version}{slash}.claims/probe-{name}"
+
+    @property
     def claims(self) -> str:
         """What the keys begin with by which allocations claim the run's folder.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -23,9 +24,16 @@ _PATIENCE = 120.0  # seconds; a store that is away for a minute is no error
 _ATTEMPTS = 3  # by the SDK, whose own back-off is over within seconds
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 _KEYS = 1000  # that one request may name
+_ROOM_PATIENCE = 7 * 86_400.0  # seconds; a leaf's own limit ends its waiting earlier
+_SAY_AGAIN = 60.0
+_PROBE_BYTES = 64 * 1024  # a disk on which less is left is full for what a run writes
 T = TypeVar("T")
 _CHUNK = 1 << 20  # bytes in memory while an object is written to a file
 _MISSING = ("404", "NoSuchKey", "NotFound")
+# Versity (the local stack), MinIO, Ceph
+_FULL = ("InsufficientStorage", "XMinioStorageFull", "StorageFull", "QuotaExceeded")
+_room_patience = 0.0  # of this process, see `wait_for_room`
+logger = logging.getLogger(__name__)
 
 
 class Store:
@@ -146,6 +154,18 @@ class Store:
             lambda: StorageError(self._explain("reach", "", late)),
         )
 
+    def probe(self, key: str) -> str:
+        """Write and remove a small object; return why the store takes none, or nothing.
+
+        Keys that may only read say nothing about room.
+        """
+        try:
+            _impatient(self.config).put_bytes(key, bytes(_PROBE_BYTES))
+            self.delete(key)
+        except StorageError as error:
+            return str(error) if _may_pass(error.__cause__) else ""
+        return ""
+
     def _pages(self, prefix: str, *, recursive: bool) -> Iterator[dict[str, Any]]:
         options: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix}
         if not recursive:
@@ -170,15 +190,20 @@ class Store:
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError
 
-        deadline, pause = time.monotonic() + self._patience, _FIRST_PAUSE
+        began, pause, said_at = time.monotonic(), _FIRST_PAUSE, float("-inf")
         while True:
             try:
                 return request()
             except (BotoCoreError, ClientError, S3UploadFailedError) as error:
                 cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
-                if not _may_pass(cause) or time.monotonic() + pause > deadline:
-                    reason = cause or error
+                reason, now = cause or error, time.monotonic()
+                is_full = _is_full(reason)
+                patience = max(self._patience, _room_patience if is_full else 0.0)
+                if not _may_pass(reason) or now + pause > began + patience:
                     raise StorageError(self._explain(verb, key, reason)) from reason
+                if is_full and _room_patience and now > said_at + _SAY_AGAIN:
+                    said_at = now
+                    logger.warning("%s It is tried again.", self._explain(verb, key, reason))
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -186,7 +211,9 @@ class Store:
         where = self.config.endpoint_url or "AWS"
         code = _code(error)
         hint = "check the address and the network"
-        if code in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
+        if _is_full(error):
+            hint = "the disk of the S3 server is full, make room on it"
+        elif code in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
             hint = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do"
             if _addressing_style(self.config) == "path":
                 hint += "; a store that takes only the virtual-host style needs `addressing_style "
@@ -233,6 +260,22 @@ def _may_pass(error: BaseException | None) -> bool:
     return status >= 500 or _code(error) in ("SlowDown", "RequestTimeout")
 
 
+def _is_full(error: BaseException | None) -> bool:
+    """Return whether an error says that the store has no room."""
+    response: Any = getattr(error, "response", None) or {}
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return error is not None and (status == 507 or _code(error) in _FULL)
+
+
+def wait_for_room() -> None:
+    """Let this process try to write again and again, for days, while a store has no room.
+
+    For the processes of a worker: what a leaf or a run has reached is not to be lost.
+    """
+    global _room_patience
+    _room_patience = _ROOM_PATIENCE
+
+
 def _code(error: BaseException) -> str:
     response: Any = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
@@ -271,6 +314,11 @@ def _make_client(config: StoreConfig, attempts: int) -> Any:
 def open_store(config: StoreConfig) -> Store:
     """Return the store for `config`; one client for each process and store."""
     return Store(config)
+
+
+@lru_cache(maxsize=16)
+def _impatient(config: StoreConfig) -> Store:
+    return Store(config, patience=0)
 
 
 @lru_cache(maxsize=16)

@@ -80,7 +80,7 @@ CASES: dict[str, tuple[list[ConnectedWorker], LeafTask, str]] = {
     "busy": (
         [FAN, worker(SERVES, free_slots=0), worker(SERVES, free_slots=0)],
         ROOF,
-        "All 8 slots for 'simulate_roof' are taken by other leaves.",
+        "All 8 slots for 'simulate_roof' are taken.",
     ),
     "a workflow needs no fan": ([worker("two_steps")], LeafTask("two_steps", is_alone=True), ""),
     "well": ([FAN, worker("simulate_roof", labels={"has_gpu": "yes", "more": "1"})], GPU, ""),
