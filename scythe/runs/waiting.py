@@ -15,7 +15,7 @@ from scythe.storage.layout import RunLayout
 
 _PAUSE = 0.5  # seconds between two looks at the status
 _LEAST_LOOK = 1.0  # seconds for the first look, also where the timeout is shorter
-_PATIENCE = 5.0  # seconds for one look before it is said that there is no answer
+_PATIENCE = 3.0  # seconds for one look before it is said that there is no answer
 _ADVICE = "Wait longer, or check that a worker runs that serves this experiment."
 
 
@@ -55,7 +55,7 @@ def _wait(
 ) -> RunStatus:
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     status = RunStatus(experiment_id=layout.experiment_id)
-    look, least = start_call(watch.look), _LEAST_LOOK
+    look, least, asked = start_call(watch.look), _LEAST_LOOK, time.monotonic()
     while True:
         left = deadline - time.monotonic()
         try:
@@ -63,7 +63,8 @@ def _wait(
         except TimeoutError:
             if look.done():  # raised by the look itself
                 raise
-            status = status.model_copy(update={"waits_for": watch.no_answer})
+            if not status.total or time.monotonic() >= asked + _PATIENCE:
+                status = status.model_copy(update={"waits_for": watch.no_answer})
         interrupts.check()
         view.show(status)
         left, least = deadline - time.monotonic(), 0.0
@@ -75,4 +76,4 @@ def _wait(
             raise RunTimeoutError(f"{known} after {timeout:g} s: the run goes on. {reason}")
         if look.done():
             time.sleep(min(_PAUSE, left))
-            look = start_call(watch.look)
+            look, asked = start_call(watch.look), time.monotonic()
