@@ -24,6 +24,14 @@ _STORE_NAMES = {
 }
 
 
+def refused_token(address: str = "") -> str:
+    """Say that the engine does not take the token, and what to do."""
+    return (
+        f"The Hatchet engine{address and f' at {address}'} refuses the token: make a new one, in "
+        f"the engine's dashboard or with `hatchet-admin token create`, and set {TOKEN} to it."
+    )
+
+
 def token_is_given() -> bool:
     """Return whether the environment, or a dotenv file that Hatchet reads, has a token."""
     if os.environ.get(TOKEN):

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from scythe.engine.sdk_logs import quiet_logger
+from scythe.engine.sdk_logs import is_refusal, quiet_logger
 from scythe.engine.sdk_queues import talk_less
-from scythe.environment import TOKEN, require_engine
+from scythe.environment import TOKEN, refused_token, require_engine
 from scythe.errors import EngineError
 from scythe.processes.blocking import call_within
 
@@ -103,14 +103,6 @@ async def _version(hatchet: Any) -> str | None:
     return str(version) if version else None
 
 
-def refused_token(address: str | None = None) -> str:
-    """Say that the engine does not take the token, and what to do."""
-    return (
-        f"The Hatchet engine at {address or _engine_address()} refuses the token: make a new one, "
-        f"in the engine's dashboard or with `hatchet-admin token create`, and set {TOKEN} to it."
-    )
-
-
 def _explain_refusal(address: str, error: Exception) -> str:
     code = getattr(error, "code", lambda: None)()
     name = getattr(code, "name", type(error).__name__)
@@ -192,8 +184,8 @@ def run_state(workflow_run_id: str) -> str:
             ask = WorkflowRunsApi(api).v1_workflow_run_get_status
             return str(ask(workflow_run_id, _request_timeout=_ANSWER_SECONDS).value)
     except (ApiException, HTTPError) as error:
-        if getattr(error, "status", None) in (401, 403):
-            raise EngineError(refused_token()) from error
+        if is_refusal(error):
+            raise EngineError(refused_token(_engine_address())) from error
         return "UNKNOWN"
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from scythe.engine.client import client, refused_token
+from scythe.engine.client import client
+from scythe.engine.sdk_logs import is_refusal
+from scythe.environment import refused_token
 from scythe.errors import EngineError
 
 _ANSWER_SECONDS = 5.0
@@ -91,8 +93,8 @@ def answered() -> Generator[None]:
     try:
         yield
     except (ApiException, HTTPError) as error:
-        if getattr(error, "status", None) in (401, 403):
-            raise EngineError(refused_token()) from error
+        if is_refusal(error):
+            raise EngineError(refused_token(client().config.server_url)) from error
         reason = str(getattr(error, "reason", None) or error).splitlines()[0]
         raise EngineError(
             f"The Hatchet engine at {client().config.server_url} does not answer ({reason}): check "

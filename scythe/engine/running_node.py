@@ -15,6 +15,7 @@ from typing import Any
 
 from scythe.engine.children import Output
 from scythe.engine.client import client
+from scythe.engine.sdk_logs import reason_of
 
 _ANSWER = 20.0  # seconds that the engine may take
 _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="scythe-ask")
@@ -131,5 +132,5 @@ async def _in_thread(function: Any, argument: str) -> Any:
         async with asyncio.timeout(_ANSWER):
             return await call
     except Exception as error:  # noqa: BLE001 - of gRPC, REST and the SDK; it is asked again
-        logger.warning("Hatchet does not answer for %s: %s", argument, error)
+        logger.warning("Hatchet does not answer for %s: %s", argument, reason_of(error))
         return None

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 from scythe.engine.leaf_counts import serve_counts, shared_counts
+from scythe.environment import refused_token
 from scythe.messages import FAILURE_MARK
 from scythe.processes import logs as worker_logs
 
 _SDK = "hatchet"
 _REPEAT = 30.0  # seconds for which the same trouble is not said again
 _NO_NEWS = ("interrupted read_with_interrupt task",)  # said each time it stops
+_REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 _BACK = "action listener established"
 RENEWED = signal.SIGURG  # to the parent of the SDK's process, which does nothing by itself
 
@@ -122,12 +124,30 @@ class SdkErrors(logging.Handler):
         self.last = record.getMessage()
 
 
+def is_refusal(error: BaseException | None) -> bool:
+    """Return whether the engine refused the token: in gRPC, or in its REST API."""
+    code = getattr(error, "code", None)
+    name = getattr(code(), "name", "") if callable(code) else ""
+    return name in _REFUSED or getattr(error, "status", None) in (401, 403)
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in one line why the engine did not do what it was asked."""
+    if is_refusal(error):
+        return refused_token()
+    details = getattr(error, "details", None)
+    text = str(details() if callable(details) else error)
+    return (text.splitlines() or [type(error).__name__])[0]
+
+
 def sentence(record: logging.LogRecord) -> str:
     """Return a line of the SDK's log with the reason of its exception, if it has one."""
     error = record.exc_info[1] if record.exc_info else None
     details = getattr(error, "details", None)
     reason = details() if callable(details) else error
     message = record.getMessage()
+    if is_refusal(error):
+        return refused_token()
     if FAILURE_MARK in message:  # of a leaf, whose traceback is in `errors.pq`
         message, reason = message.splitlines()[0], str(reason or "").partition("\n")[0]
     said = f"{message[:1].upper()}{message[1:]}"

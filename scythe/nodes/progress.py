@@ -10,6 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from scythe.engine.sdk_logs import reason_of
 from scythe.engine.tasks import NodeRun
 from scythe.nodes.models import ScatterGatherInput, ScatterGatherResult
 from scythe.nodes.tree import NodeTasks, RecursionMap
@@ -133,7 +134,7 @@ class NodeProgress:
                     self._counts = counts
                     await self._put()
             except Exception as error:  # noqa: BLE001 - counts are a courtesy, the run goes on
-                logger.warning("cannot store the counts of the run: %s", error)
+                logger.warning("Cannot store the counts of the run: %s", reason_of(error))
 
     async def _count(self) -> NodeCounts:
         if self._children:

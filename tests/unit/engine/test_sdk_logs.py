@@ -13,9 +13,10 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from grpc import StatusCode
 
 from scythe.engine import sdk_logs
-from scythe.engine.sdk_logs import SdkErrors, SdkLogger, quiet_logger
+from scythe.engine.sdk_logs import SdkErrors, SdkLogger, quiet_logger, reason_of, sentence
 from scythe.engine.tasks import LeafError
 from scythe.messages import encode_failure
 from scythe.outcomes import FailureKind, LeafFailure
@@ -169,3 +170,31 @@ def test_without_logging_of_their_own_users_see_time_level_and_part() -> None:
     (line,) = done.stderr.splitlines()
     date, clock, rest = line.split(" ", 2)
     assert (len(date), len(clock), rest) == (10, 8, "INFO    leaf: said once")
+
+
+class Refusal(Exception):
+    """As gRPC raises it."""
+
+    def code(self) -> Any:
+        return StatusCode.UNAUTHENTICATED
+
+    def details(self) -> str:
+        return "invalid auth token"
+
+
+def test_a_refused_token_is_named_with_what_to_do() -> None:
+    try:
+        raise Refusal
+    except Refusal as error:
+        record = logging.LogRecord(
+            "hatchet", logging.ERROR, "x.py", 1, "failed to send heartbeat", (), sys.exc_info()
+        )
+        lines = [sentence(record), reason_of(error)]
+    for line in lines:
+        assert line.startswith("The Hatchet engine refuses the token: make a new one")
+        assert line.endswith("and set HATCHET_CLIENT_TOKEN to it.")
+
+
+def test_the_reason_is_one_line() -> None:
+    assert reason_of(ValueError("first\nsecond")) == "first"
+    assert reason_of(ValueError()) == "ValueError"
