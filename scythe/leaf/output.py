@@ -63,7 +63,7 @@ class LeafOutput:
             uploads = OutputFiles(open_store(self._store), spec.construct_output_key, tempdir)
             output = output.replace_files(uploads.upload(output))
             files = uploads.uris
-        tables = self._tables(leaf_id, spec, output) if output.dataframes else {}
+        tables = self._tables(leaf_id, spec, output, tempdir) if output.dataframes else {}
         scalars, scalars_key = _scalars(output, files, plain=plain), None
         if tempdir is not None:
             check_no_path_left(scalars, tempdir)
@@ -78,7 +78,11 @@ class LeafOutput:
         return RunLayout(self._store.prefix, self._experiment_id)
 
     def _tables(
-        self, leaf_id: str, spec: ExperimentInputSpec, output: ExperimentOutputSpec
+        self,
+        leaf_id: str,
+        spec: ExperimentInputSpec,
+        output: ExperimentOutputSpec,
+        tempdir: Path | None,
     ) -> dict[str, bytes | str]:
         """Turn the user's tables into Arrow, and store what is too large to travel."""
         if "scalars" in output.dataframes:
@@ -93,7 +97,10 @@ class LeafOutput:
         room = self._inline
         for name, table in output.dataframes.items():
             check_table_name(name)
-            data = to_ipc(with_leaf_index(storable(name, table), index))
+            made = storable(name, table)
+            if tempdir is not None:
+                _check_no_path_in_table(name, made, tempdir)
+            data = to_ipc(with_leaf_index(made, index))
             if len(data) <= room:
                 room -= len(data)
                 tables[name] = data
@@ -102,6 +109,25 @@ class LeafOutput:
                 open_store(self._store).put_bytes(key, data)
                 tables[name] = key
         return tables
+
+
+def _check_no_path_in_table(name: str, table: Any, tempdir: Path) -> None:
+    """Raise where a column of text names a file of the leaf's folder, which is removed."""
+    import pyarrow.compute as pc
+
+    for column in table.column_names:
+        if str(table.schema.field(column).type) not in ("string", "large_string"):
+            continue
+        texts = table.column(column)
+        paths = texts.filter(pc.call_function("starts_with", [texts], _below(tempdir)))
+        for path in paths.slice(0, 1).to_pylist():
+            check_no_path_left(json.dumps({f"dataframes[{name!r}][{column!r}]": path}), tempdir)
+
+
+def _below(folder: Path) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.MatchSubstringOptions(f"{folder}/")
 
 
 def _scalars(output: ExperimentOutputSpec, files: dict[str, Any], *, plain: bool) -> str:

@@ -573,6 +573,10 @@ def leaves_path(spec: Task, tempdir: Path) -> LeftPath:
         return LeftPath(anything=[{"a": str(file)}])
     if spec.how == "gone":
         return LeftPath(listed=[tempdir / "not there"])
+    if spec.how == "table":
+        import pandas as pd
+
+        return LeftPath(dataframes={"t": pd.DataFrame({"n": [1, 2], "f": ["x", str(file)]})})
     if spec.how == "folder":
         return LeftPath(anything=tempdir)
     return LeftPath(text=f"{file} was written", anything="/somewhere/else")

@@ -130,6 +130,7 @@ def test_files_in_lists_dicts_models_and_plain_fields(
     [
         ("text", "Output text='/"),
         ("deep", "Output anything[0].a='/"),
+        ("table", "Output dataframes['t']['f']='/"),
         ("gone", "Output file listed[0]="),
         ("folder", "is a folder: pack it into one file"),
     ],
