@@ -182,6 +182,10 @@ class KnownLeaves:
             rows = rest[first : first + _ROWS]
             self._add_records(rows, [record] * len(rows), 0.0)
 
+    def add_none(self) -> None:
+        """Add the tables that every run has, without rows."""
+        self._add_records([], [], 0.0)
+
     def write(self, name: str, target: Path) -> int:
         """Write one of the tables as a final one; return the number of its rows."""
         self._join_packs()

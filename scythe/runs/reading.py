@@ -250,17 +250,23 @@ class RunReader:
         """Stop the run, and gather the leaves that have finished; see `cancel`."""
         return await asyncio.to_thread(self.cancel, grace)
 
-    def results(self, name: str = "scalars") -> pa.Table:
+    def results(self, name: str = "scalars", *, partial: bool = False) -> pa.Table:
         """Read a final table; `.to_pandas()` gives it the MultiIndex of the specs.
 
         Args:
             name: `scalars`, `result_file_refs`, `errors`, `leaves`, or a table of the user's.
+            partial: Whether the leaves that are over will do, while the run goes on.
 
         Raises:
             ResultNotFoundError: The run has no such table: the message names those it has.
         """
-        key = self.layout.final_table(name)
-        table = read_table(self.store(), key)
+        store, key = self.store(), self.layout.final_table(name)
+        table = read_table(store, key)
+        if table is None:  # to ask for the status ends a run whose root is gone
+            goes_on = not self.status().is_over
+            table = self._known_table(name) if partial and goes_on else None
+        if table is None:
+            table = read_table(store, key)
         if table is None:
             known = ", ".join(sorted(self._final_files())) or "none yet"
             raise ResultNotFoundError(
@@ -269,13 +275,23 @@ class RunReader:
             )
         return table
 
+    def _known_table(self, name: str) -> pa.Table | None:
+        from scythe.runs.partial import known_table
+
+        try:
+            return known_table(self.store(), self.layout, name)
+        except StorageError:  # the run has just ended, and what it had in between is removed
+            return None
+
     def errors(self) -> pa.Table:
         """Read the failed leaves: one row for each, what went wrong first and its spec last.
+
+        While the run goes on, those that are known.
 
         `leaf` is the leaf's `sort_index`. `results("errors")` has the specs as the index, as all
         other tables have them.
         """
-        table = self.results(ERRORS).replace_schema_metadata(None)
+        table = self.results(ERRORS, partial=True).replace_schema_metadata(None)
         own = [name for name in error_schema().names if name in table.column_names]
         leaf = free_name(_LEAF, table.column_names)
         table = table.add_column(0, leaf, table.column(SORT_INDEX))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from scythe.errors import EngineError
+from scythe.errors import EngineError, ResultNotFoundError
 from scythe.scatter_gather import RecursionMap
 from scythe.storage.store import Store
 from tests.acceptance.running import wait_until, worker
@@ -22,6 +22,21 @@ from tests.integration.conftest import APP
 
 DEADLINE = 180  # another process of tests may run beside this one
 TREE = RecursionMap(factor=2, max_depth=2)
+
+
+@pytest.fixture
+def start(start: Callable[..., tuple[Any, Any]]) -> Iterator[Callable[..., tuple[Any, Any]]]:
+    """Allocate a run; what goes on after the test is cancelled, and holds no slot of the next."""
+    runs: list[Any] = []
+
+    def allocate(*args: Any, **options: Any) -> tuple[Any, Any]:
+        started = start(*args, **options)
+        runs.append(started[0])
+        return started
+
+    yield allocate
+    for run in runs:
+        run.cancel()
 
 
 def held(tmp_path: Path, n_quick: int, n_waiting: int) -> list[dict[str, Any]]:
@@ -201,3 +216,16 @@ def test_two_that_end_a_run_at_once_do_it_once(start: Any, stack: dict[str, str]
     one, other = asyncio.run(cancel_twice())
     assert one == other
     check_tables(run, 5, "cancelled")
+
+
+def test_what_is_known_of_a_run_that_goes_on(
+    start: Any, app: Any, stack: dict[str, str], tmp_path: Path
+) -> None:
+    with worker(APP, tmp_path / "log", **{**stack, "SCYTHE_WORKER_SLOTS": "2"}):
+        run, _ = start(held(tmp_path, 3, 3), runnable=app.hold)
+        assert run.errors().num_rows == 0
+        wait_until(lambda: run.results(partial=True).num_rows == 3, "three are known", DEADLINE)
+        assert numbers(run.results("scalars", partial=True)) == [0, 1, 2]
+        assert numbers(run.results("leaves", partial=True)) == [0, 1, 2]
+        with pytest.raises(ResultNotFoundError):
+            run.results("scalars")
