@@ -17,7 +17,7 @@ from scythe.messages import LeafRecord, decode_cut_batch
 from scythe.nodes.leaf_outcomes import batch_of, record_of
 from scythe.nodes.models import NodeEnd, ScatterGatherResult
 from scythe.nodes.tree import Rows
-from scythe.outcomes import BatchResult, StoreConfig
+from scythe.outcomes import BatchResult, LeafFailure, StoreConfig
 from scythe.settings import code_mismatch
 from scythe.specs.file import count_specs, index_of, read_rows
 from scythe.status import RunStatus
@@ -108,6 +108,7 @@ class KnownLeaves:
         self._files: dict[str, list[Path]] = {}
         self._packs: list[tuple[int, int, Path]] = []
         self._n_files = 0
+        self._given_back: dict[int, LeafRecord] = {}
         self.warnings: list[str] = []
 
     @property
@@ -154,8 +155,13 @@ class KnownLeaves:
             batch = batch_of(output)
             if batch is not None:
                 self._add_batch(Rows(start, stop), batch)
+                continue
+            record = record_of(output)
+            if isinstance(record.outcome, LeafFailure) and record.outcome.kind.is_mismatch:
+                # Its node has started it again, or had no time to.
+                self._given_back |= dict.fromkeys(range(start, stop), record)
             else:
-                singles |= dict.fromkeys(range(start, stop), record_of(output))
+                singles |= dict.fromkeys(range(start, stop), record)
         if singles:
             rows = sorted(singles)
             queued = min(end.created for end in ends)
@@ -176,11 +182,14 @@ class KnownLeaves:
             self._add_records(rows, records, end.created)
 
     def add_rest(self, record: LeafRecord) -> None:
-        """Add all leaves of which nothing is known, with this outcome."""
+        """Add all leaves of which nothing is known, with this outcome.
+
+        Those that a worker with other code has given back have that one.
+        """
         rest = [row for row, known in enumerate(self._known) if not known]
         for first in range(0, len(rest), _ROWS):
             rows = rest[first : first + _ROWS]
-            self._add_records(rows, [record] * len(rows), 0.0)
+            self._add_records(rows, [self._given_back.get(row, record) for row in rows], 0.0)
 
     def add_none(self) -> None:
         """Add the tables that every run has, without rows."""
