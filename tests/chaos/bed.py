@@ -22,7 +22,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from tests.acceptance.running import wait_until
-from tests.chaos.forward import Forwarder
+from tests.chaos.forward import SLOW_DOWN, Forwarder
 from tests.chaos.nodes import GATEWAY, HERE, Node, end_process, run_ip
 
 _OWN = ("SCYTHE_", "RAY_", "HATCHET_", "AWS_")
@@ -112,9 +112,9 @@ class Bed:
         """Run `ip` where the bridge is."""
         run_ip(self._lan.pid, *command)
 
-    def fail_s3(self) -> None:
-        """Let each request of a node to S3 fail."""
-        self.forwarder.fail(self._ports["AWS_ENDPOINT_URL_S3"])
+    def fail_s3(self, answer: str = SLOW_DOWN) -> None:
+        """Let each request of a node to S3 fail; see `Forwarder.fail`."""
+        self.forwarder.fail(self._ports["AWS_ENDPOINT_URL_S3"], answer)
 
     def heal_s3(self) -> None:
         """Let them through again."""

@@ -16,7 +16,8 @@ from typing import Any
 # Whoever cancels it is interested in nothing but the dropped connections.
 _GONE = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
-_REFUSAL = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_ANSWER = "HTTP/1.1 {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+SLOW_DOWN, NO_ROOM, SILENCE = "503 Slow Down", "507 Insufficient Storage", ""
 
 
 class Forwarder:
@@ -29,7 +30,7 @@ class Forwarder:
     """
 
     def __init__(self, namespace: Path, host: str, ports: Sequence[int]) -> None:
-        self._failing: set[int] = set()
+        self._failing: dict[int, str] = {}
         self._open: dict[asyncio.Task[Any], int] = {}
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -41,13 +42,18 @@ class Forwarder:
         self._thread.start()
         up.result(10)
 
-    def fail(self, port: int) -> None:
-        """Answer each HTTP request to a port with an error, and drop the connections it has."""
-        self._call(self._start_failing, port)
+    def fail(self, port: int, answer: str = SLOW_DOWN) -> None:
+        """Answer each HTTP request to a port with an error, and drop the connections it has.
+
+        Args:
+            port: The port.
+            answer: The error; `SILENCE` to take requests and never answer.
+        """
+        self._call(self._start_failing, port, answer)
 
     def heal(self, port: int) -> None:
-        """Forward again."""
-        self._call(self._failing.discard, port)
+        """Forward again, and drop the connections that wait for an answer."""
+        self._call(self._stop_failing, port)
 
     def close(self) -> None:
         """Drop all connections and listen no more."""
@@ -65,8 +71,15 @@ class Forwarder:
         self._loop.call_soon_threadsafe(do)
         done.result(10)
 
-    def _start_failing(self, port: int) -> None:
-        self._failing.add(port)
+    def _start_failing(self, port: int, answer: str) -> None:
+        self._failing[port] = answer
+        self._drop(port)
+
+    def _stop_failing(self, port: int) -> None:
+        if self._failing.pop(port, None) == SILENCE:
+            self._drop(port)
+
+    def _drop(self, port: int) -> None:
         for task, its_port in self._open.items():
             if its_port == port:
                 task.cancel()
@@ -95,7 +108,10 @@ class Forwarder:
                 with contextlib.suppress(
                     OSError, asyncio.IncompleteReadError, asyncio.CancelledError
                 ):
-                    await (_refuse if port in self._failing else _forward)(reader, writer, port)
+                    if (answer := self._failing.get(port)) is None:
+                        await _forward(reader, writer, port)
+                    else:
+                        await _refuse(reader, writer, answer)
             finally:
                 writer.transport.abort()
                 del self._open[task]
@@ -103,9 +119,11 @@ class Forwarder:
         return take
 
 
-async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: int) -> None:
+async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: str) -> None:
     await reader.readuntil(b"\r\n\r\n")
-    writer.write(_REFUSAL)
+    if answer == SILENCE:
+        await asyncio.Event().wait()  # until the connection is dropped
+    writer.write(_ANSWER.format(answer).encode())
     await writer.drain()
     writer.write_eof()
     await reader.read()  # until the other side has seen it

@@ -15,6 +15,7 @@ from scythe.stack.paths import ENGINE, POSTGRES, layout_of
 from scythe.stack.state import read_state
 from tests.acceptance.running import wait_until
 from tests.chaos.bed import Bed
+from tests.chaos.forward import NO_ROOM, SILENCE, SLOW_DOWN
 from tests.chaos.nodes import Node, Worker
 from tests.chaos.report import Report
 from tests.chaos.runs import TracedRun
@@ -93,8 +94,22 @@ def the_database(place: Place) -> None:
 
 def s3_for_a_minute(place: Place) -> None:
     """Answer each request to S3 with an error for 60 s."""
-    place.bed.fail_s3()
-    time.sleep(60)  # the fault itself
+    _fail_s3(place, 60)
+
+
+def s3_that_hangs(place: Place) -> None:
+    """Take each request to S3 and answer none for 60 s."""
+    _fail_s3(place, 60, SILENCE)
+
+
+def s3_that_is_full(place: Place) -> None:
+    """Say of each request to S3 that there is no room, for longer than a store may be away."""
+    _fail_s3(place, 150, NO_ROOM)
+
+
+def _fail_s3(place: Place, seconds: float, answer: str = SLOW_DOWN) -> None:
+    place.bed.fail_s3(answer)
+    time.sleep(seconds)  # the fault itself
     place.bed.heal_s3()
 
 
@@ -118,6 +133,8 @@ FAULTS: dict[str, Callable[[Place], None]] = {
     "engine killed, started again": the_engine,
     "PostgreSQL killed, started again": the_database,
     S3: s3_for_a_minute,
+    "S3 hangs for 60 s": s3_that_hangs,
+    "S3 is full for 150 s": s3_that_is_full,
 }
 
 
