@@ -179,18 +179,23 @@ class _BatchRun:
         What very short leaves do to the process is seen some leaves later, unless one fails.
         """
         place, state = self._place, self._place.state
-        if isinstance(outcome, LeafFailure) or number < self._batch.closely:
-            seconds = inf
         if state is None:
             self._is_used_up, self._is_sound = not place.between(seconds), True
             return True
+        if isinstance(outcome, LeafFailure):
+            state.note(outcome)
+            seconds = inf
+        elif number < self._batch.closely:
+            seconds = inf
         looks = state.looks
-        state.note(outcome)
         self._is_used_up = not place.between(seconds)
-        self._is_sound = state.looks != looks and not state.damage
+        if state.looks == looks:
+            self._is_sound = False
+            return True
+        self._is_sound = not state.damage
         if self._is_sound:
             self._journal.keep()
-        return not state.damage or number == self._sound[0]
+        return self._is_sound or number == self._sound[0]
 
     def _store_part(self) -> None:
         """Store the results that are in memory."""

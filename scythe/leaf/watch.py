@@ -44,47 +44,57 @@ class Watch:
     """The functions and classes of these modules, and the modules, as they are now."""
 
     def __init__(self) -> None:
-        self._names: list[tuple[str, Mapping[str, Any], tuple[str, ...]]] = []
-        self._looks: list[tuple[Callable[[Any], Any], Mapping[str, Any], Any]] = []
+        self._names: list[tuple[str, Any, tuple[str, ...]]] = []
+        # With the size of what is a class: a method that is added comes before an inherited one.
+        self._looks: list[tuple[int, Callable[[Any], Any], Mapping[str, Any], tuple[Any, ...]]] = []
+        self._members: dict[int, set[str]] = {}
         for module in _MODULES:
-            self._add(module.__name__, vars(module))
+            self._add(module.__name__, module)
             for name, value in list(vars(module).items()):
                 own = getattr(value, "__module__", None) == module.__name__
                 if isinstance(value, type) and own and value.__flags__ & _HEAP_TYPE:
-                    self._add(f"{module.__name__}.{name}", vars(value))
-        loaded = [name for name in sys.modules if name.startswith(_OWN)]
-        self._modules = {name: sys.modules[name] for name in loaded}
-        self._keep("sys.modules", sys.modules, [*(one.__name__ for one in _MODULES), *loaded])
+                    self._add(f"{module.__name__}.{name}", value)
+        loaded = [name for name in sys.modules if f"{name}.".startswith(_OWN)]
+        names = [*(one.__name__ for one in _MODULES), *loaded]
+        self._keep("sys.modules", sys.modules, sys.modules, names)
 
     def replaced(self) -> list[str]:
         """Return the names of what is not as it was; takes tens of microseconds."""
-        for look, space, was in self._looks:
+        for size, look, space, was in self._looks:
             try:
-                if look(space) == was:
+                if look(space) == was and size in (0, len(space)):
                     continue
             except Exception:  # noqa: BLE001 - it was deleted, or compares in its own way
-                return self._replaced()
-            return self._replaced()
+                return self._put_back()
+            return self._put_back()
         return []
 
-    def _replaced(self) -> list[str]:
-        """Return all names; let what this process still sends be as its reader knows it."""
+    def _put_back(self) -> list[str]:
+        """Make all as it was, for what this process still has to say; return the names."""
+        found: list[str] = []
         missing = object()
-        found = [
-            f"{where}.{name}"
-            for (where, space, names), (_, _, was) in zip(self._names, self._looks, strict=True)
-            for name, value in zip(names, was, strict=True)
-            if space.get(name, missing) is not value
-        ]
-        sys.modules.update(self._modules)
+        for (where, owner, names), (_, _, space, was) in zip(self._names, self._looks, strict=True):
+            for name in space.keys() - self._members.get(id(owner), space.keys()):
+                found.append(f"{where}.{name}")
+                delattr(owner, name)
+            for name, value in zip(names, was, strict=True):
+                if space.get(name, missing) is not value:
+                    found.append(f"{where}.{name}")
+                    if owner is space:
+                        owner[name] = value
+                    else:
+                        setattr(owner, name, value)
         return found
 
-    def _add(self, where: str, space: Mapping[str, Any]) -> None:
-        found = [name for name, value in space.items() if callable(value)]
-        self._keep(where, space, [name for name in found if name not in _SETTABLE])
+    def _add(self, where: str, owner: Any) -> None:
+        found = [name for name, value in vars(owner).items() if callable(value)]
+        self._keep(where, owner, vars(owner), [one for one in found if one not in _SETTABLE])
 
-    def _keep(self, where: str, space: Mapping[str, Any], names: list[str]) -> None:
+    def _keep(self, where: str, owner: Any, space: Mapping[str, Any], names: list[str]) -> None:
         if len(names) > 1:  # of one name, `itemgetter` returns no tuple
             look = itemgetter(*names)
-            self._names.append((where, space, tuple(names)))
-            self._looks.append((look, space, look(space)))
+            self._names.append((where, owner, tuple(names)))
+            size = 0
+            if isinstance(owner, type):
+                size, self._members[id(owner)] = len(space), set(space)
+            self._looks.append((size, look, space, look(space)))

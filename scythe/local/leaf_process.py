@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from os import _exit
+from os import _exit, getpid, kill
 from pathlib import Path
 from pickle import loads
 from typing import IO, Any
@@ -40,7 +40,7 @@ from scythe.processes.frames import read_frame
 from scythe.processes.keeper import adopt_orphans, get_keeper
 from scythe.processes.spawning import prepare
 
-_sendall = socket.socket.sendall  # as it is before user code runs
+_sendall, _set_handler = socket.socket.sendall, signal.signal  # as before user code runs
 
 
 class LeafInterrupted(BaseException):
@@ -55,13 +55,13 @@ class _Interrupt:
 
     def __call__(self, *_: Any) -> None:
         self.asked = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _set_handler(signal.SIGTERM, signal.SIG_DFL)
         raise LeafInterrupted
 
     def die(self) -> None:
         """End this process as the signal would have."""
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
+        _set_handler(signal.SIGTERM, signal.SIG_DFL)
+        kill(getpid(), signal.SIGTERM)
         _exit(1)  # SIGTERM is blocked
 
 

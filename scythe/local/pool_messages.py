@@ -39,7 +39,7 @@ class Ready:
         pid: The process, which is a child of the one that was started.
     """
 
-    pid: int
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

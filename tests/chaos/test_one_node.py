@@ -113,6 +113,29 @@ def _fail_s3(place: Place, seconds: float, answer: str = SLOW_DOWN) -> None:
     place.bed.heal_s3()
 
 
+def a_poisoned_process(place: Place) -> None:
+    """Let leaves of another run damage the processes that they share with these."""
+    from tests.chaos.app.main import poison
+
+    TracedRun(poison, place.bed.folder, 4).wait_over(120)
+
+
+def the_clock(place: Place) -> None:
+    """Put the wall clock of the node forward, as far as processes there can tell."""
+    step = 's/^btime \\(.*\\)$/echo "btime $((\\1 + 10))"/e'
+    copy = f"sed '{step}' /proc/stat > {place.node.folder}/stat"
+    mount = f"mount --bind {place.node.folder}/stat /proc/stat"
+    assert place.node.start("sh", "-c", f"{copy} && {mount}", log="clock.log").wait(20) == 0
+
+
+def the_leaf_part_stops(place: Place) -> None:
+    """Stop the leaf part for a while, as a suspended machine does, and let it go on."""
+    part = place.leaf.part("leaf")
+    part.suspend()
+    time.sleep(20)  # the fault itself
+    part.resume()
+
+
 def _restart(home: Path, part: str) -> None:
     from scythe.stack import up
 
@@ -127,6 +150,9 @@ def _restart(home: Path, part: str) -> None:
 FAULTS: dict[str, Callable[[Place], None]] = {
     "Ray worker process killed": a_ray_worker,
     "driver (leaf part) killed": the_driver,
+    "leaves damage their process": a_poisoned_process,
+    "leaf part stopped for 20 s": the_leaf_part_stops,
+    "wall clock stepped by 10 s": the_clock,
     "leaf worker killed, started again": the_leaf_worker,
     "fan worker killed, started again": the_fan_worker,
     "Ray head (GCS) killed, started again": the_head,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import platform
+import resource
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -65,6 +69,17 @@ def plain(input_spec: TracedInput, tempdir: Path) -> TracedOutput:
 )
 def on_gpu(input_spec: TracedInput, tempdir: Path) -> TracedOutput:
     return _run(input_spec, tempdir)
+
+
+@ExperimentRegistry.Register(name=f"chaos_poison_{TAG}", execution_timeout="5m")
+def poison(input_spec: TracedInput, tempdir: Path) -> TracedOutput:
+    """Leaves its process unfit for any other leaf."""
+    output = _run(input_spec, tempdir)
+    setattr(json, "dumps", None)  # noqa: B010 - it is no mistake
+    setattr(pickle, "dumps", None)  # noqa: B010
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    shutil.rmtree(tempdir.parent)
+    return output
 
 
 if __name__ == "__main__":
