@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,11 @@ class Level(enum.IntEnum):
     LOW = 1
 
 
-def stored(*tables: Any, way: Way = "one node", specs: Any = ()) -> Path:
-    """The final table of leaves that each return one of these tables."""
-    folder = Path(tempfile.mkdtemp(prefix="scythe-test-"))
+def stored(*tables: Any, way: Way = "one node") -> BytesIO:
+    """The final table of leaves that each return one of these tables, as a Parquet file."""
     records = [record(row, {"t": table}, {}) for row, table in enumerate(tables)]
-    return final_table(folder, records, way)[0]
+    with tempfile.TemporaryDirectory() as folder:
+        return BytesIO(final_table(Path(folder), records, way)[0].read_bytes())
 
 
 def frame(*tables: Any, way: Way = "one node") -> pd.DataFrame:
@@ -127,8 +128,11 @@ def monthly(freq: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_index_of_periods_reads_back_as_periods_wherever_it_is_read(way: Way) -> None:
-    file = stored(monthly("M"), monthly("M"), way=way)
+def test_an_index_of_periods_reads_back_as_periods_wherever_it_is_read(
+    way: Way, tmp_path: Path
+) -> None:
+    file = tmp_path / "t.pq"
+    file.write_bytes(stored(monthly("M"), monthly("M"), way=way).getvalue())
     code = f"import pandas; print(pandas.read_parquet({str(file)!r}).index.levels[-1].dtype)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "period[M]"
