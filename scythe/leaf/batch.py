@@ -132,7 +132,7 @@ class _BatchRun:
             closely: Which leaves that process is to look at one by one, see `Batch.closely`.
         """
         journal, state = self._journal.text(end), self._place.state
-        left = ", ".join(state.left) if state is not None else "much"
+        left = ", ".join(state.left if state is not None else ()) or "other settings"
         return BatchResult((), over, 0, 0.0, journal=journal, closely=closely, left=left)
 
     @property
@@ -192,10 +192,12 @@ class _BatchRun:
         if state.looks == looks:
             self._is_sound = False
             return True
+        # A leaf that failed may have met what another one left, put back by now.
+        harmed = state.has_changed if isinstance(outcome, LeafFailure) else bool(state.damage)
         self._is_sound = not state.damage
         if self._is_sound:
             self._journal.keep()
-        return self._is_sound or number == self._sound[0]
+        return not harmed or number == self._sound[0]
 
     def _store_part(self) -> None:
         """Store the results that are in memory."""

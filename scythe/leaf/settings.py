@@ -39,9 +39,14 @@ class _Setting(NamedTuple):
 
 
 class ProcessSettings:
-    """All of them, as they are now."""
+    """All of them, as they are now.
+
+    Attributes:
+        changed: Whether any was not as it was when they were last put back.
+    """
 
     def __init__(self) -> None:
+        self.changed = False
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._context = decimal.getcontext().copy()
@@ -50,9 +55,11 @@ class ProcessSettings:
     def restore(self) -> list[str]:
         """Put back what was changed; return the names of what could not be put back."""
         left: list[str] = []
+        self.changed = False
         for setting, was in self._were:
             try:
                 if setting.get() != was:
+                    self.changed = True
                     setting.put(was)
             except Exception:  # noqa: BLE001 - whatever it is, the process is not as it was
                 left.append(setting.name)

@@ -72,6 +72,11 @@ class ProcessState:
         self._settings, self._watch = ProcessSettings(), Watch()
 
     @property
+    def has_changed(self) -> bool:
+        """Whether anything was not as it was at the last look, put back or not."""
+        return bool(self.damage) or self._settings.changed
+
+    @property
     def is_used_up(self) -> bool:
         """Whether no further leaf should run here, see `left`."""
         return bool(self.left)

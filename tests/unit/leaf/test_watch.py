@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+import scythe.errors
 from scythe.leaf.settings import ProcessSettings
 from scythe.leaf.watch import Watch
 
@@ -21,7 +22,7 @@ def test_nothing_is_replaced_by_itself() -> None:
 def test_what_is_replaced_deleted_or_added_is_named_and_put_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    watch, dumps, module = Watch(), json.dumps, sys.modules["scythe.errors"]
+    watch, dumps, module = Watch(), json.dumps, scythe.errors
     monkeypatch.setattr(json, "dumps", None)
     monkeypatch.delattr(os, "getcwd")
     monkeypatch.setattr(logging.Logger, "info", None)
