@@ -60,7 +60,7 @@ class ProcessState:
         _fault_on(DUMP_SIGNAL, crash, all_threads=True, chain=False)
         self._mask = _set_mask(signal.SIG_BLOCK, ())
         self._descriptors = Descriptors()
-        self._memory_ran_out = False
+        self._memory_ran_out = self._had_handlers = False
         self.looks, self.damage = 0, list[str]()
         self.accept()
 
@@ -74,7 +74,7 @@ class ProcessState:
     @property
     def has_changed(self) -> bool:
         """Whether anything was not as it was at the last look, put back or not."""
-        return bool(self.damage) or self._settings.changed
+        return bool(self.damage) or self._settings.changed or self._had_handlers
 
     @property
     def is_used_up(self) -> bool:
@@ -128,8 +128,10 @@ class ProcessState:
         _set_timer(_REAL, 0)
         for timer in _TIMERS:
             _set_timer(timer, 0)
+        self._had_handlers = False
         for number, handler in self._handlers:
             if handler is not None and _getsignal(number) != handler:
+                self._had_handlers = True
                 _signal_set(number, handler)
                 if number == DUMP_SIGNAL:
                     _fault_off(number)
