@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 
 from scythe.errors import EngineError, ResultNotFoundError
@@ -45,10 +46,9 @@ def held(tmp_path: Path, n_quick: int, n_waiting: int) -> list[dict[str, Any]]:
     return [{"mode": mode, "folder": str(tmp_path), "x": i} for i, mode in enumerate(modes)]
 
 
-def wait_began(tmp_path: Path, *leaves: int) -> None:
-    """Wait until these leaves have begun."""
-    for leaf in leaves:
-        wait_until((tmp_path / f"began-{leaf}").exists, f"leaf {leaf} has begun", DEADLINE)
+def n_began(tmp_path: Path, leaves: range) -> int:
+    """Return how many of these leaves have begun."""
+    return sum((tmp_path / f"began-{leaf}").exists() for leaf in leaves)
 
 
 def numbers(table: Any) -> list[int]:
@@ -125,15 +125,15 @@ def test_runs_are_cancelled_while_leaves_run(
         for name, options in (("tree", {"recursion_map": TREE}), ("batches", {"batch_size": 8})):
             folder = tmp_path / name
             folder.mkdir()
-            # Of a tree, those that wait come last; of batches, the first has begun to wait.
             count = 8 if name == "tree" else 24
             specs = held(folder, 4, count - 4)
             run, ref = start(specs, runnable=app.hold, version="bumppatch", **options)
-            wait_began(folder, 0, 1, 2, 3)
-            wait_until(lambda f=folder: len(list(f.glob("began-*"))) == 6, "two wait", DEADLINE)
+            late = range(4, count)
+            wait_until(lambda f=folder, n=late: n_began(f, n) == 2, "two wait", DEADLINE)
+            done = n_began(folder, range(4))  # Hatchet may give out those that wait first
             end(run, ref)
             status = run.wait(timeout=DEADLINE)
-            assert (status.state, status.done) == ("cancelled", 4)
+            assert (status.state, status.done) == ("cancelled", done)
             check_tables(run, count, "cancelled")
             with pytest.raises(EngineError):
                 ref.result(timeout=DEADLINE)
@@ -166,10 +166,11 @@ def test_a_run_whose_worker_never_comes_back_is_ended_by_who_reads_it(
     handle = killed.enter_context(worker(APP, tmp_path / "log", **stack))
     run, ref = start(held(tmp_path, 1, 3), runnable=app.hold)
     wait_until(lambda: run.status().done == 1, "one is done", DEADLINE)
-    for process in [*handle.children(recursive=True), handle]:
-        process.kill()
-    with pytest.raises(AssertionError, match="the worker ended with"):
-        killed.close()
+    for process in [handle, *handle.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # it ends with the others
+            process.kill()
+    with pytest.raises((AssertionError, OSError, psutil.Error)):
+        killed.close()  # which expects a worker that stops when it is told to
     cancel_run(ref.workflow_run_id)
     status = run.wait(timeout=DEADLINE)
     assert (status.state, status.done, status.failed) == ("cancelled", 1, 3)
