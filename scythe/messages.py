@@ -34,6 +34,12 @@ CANCELLED = LeafFailure(
     message="Hatchet cancelled the leaf: its run was cancelled, or no worker took it within its "
     "schedule timeout (check that a worker serves this experiment and has its labels)",
 )
+LOST = LeafFailure(
+    kind=FailureKind.WORKER_CRASH,
+    type="WorkerLost",
+    message="each worker that ran the leaf was lost, and Hatchet hands it out no more: look in the "
+    "workers' logs for how they ended",
+)
 FAILURE_MARK = "scythe-failure: "
 _FAILURE = re.compile(rf"{FAILURE_MARK}([A-Za-z0-9+/]+=*)")
 _TRACEBACK_CHARS = 8_000
@@ -224,6 +230,8 @@ def decode_failure(text: str) -> LeafRecord:
             return _read_failure(json.loads(base64.b64decode(data, validate=True)))
     if text.strip() in ("task was cancelled", "HatchetError: task was cancelled"):
         return LeafRecord(CANCELLED, 0, None)
+    if not text.strip() or "maximum reassignment count" in text:
+        return LeafRecord(LOST, 0, None)
     first, _, trace = text.partition("\n")
     kind = FailureKind.TIMEOUT if "exceeded timeout" in text else FailureKind.APPLICATION
     name, separator, message = first.partition(": ")

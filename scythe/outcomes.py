@@ -140,6 +140,8 @@ class Batch:
             `scythe.leaf.journal`.
         closely: After each leaf before the one of this number, its process is looked at: one of
             them has damaged another process.
+        until: How many leaves must be over for the journal to be given back; 0 for the tables of
+            all leaves.
     """
 
     specs: str
@@ -149,6 +151,7 @@ class Batch:
     attempt: int = 1
     journal: bytes = field(default=b"", repr=False)
     closely: int = 0
+    until: int = 0
 
     @property
     def n_leaves(self) -> int:

@@ -117,7 +117,8 @@ class _BatchRun:
             self._bytes += _size(record.outcome)
             if self._bytes > _PART_BYTES or len(self._records) >= _PART_LEAVES:
                 self._store_part()
-            if self._is_used_up and number + 1 < self._batch.n_leaves:
+            is_enough = self._is_used_up or number + 1 == self._batch.until
+            if is_enough and number + 1 < self._batch.n_leaves:
                 return self._result_of(number + 1, self._journal.end, self._batch.closely)
             if self._is_sound:
                 self._sound = (number + 1, self._journal.end)
@@ -133,6 +134,7 @@ class _BatchRun:
         """
         journal, state = self._journal.text(end), self._place.state
         left = ", ".join(state.left if state is not None else ()) or "other settings"
+        left = left if self._is_used_up else ""
         return BatchResult((), over, 0, 0.0, journal=journal, closely=closely, left=left)
 
     @property

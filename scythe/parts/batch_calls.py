@@ -34,13 +34,14 @@ async def run_whole_batch(executor: Executor, call: LeafCall, batch: Batch) -> L
             reply = await executor.run(replace(call, batch=batch))
             if not isinstance(reply, BatchResult) or reply.journal is None:
                 return reply
-            logger.warning(
-                "Leaves of %s have left %s in their process. Those before leaf %s are kept, the "
-                "batch goes on in another one.",
-                call.leaf_id,
-                reply.left,
-                batch.rows[0] + reply.n_leaves,
-            )
+            if reply.left:
+                logger.warning(
+                    "Leaves of %s have left %s in their process. Those before leaf %s are kept, "
+                    "the batch goes on in another one.",
+                    call.leaf_id,
+                    reply.left,
+                    batch.rows[0] + reply.n_leaves,
+                )
             batch = replace(batch, journal=reply.journal, attempt=1, closely=reply.closely)
         except asyncio.CancelledError as error:
             left = error.journal if isinstance(error, LeafCancelled) else None

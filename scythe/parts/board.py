@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterable
 from multiprocessing.sharedctypes import RawArray
 
+from scythe.parts.suspects import RunningLeaves
+
 _LOOK = 0.05
 
 
 class Board:
-    """One place for each part: the CPUs that its leaves hold, and whether it uses its executor.
+    """One place for each part: its leaves, their CPUs, and whether it uses its executor.
 
     A part that is replaced while it serves has its successor beside it for a while, which has the
     number of the part plus that of all parts.
@@ -23,6 +25,7 @@ class Board:
         self.parts = parts
         self._cpus = RawArray("d", 2 * parts)
         self._in_use = RawArray("b", 2 * parts)
+        self._leaves = [RunningLeaves() for _ in range(2 * parts)]
 
     def set_cpus(self, number: int, cpus: float) -> None:
         """Say what the leaves of a part hold, or wait for in the first line."""
@@ -51,8 +54,13 @@ class Board:
             time.sleep(_LOOK)
         return True
 
+    def leaves_of(self, number: int) -> RunningLeaves:
+        """Return the table of a part's running leaves, which outlives its process."""
+        return self._leaves[number]
+
     def clear(self, number: int) -> None:
         """Forget a part whose process has ended."""
+        self._leaves[number].clear()
         self._cpus[number] = 0.0
         self._in_use[number] = False
 

@@ -8,6 +8,7 @@ from scythe.executor import Capacity, Executor
 from scythe.outcomes import LeafCall, LeafReply
 from scythe.parts.board import Board
 from scythe.parts.plan import PartPlan
+from scythe.parts.quarantine import Quarantine
 from scythe.parts.turns import Turns
 
 _LONGER = 2.0  # seconds beyond the time of running leaves, for the supervisor to end a part
@@ -25,6 +26,7 @@ class PartExecutor:
     def __init__(self, executor: Executor, plan: PartPlan, board: Board) -> None:
         self._executor, self._plan, self._board = executor, plan, board
         self._turns = Turns(board, plan.number, plan.ahead)
+        self._quarantine = Quarantine(board.leaves_of(plan.number), plan.suspects)
         board.set_in_use(plan.number, True)
 
     @property
@@ -39,8 +41,11 @@ class PartExecutor:
     async def run(self, call: LeafCall) -> LeafReply:
         """Run one try of one leaf, see `scythe.executor.Executor`."""
         cpus, total = call.resources.cpus, self.capacity.cpus
-        async with self._turns.taken(cpus, total, call.schedule_timeout):
-            return await self._executor.run(call)
+        async with (
+            self._quarantine.entered(call) as admitted,
+            self._turns.taken(cpus, total, call.schedule_timeout),
+        ):
+            return await self._executor.run(admitted)
 
     async def aclose(self) -> None:
         """End all that the executor started, its place too once no other part has leaves there."""

@@ -12,6 +12,7 @@ from scythe.errors import WorkerStartError
 from scythe.parts.board import Board
 from scythe.parts.handle import PartEntry, PartHandle
 from scythe.parts.plan import PartFailed, PartPlan, PartReady
+from scythe.parts.suspects import with_death
 
 logger = logging.getLogger("scythe.worker")
 
@@ -210,16 +211,19 @@ class PartSet:
     def _deal_with_death(self, part: PartHandle) -> None:
         part.read()
         who, was_ready = str(part), part.ready is not None
-        how = part.bury()
         failure = part.failure
+        is_fault = failure is None or not failure.away
+        blamed = self._blame_leaves(part) if is_fault else 0
+        how = part.bury()
         if not self.announced and not was_ready:
             raise WorkerStartError(
                 failure.message
                 if failure
                 else f"{who} ended while it started ({how}): see the log above for why."
             )
-        part.tries += 1
-        part.deaths += failure is None or not failure.away
+        # Leaves end it as often as it takes to find the guilty one.
+        part.tries = max(part.tries, 1) if blamed else part.tries + 1
+        part.deaths += is_fault and not blamed
         why = f"{how}: {failure.message}" if failure else how
         if part in self._successors:
             logger.error("%s died (%s).", who, why)
@@ -234,6 +238,16 @@ class PartSet:
         self._since[part] = time.monotonic()
         delay = self._policy.delay(part.tries)
         logger.error("%s died (%s). It is started again in %g s.", who, why, delay)
+
+    def _blame_leaves(self, part: PartHandle) -> int:
+        """Note which leaves ran in a part that died; return how many."""
+        running = self._board.leaves_of(part.plan.number).read()
+        suspects = with_death(part.plan.suspects, running, time.monotonic())
+        part.plan = replace(part.plan, suspects=suspects)
+        if part in self._successors:
+            successor = self._successors[part]
+            successor.plan = replace(successor.plan, suspects=suspects)
+        return len(running)
 
     def _announce(self) -> None:
         host = self._host

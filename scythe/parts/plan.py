@@ -15,6 +15,7 @@ from scythe.errors import WorkerStartError
 from scythe.labels import required_labels
 from scythe.leaf_classes import LeafClass, class_of, limit_of
 from scythe.outcomes import CodeRef
+from scythe.parts.suspects import Suspect
 
 Role = Literal["leaf", "fan", "tasks"]
 WIND_DOWN = 10.0  # seconds for delivering results and leaving the engine, after the last leaf
@@ -44,6 +45,7 @@ class PartPlan:
         shared: What that part said of the place.
         needs: The labels without which no leaf comes, so that the part is not started.
         environment: Variables by which it finds the place of a part that died.
+        suspects: Leaves that ran in it when it died before, by their id.
     """
 
     name: str
@@ -64,6 +66,7 @@ class PartPlan:
     shared: dict[str, str] = field(default_factory=dict[str, str])
     needs: dict[str, str] = field(default_factory=dict[str, str])
     environment: dict[str, str] = field(default_factory=dict[str, str])
+    suspects: dict[str, Suspect] = field(default_factory=dict[str, Suspect])
 
     @property
     def title(self) -> str:

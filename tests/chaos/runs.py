@@ -54,6 +54,7 @@ class TracedRun:
         folder: Where the trace is written.
         count: Its leaves.
         fields: Makes further fields of the spec with a number.
+        options: Further options of `allocate`.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class TracedRun:
         folder: Path,
         count: int,
         fields: Callable[[int], dict[str, Any]] = lambda _: {},
+        **options: Any,
     ) -> None:
         from scythe.experiments import BaseExperiment
         from tests.chaos.app.main import TracedInput
@@ -74,7 +76,7 @@ class TracedRun:
             for number in range(count)
         ]
         self.run, self.ref = BaseExperiment(runnable=experiment).allocate(
-            specs, version="bumppatch"
+            specs, version="bumppatch", **options
         )
 
     def times(self, what: str) -> list[float]:
@@ -91,7 +93,7 @@ class TracedRun:
         line = f"{number} began "
         wait_until(lambda: f"\n{line}" in f"\n{self.trace.read_text()}", f"leaf {number}", 120)
 
-    def wait_over(self, seconds: float) -> None:
+    def wait_over(self, seconds: float, state: str) -> None:
         """Wait until the run is over; one that takes longer is cancelled."""
         from scythe.engine.client import cancel_run
 
@@ -100,7 +102,9 @@ class TracedRun:
         except BaseException:
             cancel_run(self.ref.workflow_run_id)
             raise
-        assert status.state == "done", status
+        assert status.state == state, status
+        counts = (status.total, status.done + status.failed, status.running, status.waiting)
+        assert counts == (self.count, self.count, 0, 0), status
 
     def numbers(self, table: str) -> list[int]:
         """Return the leaves of a final table."""
@@ -126,14 +130,15 @@ class TracedRun:
         assert (outcome.lost, outcome.twice, outcome.failed) == (0, 0, 0)
         wait_clean(bed)
 
-    def outcome(self, fault: float, within: float) -> Outcome:
+    def outcome(self, fault: float, within: float, state: str = "done") -> Outcome:
         """Wait until the run is over and say what became of its leaves.
 
         Args:
             fault: When the fault was.
             within: Seconds that it may still take.
+            state: The state in which it ends.
         """
-        self.wait_over(within)
+        self.wait_over(within, state)
         over = time.time() - fault
         failed = self.numbers("errors")
         found = Counter([*self.numbers("scalars"), *failed])

@@ -230,3 +230,31 @@ def test_what_is_known_of_a_run_that_goes_on(
         assert numbers(run.results("leaves", partial=True)) == [0, 1, 2]
         with pytest.raises(ResultNotFoundError):
             run.results("scalars")
+
+
+@pytest.mark.timeout(600)  # Hatchet waits 30 s after each death
+def test_a_leaf_that_kills_its_worker_process_each_time_is_found(
+    start: Any, app: Any, stack: dict[str, str], tmp_path: Path
+) -> None:
+    with worker(APP, tmp_path / "log", **{**stack, "SCYTHE_WORKER_SLOTS": "2"}):
+        runs: list[Any] = []
+        for name, options in (("singles", {}), ("batches", {"batch_size": 4})):
+            folder = tmp_path / name
+            folder.mkdir()
+            specs = held(folder, 7, 1)
+            specs[2]["mode"] = "kills the worker process"
+            run, _ = start(specs, runnable=app.hold, version="bumppatch", **options)
+            runs.append(run)
+        wait_until(
+            lambda: all((tmp_path / n / "began-2").exists() for n in ("singles", "batches")),
+            "both kill",
+            DEADLINE,
+        )
+        for name in ("singles", "batches"):
+            (tmp_path / name / "go").touch()
+        for run in runs:
+            status = run.wait(timeout=600)
+            assert (status.state, status.done, status.failed) == ("done", 7, 1)
+            errors = check_tables(run, 8, "worker_crash")
+            assert numbers(run.results("errors")) == [2]
+            assert "died each time" in errors["message"].iloc[0]

@@ -10,6 +10,7 @@ import pytest
 
 from scythe.messages import (
     CANCELLED,
+    LOST,
     SENTINEL,
     LeafInput,
     decode_failure,
@@ -129,7 +130,13 @@ def test_a_failure_inside_the_texts_of_the_sdk() -> None:
             "Task exceeded timeout of 60s",
         ),
         ("ValueError: no\nTraceback", FailureKind.APPLICATION, "ValueError", "no"),
-        ("", FailureKind.APPLICATION, "HatchetError", ""),
+        ("", FailureKind.WORKER_CRASH, "WorkerLost", LOST.message),
+        (
+            "Task reached its maximum reassignment count",
+            FailureKind.WORKER_CRASH,
+            "WorkerLost",
+            LOST.message,
+        ),
         (
             "HatchetError: task was cancelled",
             FailureKind.CANCELLED,

@@ -12,6 +12,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
+
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.registry import ExperimentRegistry
 from scythe.utils.filesys import FileReference
@@ -24,6 +26,7 @@ class TracedInput(ExperimentInputSpec):
     trace: str  # a file of the host
     seconds: float = 0.2
     gigabytes: float = 0.0
+    is_poison: bool = False
 
 
 class TracedOutput(ExperimentOutputSpec):
@@ -33,6 +36,8 @@ class TracedOutput(ExperimentOutputSpec):
 
 def _run(spec: TracedInput, tempdir: Path) -> TracedOutput:
     _write(spec, "began")
+    if spec.is_poison:
+        _kill_worker_process()
     child = subprocess.Popen(["sleep", "600"])  # it may not outlive a leaf that is killed
     try:
         ballast = [bytearray(os.urandom(1024)) * 1024 * 64 for _ in range(int(spec.gigabytes * 16))]
@@ -45,6 +50,14 @@ def _run(spec: TracedInput, tempdir: Path) -> TracedOutput:
     note.write_text(f"{spec.sort_index}")
     _write(spec, "ended")
     return TracedOutput(node=platform.node(), note=note)
+
+
+def _kill_worker_process() -> None:
+    """Kill the child of `python main.py` in which this leaf runs, with the executor `local`."""
+    ancestors = psutil.Process().parents()
+    main = next(n for n, one in enumerate(ancestors) if one.cmdline()[-1:] == ["main.py"])
+    ancestors[main - 1].kill()
+    time.sleep(600)
 
 
 def _write(spec: TracedInput, what: str) -> None:
@@ -83,4 +96,4 @@ def poison(input_spec: TracedInput, tempdir: Path) -> TracedOutput:
 
 
 if __name__ == "__main__":
-    ScytheWorkerConfig(executor="ray").start()
+    ScytheWorkerConfig(executor=os.environ.get("CHAOS_EXECUTOR", "ray")).start()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 from hatchet_sdk import Context
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
@@ -110,12 +111,17 @@ def unlimited(spec: Work) -> Done:
 
 @ExperimentRegistry.Register(retries=2)
 def hold(spec: Work) -> Done:
-    """Leave a trace; then wait for a file, or kill the process that runs the worker's leaves."""
+    """Leave a trace; then wait for a file, or kill a process that it runs in."""
     folder = Path(spec.folder)
     with (folder / f"began-{spec.sort_index}").open("a") as trace:
         trace.write("x")
     if spec.mode == "poison":
         os.kill(os.getppid(), signal.SIGKILL)
+    if spec.mode == "kills the worker process":
+        ancestors = psutil.Process().parents()
+        main = next(n for n, one in enumerate(ancestors) if one.cmdline()[-1:] == ["main.py"])
+        ancestors[main - 1].kill()
+        time.sleep(600)
     while spec.mode in ("wait", "poison") and not (folder / "go").exists():
         time.sleep(0.05)
     return Done(y=2 * spec.x)

@@ -13,7 +13,7 @@ import pytest
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.experiment import Experiment
 from scythe.leaf.batch import BatchPlace, run_batch
-from scythe.leaf.journal import time_left
+from scythe.leaf.journal import count_leaves, time_left
 from scythe.leaf.log import LeafLog
 from scythe.locate import code_ref
 from scythe.outcomes import Batch, BatchResult, LeafCall, StoreConfig
@@ -67,11 +67,11 @@ def store_of(folder: Path) -> StoreConfig:
     return StoreConfig("b", "p", endpoint_url=f"http://127.0.0.1:1/{folder.name}", region="x")
 
 
-def run_texts(folder: Path, lengths: list[int]) -> BatchResult:
+def run_texts(folder: Path, lengths: list[int], **options: Any) -> BatchResult:
     store = store_of(folder)
     specs = [In(experiment_id=RUN, sort_index=i, length=n) for i, n in enumerate(lengths)]
     file = cached_path(join_s3_uri("b", KEY), store.endpoint_url or "")
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     table = specs_table([spec.index_data() for spec in specs], [encode_spec(s) for s in specs])
     pq.write_table(table, file)
     experiment: Experiment[In, Out] = texts
@@ -79,7 +79,7 @@ def run_texts(folder: Path, lengths: list[int]) -> BatchResult:
     log = LeafLog(folder / "log")
     place = BatchPlace(folder / "journal", str(folder), log, lambda seconds: True)
     with log:
-        result = run_batch(call, Batch(KEY, (0, len(lengths))), place)
+        result = run_batch(call, Batch(KEY, (0, len(lengths)), **options), place)
     assert isinstance(result, BatchResult), result
     return result
 
@@ -117,3 +117,13 @@ def test_the_garbage_collector_passes_over_what_was_there_before_the_first_batch
         counts.append(gc.get_freeze_count())
     assert counts[0] > 1000
     assert counts[1] <= counts[0], "what leaves leave behind is collected as ever"
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_batch_gives_its_journal_back_when_enough_leaves_are_over(tmp_path: Path) -> None:
+    first = run_texts(tmp_path, [4, 0, 2], until=1)
+    assert (first.packs, first.n_leaves, first.left) == ((), 1, "")
+    assert first.journal is not None
+    assert count_leaves(first.journal) == 1
+    last = run_texts(tmp_path, [4, 0, 2], journal=first.journal, until=3)
+    assert (len(last.packs), last.n_leaves, last.journal) == (1, 3, None)

@@ -15,6 +15,7 @@ from scythe.parts.board import Board
 from scythe.parts.host import PartHost
 from scythe.parts.plan import PartFailed, PartPlan, PartReady, PartStopping
 from scythe.parts.process import leave_terminal
+from scythe.parts.suspects import RunningLeaf
 from scythe.processes.ending import MARK
 
 
@@ -104,6 +105,22 @@ def short_lived(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> No
     note(plan, "starts")
     pipe.send(PartReady(2))
     os.kill(os.getpid(), signal.SIGABRT)
+
+
+def poisoned(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
+    """Dies of a leaf until that is guilty, and then of the next one; the fifth start lives."""
+    leave_terminal()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    starts = note(plan, "starts")
+    found = {name: [one.deaths, one.is_guilty] for name, one in plan.suspects.items()}
+    (folder_of(plan) / "suspects").write_text(json.dumps(found))
+    pipe.send(PartReady(2))
+    if starts < 5:
+        leaf = RunningLeaf(f"leaf {starts // 3}", time.monotonic(), starts == 2)
+        board.leaves_of(plan.number).add(leaf)
+        os.kill(os.getpid(), signal.SIGKILL)
+    while True:
+        signal.pause()
 
 
 def refusing(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:

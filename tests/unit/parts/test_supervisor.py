@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -152,6 +153,20 @@ def test_a_part_that_keeps_dying_is_given_up(
     )
     assert len((tmp_path / "leaf-starts").read_text().splitlines()) == 3
     assert all(map(is_gone, children_of(tmp_path))), "the other part is stopped too"
+
+
+def test_a_part_that_dies_of_its_leaves_is_told_of_them_and_never_given_up(
+    plans: list[PartPlan], tmp_path: Path
+) -> None:
+    running = Running(plans[:1], entries.poisoned)
+    starts = tmp_path / "leaf-starts"
+    wait_until(lambda: starts.exists() and len(starts.read_text().splitlines()) == 5, "five starts")
+    wait_until(lambda: "leaf 1" in (tmp_path / "suspects").read_text(), "the fifth has written")
+    running.supervisor.stop()
+    running.finish()
+    assert running.error is None
+    found = json.loads((tmp_path / "suspects").read_text())
+    assert found == {"leaf 0": [2, True], "leaf 1": [2, False]}
 
 
 def test_a_part_that_asks_for_it_is_started_anew_however_often(
