@@ -18,6 +18,7 @@ from scythe.parts.suspects import RunningLeaf, RunningLeaves, Suspect
 
 _DEATHS_TOGETHER = 2  # a process may be killed once by something else than a leaf
 _ALONE_SECONDS_MIN = 10.0
+_SETTLE_SECONDS = 1.0  # for the engine to hear of leaves that have just ended
 logger = logging.getLogger("scythe.leaf")
 
 
@@ -55,7 +56,8 @@ class Quarantine:
             call = replace(call, batch=replace(batch, until=over + 1, closely=over + 1))
         if self._suspects.get(name, Suspect()).is_guilty:
             raise LeafFailed(_failure(), call.batch and call.batch.journal)
-        await self._admitted(is_alone)
+        is_first = call.batch is None or not call.batch.journal
+        await self._admitted(is_alone, _SETTLE_SECONDS if is_first else 0)
         place = self._leaves.add(RunningLeaf(name, time.monotonic(), is_alone))
         self._unproven += 1
         self._is_reserved = is_alone
@@ -72,7 +74,7 @@ class Quarantine:
 
         timer = None
         if is_alone:
-            if call.batch is None or not call.batch.journal:
+            if is_first:
                 logger.warning(
                     "Leaf %s runs alone: its worker process died %d times while it ran.",
                     call.leaf_id,
@@ -88,13 +90,16 @@ class Quarantine:
             prove()
             self._leaves.remove(place)
 
-    async def _admitted(self, is_alone: bool) -> None:
+    async def _admitted(self, is_alone: bool, settle_seconds: float) -> None:
         if not is_alone:
             await self._until(lambda: not self._is_reserved and not self._waiting)
             return
         self._waiting += 1
         try:
             await self._until(lambda: not self._unproven)
+            if settle_seconds:
+                await asyncio.sleep(settle_seconds)
+                await self._until(lambda: not self._unproven)
         finally:
             self._waiting -= 1
             self._changed.set()

@@ -20,6 +20,11 @@ TWICE = Suspect(deaths=2, seconds=0.0)
 GUILTY = Suspect(deaths=3, seconds=0.0, is_guilty=True)
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SETTLE_SECONDS", 1e-9)
+
+
 def call_of(leaf_id: str, batch: Batch | None = None) -> LeafCall:
     return LeafCall(
         leaf_id=leaf_id,
@@ -43,7 +48,7 @@ class Worker:
     async def start(self, *names: str) -> None:
         for name in names:
             self._tasks.append(asyncio.create_task(self._run(name)))
-        await asyncio.sleep(0)
+        await self.settle()
 
     async def _run(self, name: str) -> None:
         async with self._quarantine.entered(call_of(name)):
@@ -55,8 +60,8 @@ class Worker:
         await self.settle()
 
     async def settle(self) -> None:
-        for _ in range(10):
-            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
 
     @property
     def running(self) -> dict[str, bool]:
