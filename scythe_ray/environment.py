@@ -25,8 +25,6 @@ _ALWAYS = {
 }
 _OWN_CLUSTER = {
     "RAY_worker_niceness": "0",
-    # What a leaf has started and hidden outlives the leaf's process by ten seconds at most.
-    "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     LOOPBACK_ONLY: "0",
     # There is no dashboard to show them, and they cost a millisecond for each leaf.

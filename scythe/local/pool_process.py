@@ -38,6 +38,8 @@ from scythe.processes.waiting import to_the_end
 
 START_TIMEOUT = 300.0  # seconds for importing the user's code, which may lie on a slow file system
 _EXIT_WAIT = GRACE + 1  # seconds between closing its end of the channel and being gone
+_REAP_SECONDS = 10.0  # for a keeper on a busy machine to end after SIGKILL
+_REAP_POLL_SECONDS = 0.01
 _SHORTEST_LOOK = 0.5
 _READ = 1 << 18
 
@@ -210,10 +212,16 @@ class PoolProcess:
 
     def _ended(self) -> Ending:
         """Read what is left of the process and remove it."""
-        if self._reaped is None:
-            with contextlib.suppress(ChildProcessError):
+        deadline = time.monotonic() + _REAP_SECONDS
+        while self._reaped is None and time.monotonic() < deadline:
+            try:
                 pid, status, usage = os.wait4(self.root, os.WNOHANG)
-                self._reaped = (status, usage) if pid else None
+            except ChildProcessError:  # somebody else in this process has waited for it
+                break
+            if pid:
+                self._reaped = (status, usage)
+            else:
+                time.sleep(_REAP_POLL_SECONDS)
         code = None
         peak = 0
         if self._reaped is not None:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from scythe.errors import (
     EngineError,
     ExperimentRunNotFoundError,
+    FetchError,
     ResultNotFoundError,
     StorageError,
 )
@@ -280,7 +281,7 @@ class RunReader:
 
         try:
             return known_table(self.store(), self.layout, name)
-        except StorageError:  # the run has just ended, and what it had in between is removed
+        except (FetchError, StorageError):  # it has no specs, or has just ended and been tidied
             return None
 
     def errors(self) -> pa.Table:

@@ -98,6 +98,8 @@ def test_what_a_run_stores(
         f"{run_folder}/specs.pq",
     ]
     manifest = yaml.safe_load(store.get_bytes(run.manifest_filekey))
+    code = manifest.pop("code")
+    assert len(code["fingerprint"]) == 16
     assert manifest == {
         "workflow_run_id": ref.workflow_run_id,
         "experiment_id": f"{folder}/v1.0.0/{run.dt_str}",
@@ -108,6 +110,8 @@ def test_what_a_run_stores(
         "n_specs": 2,
         "recursion_map": {"factor": 2, "max_depth": 1},
         "batch_size": 1,
+        "codes": None,
+        "code_mismatches": None,
     }
     assert run.manifest().workflow_run_id == ref.workflow_run_id
     schema = yaml.safe_load(store.get_bytes(run.io_spec_filekey))
