@@ -457,7 +457,9 @@ def test_what_a_leaf_has_hidden_ends_with_it(harness: Harness, tmp_path: Path) -
     hidden = json.loads((tmp_path / "0.json").read_text())["hidden"]
     if isinstance(harness.executor, LocalExecutor):
         assert not is_alive(hidden)
-    elif is_alive(hidden):  # on Ray no process of ours is above that of a leaf, to adopt its orphans
+    elif is_alive(
+        hidden
+    ):  # on Ray no process of ours is above that of a leaf, to adopt its orphans
         os.kill(hidden, signal.SIGKILL)
 
 
