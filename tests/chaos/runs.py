@@ -106,6 +106,10 @@ class TracedRun:
         counts = (status.total, status.done + status.failed, status.running, status.waiting)
         assert counts == (self.count, self.count, 0, 0), status
 
+    def _reruns(self) -> int:
+        began = [line for line in self.trace.read_text().splitlines() if " began " in line]
+        return len(began) - len({line.split()[0] for line in began})
+
     def numbers(self, table: str) -> list[int]:
         """Return the leaves of a final table."""
         try:
@@ -148,7 +152,7 @@ class TracedRun:
             lost=len(set(range(self.count)) - found.keys()),
             twice=sum(times > 1 for times in found.values()),
             failed=len(failed),
-            reruns=len(self.times("began")) - self.count,
+            reruns=self._reruns(),
             recovered=seconds_to_recover(self.times("ended"), fault),
             over=over,
         )
@@ -186,7 +190,8 @@ def wait_clean(bed: Bed) -> None:
         if node.is_alive:
             with suppress(AssertionError):  # what is left says more
                 wait_until(lambda node=node: not left_over(node), f"{node.name} is clean", 40)
-            assert left_over(node) == [], node.name
+            left = left_over(node)
+            assert left == [], f"{node.name}: {left}"
 
 
 def left_over(node: Node) -> list[str]:
