@@ -53,7 +53,8 @@ async def batches(
         assert ended == list(range(len(hows)))
         errors: list[dict[str, Any]] = tables["errors"].to_pylist() if "errors" in tables else []
         for one in errors:
-            failures[hows[one["sort_index"]]] = f"{one['kind']}: {one['message']}"
+            text = f"{one['kind']}: {one['message']} {one['traceback'][-400:]}"
+            failures[hows[one["sort_index"]]] = text
     return failures
 
 
