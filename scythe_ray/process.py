@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from scythe.leaf.children import children_left
 from scythe.leaf.faults import give_up
-from scythe.leaf.log import LeafLog, keep_small
+from scythe.leaf.log import LeafLog, OutcomeT, keep_small
 from scythe.leaf.state import ProcessState, give_forks_usual_signals
 from scythe.processes.ending import GRACE, MARK, end_tree
 from scythe.processes.identity import birth_of
@@ -120,6 +120,10 @@ class LeafProcess:
             # What came of the leaf is known, and stands; the process is not as it was.
             self._is_whole = False
             logger.exception("The process cannot run another leaf")
+
+    def with_log(self, outcome: OutcomeT) -> OutcomeT:
+        """Return the outcome with what its leaf printed, unless who ends the process reads that."""
+        return outcome if self._asked else self.log.added_to(outcome)
 
     def give_up(self, error: BaseException) -> NoReturn:
         """End this process, as something failed in it outside of the user's function."""

@@ -194,7 +194,7 @@ def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedPro
                 )
                 outcome = run_batch(call, call.batch, place)
         process.state.note(outcome)
-        outcome = process.log.added_to(_with_hint(outcome))
+        outcome = process.with_log(_with_hint(outcome))
     if job.uses_gpu:  # Ray runs no other leaves in such a process
         process.gpus.used_by(outcome)
         process.end_when_idle(_GPU_IDLE)
