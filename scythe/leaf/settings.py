@@ -38,6 +38,11 @@ class _Setting(NamedTuple):
     put: Callable[[Any], object]
 
 
+def _rules(context: decimal.Context) -> tuple[int, str, int, int]:
+    """Return what decides how decimals are rounded; what a calculation has met is none of it."""
+    return context.prec, context.rounding, context.Emin, context.Emax
+
+
 class ProcessSettings:
     """All of them, as they are now.
 
@@ -50,6 +55,7 @@ class ProcessSettings:
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._context = decimal.getcontext().copy()
+        self._rules = _rules(self._context)
         self._were = [(setting, setting.get()) for setting in _SETTINGS]
 
     def restore(self) -> list[str]:
@@ -63,7 +69,8 @@ class ProcessSettings:
                     setting.put(was)
             except Exception:  # noqa: BLE001 - whatever it is, the process is not as it was
                 left.append(setting.name)
-        _set_umask(self._umask)
+        if _set_umask(self._umask) != self._umask or _rules(_get_context()) != self._rules:
+            self.changed = True
         _set_context(self._context.copy())
         _cancel_dump()
         return left
@@ -150,7 +157,7 @@ def _audit_hooks() -> Callable[[], int]:
     return lambda: count
 
 
-_set_umask, _set_context = os.umask, decimal.setcontext
+_set_umask, _get_context, _set_context = os.umask, decimal.getcontext, decimal.setcontext
 _cancel_dump = faulthandler.cancel_dump_traceback_later
 _get_limit, _set_limit = resource.getrlimit, resource.setrlimit
 _asyncio_state = vars(asyncio.events)

@@ -118,13 +118,13 @@ def test_a_batch_fails_leaf_by_leaf(executor: str, stack: dict[str, str], tmp_pa
     with worker("mixed", tmp_path / "log", SCYTHE_WORKER_EXECUTOR=executor, **limits):
         run, ref = start(app, specs, batch_size=1000)
         result = ref.result(timeout=120)
-    assert (result.n_leaves, result.n_failed) == (1000, 12)
+    assert (result.n_leaves, result.n_failed) == (1000, 12), run.failures().to_pylist()
     good = [i for i in range(1000) if i not in modes]
     scalars = run.results("scalars").to_pandas()
     assert scalars["doubled"].tolist() == [2 * i for i in good]
     assert run.results("noise").num_rows == 1_000_000
     errors = run.errors().to_pandas()
-    assert errors.index.get_level_values("sort_index").tolist() == list(modes)
+    assert errors["leaf"].tolist() == list(modes)
     assert errors["kind"].tolist() == ["application_error"] * 10 + ["worker_crash", "timeout"]
     assert errors["attempts"].tolist() == [2] * 12
     assert "main.py" in errors["traceback"].iloc[10]  # where it crashed
