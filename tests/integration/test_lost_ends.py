@@ -43,7 +43,7 @@ def test_all_ends_are_lost(
     assert [(result.n_leaves, result.n_failed) for result in results] == [(6, 1), (6, 1), (2, 2)]
     for run, _ in started[:2]:
         assert numbers(run.results("scalars")) == [0, 1, 3, 4, 5]
-        assert numbers(run.errors()) == [2]
+        assert numbers(run.results("errors")) == [2]
         errors = run.errors().to_pandas()
         assert errors[["kind", "type"]].values.tolist() == [["application_error", "ValueError"]]
         assert errors["message"].str.endswith("of wall 2").all()
