@@ -76,9 +76,7 @@ def test_a_leaf_that_damages_its_process_costs_no_other(
     check(harness.do(batches(harness, store, tmp_path, [[""] * HEALTHY]), LONG))
 
 
-@pytest.mark.timeout(
-    900
-)  # each of some forty damages costs a process, which Ray starts in 1 to 2 s
+@pytest.mark.timeout(900)  # forty damages cost a process each, of which Ray takes 1 to 2 s
 def test_no_damage_there_is_costs_another_leaf(
     harness: Harness, store: StoreConfig, tmp_path: Path
 ) -> None:
