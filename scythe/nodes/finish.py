@@ -85,10 +85,11 @@ def _add_tasks(leaves: KnownLeaves, tasks: RunTasks, *, is_settled: bool) -> Non
     for state in ("COMPLETED", "FAILED"):  # one that met other code may have run again
         for page in tasks.leaf_ends((state,), payloads=True):
             leaves.add_ends(page)
-    if is_settled:
-        return
-    # An engine that was killed may show a task as open for good.
-    left = [end for page in tasks.leaf_ends(("QUEUED", "RUNNING"), payloads=False) for end in page]
+    # A task that ended just before it was cancelled may be shown as cancelled. One that an engine
+    # had when it was killed may be shown as open for good.
+    states = ("CANCELLED",) if is_settled else ("CANCELLED", "QUEUED", "RUNNING")
+    pages = tasks.leaf_ends(states, payloads=False)
+    left = [end for page in pages for end in page if end.has_started or end.state != "CANCELLED"]
     ends = tasks.look_again(left[:_LOST_ASKED])
     leaves.add_ends([end for end in ends if end.state in ("COMPLETED", "FAILED")])
 

@@ -117,7 +117,7 @@ def a_poisoned_process(place: Place) -> None:
     """Let leaves of another run damage the processes that they share with these."""
     from tests.chaos.app.main import poison
 
-    TracedRun(poison, place.bed.folder, 4).wait_over(120)
+    TracedRun(poison, place.bed.folder, 4).wait_over(120, "done")
 
 
 def the_clock(place: Place) -> None:

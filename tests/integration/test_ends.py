@@ -183,7 +183,7 @@ def test_a_root_that_fails_leaves_the_tables(
     tree = RecursionMap(factor=2, max_depth=1)
     specs = held(tmp_path, 1, 3)
     specs[2]["mode"] = ""  # both of the first node end
-    with worker(APP, tmp_path / "log", **{**stack, "SCYTHE_WORKER_SLOTS": "2"}):
+    with worker(APP, tmp_path / "log", **{**stack, "SCYTHE_WORKER_SLOTS": "4"}):
         run, ref = start(specs, runnable=app.hold, recursion_map=tree)
         key = run.layout.node_result("0")
         wait_until(lambda: store.find_bytes(key) is not None, "a node is over", DEADLINE)
