@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -43,6 +44,7 @@ from scythe_ray.scratch import Scratch
 
 EXIT_NOTE = "os._exit"
 _WAIT_TO_BE_ENDED = 60.0
+_rmtree = shutil.rmtree  # as it is before user code runs
 logger = logging.getLogger("scythe.ray")
 
 
@@ -160,6 +162,7 @@ class LeafProcess:
 
     def leave(self) -> NoReturn:
         """End this process: the driver has what came of its leaf."""
+        self._remove_folder()
         self._exit(0)
 
     def end_when_idle(self, seconds: float) -> None:
@@ -194,7 +197,13 @@ class LeafProcess:
     def _end_if_idle(self, leaves: int) -> None:
         with locked(self._record):  # a leaf that comes now has not begun, and is sent again
             if self.leaves == leaves:
+                self._remove_folder()
                 self._exit(0)
+
+    def _remove_folder(self) -> None:
+        """Remove what a leaf has left that could not remove its own temporary folder."""
+        with contextlib.suppress(Exception):  # the leaf may have replaced what this calls
+            _rmtree(self.folder, ignore_errors=True)
 
     def _begin(self, token: str, state: State) -> Entry:
         self.leaves += 1
