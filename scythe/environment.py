@@ -86,7 +86,7 @@ def prepare_environment() -> str | None:
 
 
 def check_installation(warn: Callable[[str], object] | None = None) -> None:
-    """See that the package `scythe` is this one, and not scythe-engine.
+    """Check that the package `scythe` is this one, and not scythe-engine.
 
     Args:
         warn: Takes a sentence where scythe-engine is installed as well, and this one is in place.

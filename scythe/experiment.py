@@ -112,7 +112,7 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
 
     @cached_property
     def input_schema(self) -> str:
-        """What identifies the fields of its input; empty where they have no schema."""
+        """Hash of the input model's fields; empty if it has no schema."""
         try:
             return fields_digest(self.input_fields)
         except Exception:  # noqa: BLE001 - a type of the user's that pydantic cannot describe

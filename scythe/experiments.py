@@ -322,7 +322,7 @@ class ExperimentRun(RunReader, RunKeys, BaseModel, Generic[TInput, TOutput]):
 
     @property
     def leaf_task(self) -> LeafTask:
-        """What the leaves of the run need of a worker."""
+        """Requirements of the run's leaves on a worker."""
         return LeafTask.of(self.versioned_experiment.base_experiment.runnable)
 
     def a_second_later(self) -> Self:

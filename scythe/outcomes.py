@@ -94,7 +94,7 @@ class CodeRef:
 
 @dataclass(frozen=True, slots=True)
 class RunCode:
-    """What `allocate` saw of an experiment, for its leaves to compare themselves with.
+    """Code and schema that `allocate` recorded, for leaves to compare with their own.
 
     Attributes:
         fingerprint: That of its code, see `scythe.provenance`.

@@ -95,7 +95,7 @@ class TimeoutSettings(CheckedSettings):
 
 
 class CodeSettings(BaseSettings):
-    """What is done about leaves that run with other code than `allocate` saw."""
+    """Policy for leaves that run with other code than `allocate` saw."""
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_", env_ignore_empty=True)
 

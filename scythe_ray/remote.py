@@ -219,7 +219,7 @@ def _import(code: CodeRef) -> None:
     current: Any = mp_process.current_process()
     current._inheriting = True  # noqa: SLF001 - a script that starts its worker again is refused
     try:
-        with suppress(CodeNotFoundError):  # run_leaf says so
+        with suppress(CodeNotFoundError):  # run_leaf reports it
             _ = find_experiment(code).code  # read here, it is not the leaf's time
     finally:
         del current._inheriting  # noqa: SLF001

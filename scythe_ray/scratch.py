@@ -55,11 +55,6 @@ class Scratch:
         return False
 
 
-def scratch_folder(parent: str | None) -> str:
-    """Make a folder for this process, see `Scratch`, and return its path."""
-    return Scratch(parent).path
-
-
 def sweep_scratch(parent: str | None = None) -> None:
     """Remove the folders of processes that are gone.
 

@@ -1,4 +1,4 @@
-"""What is asked of the SDK's `Standalone`, the object of a task that is a workflow by itself."""
+"""Access to the SDK's `Standalone`, the object of a single-task workflow."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def fault_failure(
 
 
 class Reruns:
-    """What becomes of a leaf, or batch, whose process failed outside of the user's function.
+    """Reruns of a leaf or batch whose process failed outside the user's function.
 
     It runs once more, in a process that ran no other leaf; if that fails too, the failure is its
     own. A batch goes on where it was; each of its leaves may fail so once.

@@ -20,7 +20,7 @@ from scythe.outcomes import FailureKind, LeafFailure, LeafOutcome
 
 _MOMENT, _BRIEF = 0.01, 0.0001  # seconds
 _MANY_THREADS = 64  # that leaves may leave running
-_NAMES = 5  # of what was changed that are told
+_NAMES = 5  # names of changed attributes in one message
 DUMP_SIGNAL = signal.SIGUSR2  # makes the process write the stacks of its threads
 _SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
@@ -83,7 +83,7 @@ class ProcessState:
 
     @property
     def left(self) -> list[str]:
-        """What leaves have left for which the next one should run elsewhere, in words."""
+        """Reasons, in words, why no further leaf should run in this process."""
         found: list[str] = []
         if self.damage:
             more = f" and {len(self.damage) - _NAMES} more" if len(self.damage) > _NAMES else ""

@@ -1,4 +1,4 @@
-"""What every program in a process relies on, and whether user code has replaced any of it."""
+"""Detection of functions that user code has replaced in a leaf's process."""
 
 from __future__ import annotations
 

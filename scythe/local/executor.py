@@ -77,7 +77,7 @@ def open_executor(request: ExecutorRequest) -> LocalExecutor:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """What came of a leaf in one process.
+    """Outcome of a leaf in one process.
 
     Attributes:
         outcome: What it gave back.

@@ -130,7 +130,7 @@ class _Process:
         """Run a leaf, or a batch; say so when its code is imported."""
         with self._log:
             if not is_found(call.code):
-                with contextlib.suppress(CodeNotFoundError):  # run_leaf says so
+                with contextlib.suppress(CodeNotFoundError):  # run_leaf reports it
                     _ = find_experiment(call.code).code  # read here, it is not the leaf's time
                 if sys.modules.get("__mp_main__") is not None:
                     # What multiprocessing, used by the leaf, takes for the main script.

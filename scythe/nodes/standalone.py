@@ -1,4 +1,4 @@
-"""What a Hatchet `Standalone` offers, for tasks whose input and output Scythe writes and reads."""
+"""The methods of a Hatchet `Standalone`, for tasks whose payloads Scythe encodes."""
 
 from __future__ import annotations
 

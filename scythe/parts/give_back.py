@@ -18,7 +18,7 @@ logger = logging.getLogger("scythe.worker")
 
 @dataclass
 class _Run:
-    """What this worker did about a run whose code it does not have."""
+    """State of this worker for a run whose code it does not have."""
 
     pauses: int = 0
     until: float = 0.0

@@ -18,7 +18,7 @@ def start_call(function: Callable[[], T]) -> Future[T]:
         Its result or exception. To give up waiting for it ends nothing: the call goes on.
     """
     outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()  # whoever cancels its own wait cannot cancel the call
+    outcome.set_running_or_notify_cancel()  # cancelling a waiter must not cancel the call
 
     def call() -> None:
         try:

@@ -1,4 +1,4 @@
-"""What identifies a function that no source file has: one of a notebook, or of another function."""
+"""Fingerprints of functions without a source file, such as those of a notebook."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def identify(function: Any) -> CodeIdentity:
         if module is None or module.file is None:
             return CodeIdentity(_fingerprint(function_digests(plain)))
         return _identify_module(module, module.file)
-    except Exception as error:  # noqa: BLE001 - a leaf runs also where its code cannot be told
+    except Exception as error:  # noqa: BLE001 - a leaf also runs without a fingerprint
         logger.warning("The code of %r cannot be identified: %r.", function, error)
         return CodeIdentity()
 
@@ -70,7 +70,7 @@ def _identify_module(module: Module, file: str) -> CodeIdentity:
     installed = is_installed(file)
     version = _installed_version(module, file) if installed else _project_version(Path(file))
     if installed:
-        digests.add(f"version {version}")  # what has no source here is told apart by it
+        digests.add(f"version {version}")  # distinguishes code without source files
     commit = "" if installed else _commit(file, [str(one.file) for one, _ in found])
     return CodeIdentity(_fingerprint(digests), version, commit)
 

@@ -45,7 +45,7 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """What identifies it, whatever its comments and layout; empty where it does nothing."""
+        """Digest of its syntax tree, without comments and layout; empty if it has no code."""
         return self._parsed[0]
 
     @property

@@ -19,7 +19,7 @@ _MOST_NAMES = 10
 
 @dataclass(frozen=True, slots=True)
 class LeafTask:
-    """What the leaves of a run need of a worker.
+    """Requirements of a run's leaves on a worker.
 
     Attributes:
         name: The name of the experiment, or of the Hatchet task.

@@ -169,7 +169,7 @@ class RunReader:
 
     @property
     def leaf_task(self) -> LeafTask:
-        """What the leaves of the run need of a worker."""
+        """Requirements of the run's leaves on a worker."""
         raise NotImplementedError
 
     def store(self, s3_client: Any = None) -> Store:

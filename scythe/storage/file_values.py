@@ -45,7 +45,7 @@ class FilePlace:
 
     @property
     def suffix(self) -> str:
-        """What is added to the name of the file, so that each of a field has its own."""
+        """Suffix that makes the file's name unique within its field."""
         return "".join(f"-{escape_key(key)}" for key in self.keys)
 
     def inside(self, field: str) -> FilePlace:

@@ -68,7 +68,7 @@ class RunLayout:
 
     @property
     def probe(self) -> str:
-        """What is written for a moment to see whether the bucket takes anything."""
+        """Key of the small object that probes whether the bucket accepts writes."""
         version, slash, name = self.prefix.rstrip("/").rpartition("/")
         return f"{version}{slash}.claims/probe-{name}"
 
@@ -112,7 +112,7 @@ class RunLayout:
 
     @property
     def endings(self) -> str:
-        """What the keys begin with by which a process claims to write the final tables."""
+        """Key prefix of the claims to write the final tables."""
         return f"{self.intermediate}ending/"
 
     @property

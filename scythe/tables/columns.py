@@ -30,7 +30,7 @@ _VARIANT_OF = b"scythe.variant_of"  # the name of the column that a variant belo
 
 
 class Kind(NamedTuple):
-    """What tells the variants of a column apart.
+    """Key that distinguishes the variants of a column.
 
     Attributes:
         type: The Arrow type.

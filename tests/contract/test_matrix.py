@@ -59,7 +59,7 @@ async def batches(
 
 
 def check(failures: dict[str, str]) -> None:
-    """See that no healthy leaf has failed, and that what failed is the fault of its own."""
+    """Check that no healthy leaf has failed, and that the others failed by their own fault."""
     assert "" not in failures, failures[""]
     wrong = {how: text for how, text in failures.items() if text.partition(":")[0] not in OWN}
     assert wrong == {}

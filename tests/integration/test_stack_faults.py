@@ -1,4 +1,4 @@
-"""What a local stack says and leaves when something is wrong around it: a sentence, and nothing."""
+"""Faults around a local stack: each gives one sentence and leaves nothing behind."""
 
 from __future__ import annotations
 

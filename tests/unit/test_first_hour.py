@@ -1,4 +1,4 @@
-"""What a beginner does in the first hour: it works, or one sentence says what to write."""
+"""Mistakes of a beginner's first hour: each works, or gives one sentence with the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What user code replaced is seen, named, and put back for what the process still has to say."""
+"""Replaced functions are detected, named, and restored for the process's last message."""
 
 from __future__ import annotations
 

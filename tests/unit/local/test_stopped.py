@@ -1,4 +1,4 @@
-"""What has arrived while a worker was stopped is read before a limit is judged."""
+"""Results that arrived while a worker was stopped are read before limits are checked."""
 
 from __future__ import annotations
 

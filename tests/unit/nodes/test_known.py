@@ -1,4 +1,4 @@
-"""What is known of leaves whose root is dead, where workers have given some of them back."""
+"""Known outcomes of leaves after the root died, including leaves that were given back."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def serving(*names: str, is_paused: bool = False) -> list[ConnectedWorker]:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long the worker steps back each time."""
+    """Seconds for which the worker pauses each time."""
     monkeypatch.setattr(give_back, "_NOTICE", 0.0)
     monkeypatch.setattr(give_back, "_FIRST_PAUSE", 0.01)
     return []

@@ -16,7 +16,7 @@ from scythe.processes.ending import end_tree
 from scythe_ray.control import NodeControl
 from scythe_ray.process import EXIT_NOTE
 from scythe_ray.record import RECORD, Entry, RecordError, private_folder, read_entry, write_entry
-from scythe_ray.scratch import scratch_folder
+from scythe_ray.scratch import Scratch
 
 SCRIPT = Path(__file__).with_name("ray_leaves.py")
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -231,11 +231,11 @@ def test_scratch_folders_of_dead_processes_are_swept(start: Start, tmp_path: Pat
     process = start("sleep")
     wait_for(lambda: text_of(tmp_path / "log"))
     other = Path(text_of(tmp_path / "scratch"))
-    first = Path(scratch_folder(str(tmp_path)))
+    first = Path(Scratch(str(tmp_path)).path)
     assert other.exists()
     process.kill()
     process.wait(10)
-    second = Path(scratch_folder(str(tmp_path)))
+    second = Path(Scratch(str(tmp_path)).path)
     assert not other.exists()
     assert first.exists()
     assert second.exists()
@@ -245,5 +245,5 @@ def test_a_folder_whose_process_was_killed_before_it_locked_it_is_swept(tmp_path
     (tmp_path / "scythe-leaf-early").mkdir()
     (tmp_path / "scythe-leaf-other").mkdir()
     (tmp_path / "scythe-leaf-other" / "file").touch()  # none of ours: not without its lock
-    mine = Path(scratch_folder(str(tmp_path)))
+    mine = Path(Scratch(str(tmp_path)).path)
     assert {path.name for path in tmp_path.iterdir()} == {mine.name, "scythe-leaf-other"}

@@ -1,4 +1,4 @@
-"""What counts as another input model, and what does not."""
+"""Changes of an input model that count as a mismatch, and changes that do not."""
 
 from __future__ import annotations
 

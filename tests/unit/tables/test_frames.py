@@ -1,4 +1,4 @@
-"""What pandas and polars hold beside plain columns: objects, headers, indices, many columns."""
+"""Frames of pandas and polars beyond plain columns: objects, headers, indices, width."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def index_of_leaf(row: int) -> dict[str, Any]:
 
 
 def record(row: int, tables: Mapping[str, Any], scalars: Mapping[str, Any]) -> LeafRecord:
-    """What a leaf sends that returns these tables and outputs."""
+    """Record of a leaf that returns these tables and outputs."""
     data = {
         name: to_ipc(with_leaf_index(storable(name, table), index_of_leaf(row)))
         for name, table in tables.items()

@@ -42,7 +42,7 @@ class TablesOutput(ExperimentOutputSpec):
 
 
 def column(pair: str, leaf: int) -> pa.Array:
-    """What a leaf has in a column of a pair of kinds."""
+    """Values of one leaf for a column of a pair of kinds."""
     return SAMPLES[pair.split("|")[leaf % 2]]
 
 
