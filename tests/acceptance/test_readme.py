@@ -1,4 +1,4 @@
-"""The README as pasted into an empty folder, on the real stack and a real Ray."""
+"""The README, and the pages that continue it, pasted into a folder: real stack, real Ray."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ import pytest
 
 from tests.acceptance.running import wait_until, worker
 
-README = Path(__file__).parent.parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent.parent
+README = ROOT / "README.md"
+# Later pages continue the earlier ones: the block of a file replaces that file.
+PAGES = (README, ROOT / "docs" / "experiments.md", ROOT / "docs" / "workers.md")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty folder into which each code block was pasted, under the name in its first line."""
+    """A folder into which each code block was pasted, under the name in its first line."""
     folder = tmp_path / "project"
     folder.mkdir()
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    text = "".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     for block in blocks:
         name = re.match(r"# (\w+\.py)", block)
         assert name, f"a code block that names no file cannot be pasted:\n{block}"
@@ -48,10 +52,12 @@ def test_every_block_runs(folder: Path, stack_env: dict[str, str], tmp_path: Pat
     with worker(str(folder), log, **stack_env):
         wait_until(lambda: " is ready." in log.read_text(), "the worker is ready", 120)
         output = script("allocate.py")
+        roofs = script("allocate_roofs.py")
     assert "done, 100 done, 0 failed" in output
     assert "heat_loss" in output
+    assert "done, 20 done, 0 failed" in roofs
     for file in folder.glob("*.py"):
-        if file.name not in ("main.py", "allocate.py"):
+        if file.name not in ("main.py", "allocate.py", "allocate_roofs.py"):
             script(file.name)
 
 
@@ -59,4 +65,4 @@ def test_the_readme_names_extras_before_they_are_needed() -> None:
     text = README.read_text()
     assert text.index("[ray,dev]") < text.index("scythe dev  ")
     assert "placeholder" not in text
-    assert 'eval "$(scythe dev env)"' in text
+    assert text.count("\n") < 150
