@@ -351,6 +351,16 @@ def test_what_a_script_imports_is_not_slow() -> None:
     assert min(float(run(code)) for _ in range(3)) < 1.0
 
 
+def test_the_page_on_architecture_is_short_and_names_every_package() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    assert len(page) < 8000
+    named = {
+        word for code in re.findall(r"`([^`\n]+)`", page) for word in re.split(r"[\s/.]+", code)
+    }
+    ours = {module.split(".")[1] for module in modules() if "." in module}
+    assert ours - named == set()
+
+
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/*.md")])
 
 
