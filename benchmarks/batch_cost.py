@@ -1,4 +1,4 @@
-"""What a leaf of a batch costs, by part, in microseconds of processor time, beside a prototype.
+"""The cost of a leaf of a batch, by part, in µs of processor time, beside a prototype.
 
     python -m benchmarks.batch_cost [--leaves 20000] [--batch-size 5000]
 
@@ -55,7 +55,7 @@ _REPEATS = 3
 
 
 class Bucket:
-    """What is asked of an S3 client here."""
+    """The methods of an S3 client that are used here."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""How long it takes until the first leaf runs: imports, the local stack, the worker.
+"""The time until the first leaf runs: imports, the local stack, the worker.
 
 python -m benchmarks.imports [--executors local ray]
 """

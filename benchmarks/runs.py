@@ -20,7 +20,7 @@ _START = 0.5  # seconds that the process of a slot takes at most to start
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a run took.
+    """The measurements of a run.
 
     Attributes:
         run: The run.

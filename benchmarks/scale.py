@@ -1,4 +1,4 @@
-"""What a run takes as it grows: seconds, memory, objects, rows of the engine's database.
+"""The needs of a run as it grows: seconds, memory, objects, rows of the engine's database.
 
     python -m benchmarks.scale [--leaves 1000 10000 100000 1000000] [--executors local ray]
         [--batch-size 5000]

@@ -34,7 +34,7 @@ _RAY_TASKS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What has turns.
+    """A contestant, which takes turns with the others.
 
     Attributes:
         workers: The processes of its workers.

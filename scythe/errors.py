@@ -210,7 +210,7 @@ class ResultNotFoundError(BaseNotFoundError):
 
 
 class OutputError(ScytheError, ValueError):
-    """What the user's function returned cannot be stored."""
+    """The return value of the user's function cannot be stored."""
 
 
 class ScalarInDataframesError(OutputError):

@@ -52,7 +52,7 @@ class NoHost:
 
 @dataclass(frozen=True, slots=True)
 class ExecutorRequest:
-    """What a worker asks of its executor.
+    """A worker's request to open an executor.
 
     Attributes:
         slots: Slots that the user asked for, or None to take what is there.
@@ -77,7 +77,7 @@ class ExecutorRequest:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What an executor offers. It may change while the worker runs.
+    """The slots, labels and CPUs of an executor. They may change while the worker runs.
 
     Attributes:
         slots: Leaves that may run at one time.
@@ -121,7 +121,7 @@ class Executor(Protocol):
 
     @property
     def capacity(self) -> Capacity:
-        """What the executor offers now. Read again and again, so it must be at hand."""
+        """The present capacity. Polled often; must not block."""
         ...
 
     async def astart(self) -> None:

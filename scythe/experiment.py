@@ -97,7 +97,7 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
 
     @property
     def description(self) -> str:
-        """What the experiment does: its description, else the function's docstring."""
+        """The description of the experiment, or else the docstring of its function."""
         return self.options.description or inspect.getdoc(self.fn) or ""
 
     @cached_property
@@ -120,13 +120,13 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
 
     @property
     def execution_timeout(self) -> timedelta:
-        """How long one try of a leaf may run."""
+        """The time limit of one attempt of a leaf."""
         given = self.options.execution_timeout
         return parse_timeout(given) if given else TimeoutSettings().EXPERIMENT_EXECUTION
 
     @property
     def schedule_timeout(self) -> timedelta:
-        """How long a leaf may wait for a slot."""
+        """The time for which a leaf may wait for a slot."""
         given = self.options.schedule_timeout
         return parse_timeout(given) if given else TimeoutSettings().EXPERIMENT_SCHEDULE
 

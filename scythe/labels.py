@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class DesiredWorkerLabel:
-    """What an experiment asks of a worker's label.
+    """A requirement of an experiment on one label of its worker.
 
     It has the fields of `hatchet_sdk.labels.DesiredWorkerLabel`, which is accepted wherever this
     one is; it exists because importing the SDK costs a second in every process that runs leaves.

@@ -21,7 +21,7 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class LeafLimit:
-    """What keeps the leaves of an experiment from running together.
+    """The resource that limits how many leaves of an experiment run at one time.
 
     Attributes:
         resource: A label of `ScytheWorkerLabel`, the name of another resource, or empty for CPUs.
@@ -40,7 +40,7 @@ class LeafLimit:
 
     @property
     def share(self) -> float:
-        """What of one unit a slot stands for: 1, or less where leaves share a GPU."""
+        """Fraction of the resource that one slot uses: 1, or less where leaves share a GPU."""
         return min(1.0, self.amount) if self.resource else 1.0
 
 
@@ -62,7 +62,7 @@ class LeafClass:
 
     @property
     def suffix(self) -> str:
-        """What the name of its worker ends with, where that is not the worker's only one."""
+        """Suffix of the name of its Hatchet worker; empty for leaves that only CPUs limit."""
         name = "gpu" if self.resource == _GPU else self.resource.replace("_", "-")
         share = "" if self.share == 1 else f"-{self.share:g}"
         return f"--{name}{share}" if name else ""

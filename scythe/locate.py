@@ -1,4 +1,4 @@
-"""How another process finds an experiment: by import, by the script's file, or by value."""
+"""Locates an experiment for another process: by import, by the script's file, or by value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""What travels through Hatchet: the input of a leaf, its result, and its failure.
+r"""Messages that travel through Hatchet: the input of a leaf, its result, and its failure.
 
 Specs and results travel as JSON inside a string. So NaN, infinities and `\u0000`, which the
 engine's database refuses, arrive as they were.

@@ -1,4 +1,4 @@
-"""How the leaves of an experiment are run, and what Hatchet must know of an experiment."""
+"""The options of an experiment, and the definition of its Hatchet task."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TASK_OPTIONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ExperimentOptions:
-    """How the leaves of an experiment are run; see `ExperimentRegistry.Register`."""
+    """The options of an experiment; `ExperimentRegistry.Register` describes them."""
 
     description: str | None = None
     desired_worker_labels: Mapping[str, Any] | None = None
@@ -38,7 +38,7 @@ class ExperimentOptions:
 
 
 class LeafDefinition(Protocol):
-    """What the Hatchet task of an experiment's leaves is made of."""
+    """The data from which the Hatchet task of an experiment's leaves is made."""
 
     @property
     def name(self) -> str:
@@ -47,20 +47,20 @@ class LeafDefinition(Protocol):
 
     @property
     def description(self) -> str:
-        """What the experiment does."""
+        """The description of the experiment."""
         ...
 
     @property
     def options(self) -> ExperimentOptions:
-        """How its leaves are run."""
+        """The options of the experiment."""
         ...
 
     @property
     def execution_timeout(self) -> timedelta:
-        """How long one try of a leaf may run."""
+        """The time limit of one attempt of a leaf."""
         ...
 
     @property
     def schedule_timeout(self) -> timedelta:
-        """How long a leaf may wait for a slot."""
+        """The time for which a leaf may wait for a slot."""
         ...

@@ -1,4 +1,4 @@
-"""What a leaf is given and what comes back: plain data that any executor can carry.
+"""The input and the outcome of a leaf: plain data that any executor can carry.
 
 What is made for each leaf of a batch is not frozen: to make it would take three times as long.
 """
@@ -42,7 +42,7 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LeafResources:
-    """What one leaf of an experiment needs.
+    """The resources that one leaf of an experiment needs.
 
     Attributes:
         cpus: CPUs that the leaf uses; it takes as many slots.
@@ -224,13 +224,13 @@ class LeafStats:
 
     @property
     def seconds(self) -> float:
-        """How long the try ran, in seconds."""
+        """The run time of the attempt, in seconds."""
         return max(0.0, self.finished - self.started)
 
 
 @dataclass(slots=True)
 class LeafResult:
-    """What a leaf that ended well gives back.
+    """The result of a leaf that succeeded.
 
     Attributes:
         scalars: The scalar outputs as a JSON object (NaN and Infinity as in Python's json).
@@ -253,7 +253,7 @@ class LeafResult:
 
 @dataclass(slots=True)
 class LeafFailure:
-    """What is known of a try that did not end well.
+    """The outcome of an attempt that did not succeed.
 
     Attributes:
         kind: Why, out of a closed set.
@@ -280,7 +280,7 @@ class LeafFailure:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What a batch gives back: the tables of its leaves, see `scythe.tables.gather.node_tables`.
+    """The result of a batch: the tables of its leaves, see `scythe.tables.gather.node_tables`.
 
     Attributes:
         packs: Tables in the order of the leaves, see `scythe.tables.packs`: each as bytes, or the

@@ -72,7 +72,7 @@ def explain_values(error: ValidationError, name_of: Callable[[str], str]) -> str
 
 
 class TimeoutSettings(CheckedSettings):
-    """How long runs and leaves may wait and run (`1h`, `90s`, `PT5M` or seconds)."""
+    """Time limits of runs and leaves (`1h`, `90s`, `PT5M` or seconds)."""
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_TIMEOUT_")
 
@@ -164,7 +164,7 @@ StoragePlace = Annotated[ScytheStorageSettings, BeforeValidator(_known_storage)]
 
 
 class StoreAccessSettings(BaseSettings):
-    """How the bucket is reached, where that differs from the usual AWS variables."""
+    """Access to the bucket, where it differs from the usual AWS variables."""
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_STORAGE_")
 

@@ -11,7 +11,7 @@ RunState = Literal["queued", "running", "done", "failed", "cancelled", "not_star
 
 
 class RunStatus(BaseModel):
-    """How far a run is.
+    """The progress and the state of a run.
 
     Attributes:
         experiment_id: `<name>/<version>/<datetime>`.

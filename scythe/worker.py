@@ -37,7 +37,7 @@ logger = logging.getLogger("scythe.worker")
 
 
 class ScytheWorkerConfig(BaseSettings):
-    """What a worker serves, and how. Reads the variables `SCYTHE_WORKER_…`.
+    """The configuration of a worker, read from arguments and the variables `SCYTHE_WORKER_…`.
 
     The upper-case spelling of scythe-engine works too: `ScytheWorkerConfig(SLOTS=4).SLOTS`.
 

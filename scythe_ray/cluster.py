@@ -57,7 +57,7 @@ class Cluster:
 
     @property
     def shared(self) -> dict[str, str]:
-        """What other processes of the worker need to attach to it, see `attach.join_cluster`."""
+        """The data by which other processes of the worker attach, see `attach.join_cluster`."""
         known = {
             "address": self.address,
             "token_path": self.token_path,

@@ -84,7 +84,7 @@ class NodeControl:
 
     @property
     def kills(self) -> int:
-        """How many processes the kernel had ended for lack of memory when last looked at."""
+        """The processes that the kernel had killed for lack of memory at the last check."""
         return self._kills
 
     def find(self, token: str) -> Sighting | None:

@@ -132,7 +132,7 @@ def _never_connect_unasked() -> None:
 
 
 class _Departing:
-    """What Ray's Python part takes for the core worker while that ends. It takes no new work.
+    """Stand-in for Ray's core worker while that shuts down. It accepts no work.
 
     Args:
         core: The core worker.

@@ -63,7 +63,7 @@ class RayExecutor:
 
     @property
     def capacity(self) -> Capacity:
-        """What the executor offers now."""
+        """The capacity that the cluster has now."""
         return self._capacity
 
     async def astart(self) -> None:

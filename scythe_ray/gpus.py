@@ -12,7 +12,7 @@ _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES
 
 
 class ProcessGpus:
-    """What leaves have left of GPUs in this process.
+    """The state in which leaves have left the GPUs of this process.
 
     A library that has seen a GPU keeps to it, and keeps some of its memory, until the process
     ends; after some errors it refuses all further work.

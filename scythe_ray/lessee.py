@@ -48,7 +48,7 @@ def socket_address(folder: Path) -> Generator[str]:
 
 
 class Lessee:
-    """What a task does to get more leaves than the one it was started with.
+    """Fetches further leaves for a Ray task that has run its first one.
 
     Args:
         folder: Where the driver's socket is, if it has one on this machine.

@@ -1,4 +1,4 @@
-"""What of a cluster a part of a worker offers: slots and labels, anew whenever nodes change."""
+"""Computes the capacity of a worker process from the nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EPSILON = 1e-6
 
 
 class Offer:
-    """What the leaves of one class can have of a cluster.
+    """The capacity of a cluster for the leaves of one class.
 
     Args:
         request: What the worker asks for.

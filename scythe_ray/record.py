@@ -40,7 +40,7 @@ class RecordError(ScytheError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the file says.
+    """The content of a record file.
 
     Attributes:
         token: The try of the leaf, unique.

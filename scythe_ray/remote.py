@@ -1,4 +1,4 @@
-"""What runs on Ray nodes: the one function through which every leaf goes, and the control actor.
+"""The code that Ray runs on its nodes: the function that runs leaves, and the control actor.
 
 Spec and result travel as bytes that Scythe makes and reads, so that no exception class, module or
 array of the user passes through Ray's own serialization. This module needs no Ray.
@@ -33,7 +33,7 @@ _started_in: Path | None = None  # where Ray unpacks what was shipped
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """What every process that runs leaves of a driver must know of it.
+    """The driver, as the processes that run its leaves know it.
 
     Attributes:
         driver_id: A name that nobody can guess.

@@ -41,7 +41,7 @@ class RayNode:
 
     @property
     def name(self) -> str:
-        """How messages name it."""
+        """The name of the node in messages."""
         return f"{self.host} ({self.address})"
 
     @property
@@ -61,7 +61,7 @@ class RayNode:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What Ray sets aside for one leaf, and on which nodes.
+    """The resources that Ray reserves for one leaf, and the nodes on which it may.
 
     Attributes:
         amounts: What is set aside, by the names of Ray's resources (memory in bytes).

@@ -15,7 +15,7 @@ _EXAMPLE = '{"working_dir": "."}'
 
 @dataclass(frozen=True, slots=True)
 class Shipment:
-    """What is brought to the nodes.
+    """The code and environment that Ray takes to its nodes.
 
     Attributes:
         environment: Ray's `runtime_env`, with absolute paths; empty for nothing.

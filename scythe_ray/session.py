@@ -31,7 +31,7 @@ _NAME_CHARS = 60
 
 
 class _Kind(NamedTuple):
-    """What leaves have in common that may share a Ray task."""
+    """The key of leaves that may share a Ray task."""
 
     amounts: frozenset[tuple[str, float]]
     labels: frozenset[tuple[str, str]]

@@ -32,7 +32,7 @@ class RayBed:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a worker needs to attach to it."""
+        """The variables with which a worker attaches to it."""
         return {"SCYTHE_RAY_ADDRESS": self.address, "RAY_AUTH_TOKEN_PATH": str(self.token)}
 
     def add(self, **node: Any) -> str:

@@ -25,7 +25,7 @@ PATIENCE = 90.0  # seconds that an interrupted side may take to end what it has 
 
 @dataclass(frozen=True)
 class Side:
-    """What one of the processes runs.
+    """The tests of one of the two processes.
 
     Args:
         name: Its name.

@@ -369,3 +369,30 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
     local = [link for link in links if "://" not in link and not link.startswith("mailto:")]
     assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+SOURCES = ("scythe", "scythe_ray", "tests", "benchmarks", "examples")
+
+
+@pytest.mark.parametrize("folder", SOURCES)
+def test_no_docstring_begins_with_what_or_how(folder: str) -> None:
+    riddles = [
+        f"{path.relative_to(ROOT)}:{line} {text}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if "stack" not in path.parts
+        for line, text in _first_lines(ast.parse(path.read_text()))
+        if re.match(r"(What|How)\b", text)
+    ]
+    # A function does something (imperative); a class or module is something (noun phrase).
+    assert riddles == []
+
+
+def _first_lines(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield getattr(node, "lineno", 1), (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def test_the_check_of_docstrings_sees_one() -> None:
+    tree = ast.parse('"""Well."""\n\nclass A:\n    """What it is.\n\n    More."""')
+    assert list(_first_lines(tree)) == [(1, "Well."), (3, "What it is.")]

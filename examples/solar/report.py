@@ -1,4 +1,4 @@
-"""What a finished run says: tables for the terminal, and a picture."""
+"""The report of a finished run: tables for the terminal, and a picture."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class CountingExecutor:
 
     @property
     def capacity(self) -> Capacity:
-        """What the executor offers."""
+        """The capacity of the wrapped executor."""
         return self._executor.capacity
 
     @property

@@ -1,4 +1,4 @@
-"""What leaves printed, on its way to the log of their Hatchet runs."""
+"""Sends the output of leaves to the logs of their Hatchet runs, within the engine's limits."""
 
 from __future__ import annotations
 

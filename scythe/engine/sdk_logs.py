@@ -1,4 +1,4 @@
-"""What the Hatchet SDK logs, made fit to be read: what is news, in one line each.
+"""Filters the log of the Hatchet SDK: each new event is one readable line.
 
 The SDK writes four lines for each leaf, and tracebacks all the time while the engine is away.
 """

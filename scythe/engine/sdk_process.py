@@ -1,4 +1,4 @@
-"""What the process through which the SDK talks to the engine does otherwise than the SDK has it.
+"""Patches for the SDK's action-listener process, which exchanges messages with the engine.
 
 It is told of tasks by the worker (`sdk_queues`), says that to the engine and nothing else, several
 ends in one message, and reads its queue in its event loop.
@@ -33,7 +33,7 @@ class Ends:
 
     @property
     def type(self) -> Any:
-        """What has happened to each of them."""
+        """The type that all of these events share."""
         return self.events[0].type
 
 

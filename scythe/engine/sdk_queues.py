@@ -1,4 +1,4 @@
-"""What a worker tells the process through which the SDK talks to the engine.
+"""Queues to the SDK's action-listener process: fewer events and no threads.
 
 The engine is told once that a task has started, and of a short one only that it has ended. The SDK
 says a start twice, when that process hears of the task and when the worker begins with it,

@@ -49,7 +49,7 @@ def _to_nowhere(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
-    """What a leaf's handler knows of its Hatchet run.
+    """The Hatchet run of a leaf, as its handler sees it.
 
     Attributes:
         workflow_run_id: Hatchet's id of the run.
@@ -66,7 +66,7 @@ class TaskRun:
 
 @dataclass(slots=True)
 class NodeRun:
-    """What a scatter node's handler knows of its Hatchet run, and how it starts children.
+    """The Hatchet run of a scatter node, as its handler sees it; starts children.
 
     Attributes:
         workflow_run_id: Hatchet's id of the run.

@@ -1,1 +1,1 @@
-"""What runs in the process of a leaf, whichever executor started it."""
+"""Runs one leaf or one batch, in whatever process the executor provides."""

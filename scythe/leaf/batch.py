@@ -38,7 +38,7 @@ _LONG = 0.1  # seconds
 
 @dataclass(frozen=True, slots=True)
 class BatchPlace:
-    """What the process has for a batch.
+    """The means of a process to run a batch.
 
     Attributes:
         journal: Where the journal is written; it is removed at the end.

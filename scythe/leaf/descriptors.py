@@ -1,4 +1,4 @@
-"""How many descriptors leaves have left open in their process."""
+"""Counts the file descriptors that leaves have left open in their process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of a leaf that raised."""
+"""Builds a `LeafFailure` from an exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a leaf prints, in the process that runs it: kept in a file while it runs, then taken out.
+"""Captures the output of a leaf in a file, and reads it when the leaf has ended.
 
 A file costs nothing while nobody prints. It keeps standard output and error in order, takes what C
 code and child processes write, and is still there when the process was killed.

@@ -1,4 +1,4 @@
-"""How long a leaf runs and how much memory it takes, by the process that runs it."""
+"""Measures the run time and the peak memory of a leaf, in its own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What user code may have changed in its process and the next leaf needs as it was."""
+"""Saves and restores process state between leaves."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class LocalExecutor:
 
     @property
     def capacity(self) -> Capacity:
-        """What the executor offers."""
+        """The slots of this machine."""
         return self._capacity
 
     async def astart(self) -> None:

@@ -1,4 +1,4 @@
-"""What the local pool reports of leaves that could not report themselves."""
+"""Builds the failures of leaves whose pool process could not report them."""
 
 from __future__ import annotations
 

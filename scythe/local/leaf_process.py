@@ -1,4 +1,4 @@
-"""What runs in a process of the local pool: take a call, run the leaf, send what came of it.
+"""The main loop of a pool process: take a call, run the leaf, send its result.
 
 Only the main thread exists, and it runs the leaves: user code may fork, and a signal reaches it.
 """

@@ -1,4 +1,4 @@
-"""What can happen to a process of the local pool, as the worker sees it."""
+"""Events of a pool process, as the worker sees them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StartFailed(Exception):  # noqa: N818 - an event, not an error
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a process ended.
+    """The end of a pool process.
 
     Attributes:
         status: Its exit code, negative for the signal that ended it; None when it is not known.

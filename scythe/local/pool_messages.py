@@ -1,4 +1,4 @@
-"""What a process of the local pool and its worker say to each other, and how it is sent."""
+"""Messages between a worker and its pool processes, and their transport."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JOURNAL = "journal"  # the file in the folder of a process that runs a batch
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a process needs to know before its first leaf.
+    """The data that a pool process needs before its first leaf.
 
     Attributes:
         preparation: For `multiprocessing.spawn.prepare`: the main script, arguments and folders.

@@ -1,4 +1,4 @@
-"""How many leaves may run at one time on this machine, and whose turn it is."""
+"""The number of slots of this machine, and the queue of leaves for them."""
 
 from __future__ import annotations
 

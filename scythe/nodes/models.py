@@ -156,7 +156,7 @@ class ScatterGatherResult(BaseModel):
 
     @property
     def summary(self) -> str:
-        """How many leaves there were and how many failed, in words."""
+        """The number of leaves, done and failed, as text."""
         counts = f"{self.n_leaves - self.n_failed} done, {self.n_failed} failed"
         return f"{self.n_leaves} leaves, {counts}{mismatch_note(self.code_mismatches)}"
 

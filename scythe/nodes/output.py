@@ -1,4 +1,4 @@
-"""What a scatter node writes: tables for its parent, or the final tables of the run."""
+"""Writes the output of a scatter node: tables for its parent, or the run's final tables."""
 
 from __future__ import annotations
 

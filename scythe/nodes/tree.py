@@ -156,7 +156,7 @@ class Cut:
 
     @property
     def _sizes(self) -> tuple[int, list[int]]:
-        """How many tasks have the full size, and how many specs each of those after them has."""
+        """The number of tasks of full size, and the sizes of those after them."""
         taper = [self.size // part for part in _TAPER] if self.tapers else []
         if not all(taper) or sum(taper) > len(self.rows):
             taper = []
@@ -215,7 +215,7 @@ def plan_tree(n_specs: int, batch_size: int = 1) -> RecursionMap:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """How the specs of a run are spread over Hatchet tasks.
+    """The distribution of a run's specs over Hatchet tasks.
 
     Attributes:
         tree: The tree of scatter nodes.

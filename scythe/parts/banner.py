@@ -1,4 +1,4 @@
-"""What a worker says of itself once it is ready."""
+"""The lines that a worker prints once it is ready."""
 
 from __future__ import annotations
 

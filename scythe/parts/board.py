@@ -1,4 +1,4 @@
-"""What the parts of a worker let each other know, in memory that their processes share."""
+"""Memory that the processes of a worker share."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class PartExecutor:
 
     @property
     def capacity(self) -> Capacity:
-        """What the executor offers."""
+        """The capacity of the wrapped executor."""
         return self._executor.capacity
 
     async def astart(self) -> None:

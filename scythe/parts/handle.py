@@ -72,7 +72,7 @@ class PartHandle:
 
     @property
     def waitables(self) -> list[Connection | int]:
-        """What `multiprocessing.connection.wait` takes to wait for its messages and its end."""
+        """The objects to wait on (`multiprocessing.connection.wait`): its messages and its end."""
         if self._process is None or self._pipe is None or not self._process.pid:
             return []
         return [self._process.sentinel, self._pipe]

@@ -1,4 +1,4 @@
-"""What the executor of a part asks of the part's worker."""
+"""Requests of an executor to the worker process that it runs in."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class PartSet:
 
     @property
     def waitables(self) -> list[Connection | int]:
-        """What `multiprocessing.connection.wait` takes to wait for what happens to a part."""
+        """The objects to wait on (`multiprocessing.connection.wait`): events of all processes."""
         return [one for part in self.everyone for one in part.waitables]
 
     def next_event(self) -> float:

@@ -23,7 +23,7 @@ WIND_DOWN = 10.0  # seconds for delivering results and leaving the engine, after
 
 @dataclass(frozen=True, slots=True)
 class PartPlan:
-    """What a part serves, as plain data that another process can read.
+    """The work of one worker process, as plain data that another process can read.
 
     Attributes:
         name: The name of its Hatchet worker.
@@ -70,7 +70,7 @@ class PartPlan:
 
     @property
     def title(self) -> str:
-        """How short lines name it: by its role, or by what limits its leaves."""
+        """The short name for log lines: the role, or the resource that limits its leaves."""
         return self.leaf_class.suffix.strip("-") if self.guest and self.leaf_class else self.role
 
 
@@ -128,7 +128,7 @@ PartMessage = PartReady | PartFailed | PartStopping
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a worker was asked to serve.
+    """The experiments and workflows that a worker was asked to serve.
 
     Attributes:
         experiments: All registered experiments.

@@ -1,4 +1,4 @@
-"""What runs in the process of a part: build its Hatchet worker, serve, stop when told to.
+"""The main function of a worker process: build its Hatchet worker, serve, stop on SIGTERM.
 
 The main thread belongs to the SDK's event loop. A second thread watches the supervisor, the SDK's
 own process and the running leaves, and reports to the supervisor.

@@ -1,4 +1,4 @@
-"""What the processes of a worker do: serve scatter nodes, or serve leaves through an executor."""
+"""Builds the Hatchet tasks that a worker process serves: scatter nodes, or leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How another process finds a Hatchet task or workflow of the user's: by import.
+"""Locates a Hatchet task or workflow of the user for another process, by import.
 
 The SDK's objects hold connections and cannot be sent to another process.
 """

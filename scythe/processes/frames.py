@@ -1,4 +1,4 @@
-"""How processes of Scythe send each other bytes over a stream: the length, then so many bytes."""
+"""Frames for bytes on a stream between processes: the length, then as many bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How Scythe starts a Python process of its own that is like this one, as `multiprocessing` does.
+"""Starts a Python process that is set up like this one, as `multiprocessing` does.
 
 `multiprocessing` itself is not used for it: what a process that cannot import the main script says
 would be lost, and its children cannot be put into a process group.

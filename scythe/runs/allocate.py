@@ -49,7 +49,7 @@ class _Prepared:
 
 @dataclass(frozen=True, slots=True)
 class AllocationOptions:
-    """What the caller of `allocate` asks for; see there."""
+    """The arguments of `allocate`, which describes them."""
 
     overwrite_sort_index: bool = True
     overwrite_experiment_id: bool = True

@@ -42,7 +42,7 @@ _SORT_INDEX = attrgetter(SORT_INDEX)
 
 @dataclass(frozen=True, slots=True)
 class SpecRules:
-    """What becomes of specs when a run is allocated.
+    """The treatment of specs when a run is allocated.
 
     Attributes:
         cls: The class of specs.

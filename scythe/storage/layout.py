@@ -74,7 +74,7 @@ class RunLayout:
 
     @property
     def claims(self) -> str:
-        """What the keys begin with by which allocations claim the run's folder.
+        """Key prefix of the claim objects, by which an allocation takes the run's folder.
 
         They lie beside the run's folder: some stores list a folder whose last key was deleted.
         """

@@ -17,7 +17,7 @@ class InputArtifactLocations(BaseModel):
 
 
 class ExperimentRunManifest(BaseModel):
-    """What a run is made of.
+    """The manifest of a run.
 
     Attributes:
         workflow_run_id: Hatchet's id; None until the run was started.

@@ -1,4 +1,4 @@
-"""How workers start, stop, die and come back: real processes, real signals, the real engine."""
+"""Workers start, stop, die and come back: real processes, real signals, the real engine."""
 
 from __future__ import annotations
 

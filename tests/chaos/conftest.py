@@ -1,4 +1,4 @@
-"""What the chaos suite shares."""
+"""Fixtures of the chaos suite."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ class Worker:
 
     @property
     def text(self) -> str:
-        """What it has printed since it was last started."""
+        """Its output since it was last started."""
         return self._log.read_bytes()[self._from :].decode(errors="replace")
 
     def wait_ready(self) -> None:

@@ -25,7 +25,7 @@ SLOWER = 1.5  # as slow a window may be, against those before the fault, to coun
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """The measured outcome of a run.
 
     Attributes:
         leaves: Its leaves.

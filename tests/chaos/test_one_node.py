@@ -27,7 +27,7 @@ RAY = ("--num-cpus=2",)
 
 @dataclass(frozen=True)
 class Place:
-    """What can be broken."""
+    """The processes that the tests break."""
 
     bed: Bed
     node: Node

@@ -1,4 +1,4 @@
-"""What the contract suite needs: each executor is opened once, with a loop of its own."""
+"""Fixtures of the contract suite: each executor is opened once, with a loop of its own."""
 
 from __future__ import annotations
 

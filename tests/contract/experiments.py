@@ -31,7 +31,7 @@ LONG = 600  # seconds; no test waits for it
 
 
 class Task(ExperimentInputSpec):
-    """What most leaves are given.
+    """The spec of most leaves.
 
     Attributes:
         folder: Where the leaf writes what the test looks for.

@@ -1,4 +1,4 @@
-"""What every executor promises. One suite, run against each of them."""
+"""The promises of every executor: one suite, run against each of them."""
 
 from __future__ import annotations
 

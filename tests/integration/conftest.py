@@ -1,4 +1,4 @@
-"""What the tests on real services share: names of their own, and runs that are ended again."""
+"""Fixtures of the tests on real services: unique names, and runs that are ended again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What travels through Hatchet arrives as it was, and nothing else is taken for it."""
+"""Messages arrive unchanged through Hatchet, and nothing else is taken for one."""
 
 from __future__ import annotations
 

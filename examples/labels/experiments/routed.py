@@ -29,7 +29,7 @@ class MatrixInput(ExperimentInputSpec):
 
 
 class MatrixOutput(PlacedOutput):
-    """What was computed on a GPU."""
+    """The result of a computation on a GPU."""
 
     largest_eigenvalue: float = Field(..., description="By power iteration [-]")
 
@@ -42,7 +42,7 @@ class SortInput(ExperimentInputSpec):
 
 
 class SortOutput(PlacedOutput):
-    """What needed much memory."""
+    """The result of a task that needs much memory."""
 
     median: float = Field(..., description="Of the numbers [-]")
 

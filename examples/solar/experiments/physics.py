@@ -24,7 +24,7 @@ MOUNTING = pvlib.temperature.TEMPERATURE_MODEL_PARAMETERS["sapm"]["open_rack_gla
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """What PVWatts knows of a type of module.
+    """A type of module, as PVWatts describes it.
 
     Attributes:
         temperature_coefficient: Change of power with cell temperature [1/°C].

@@ -50,7 +50,7 @@ class PVDesign(ExperimentInputSpec):
 
 
 class PVYield(ExperimentOutputSpec):
-    """What the plant yields in a typical year. `dataframes["monthly"]` has a row for each month."""
+    """The yield of the plant in a typical year; `dataframes["monthly"]` has a row per month."""
 
     annual_yield: float = Field(..., ge=0, description="AC energy [kWh]")
     specific_yield: float = Field(..., ge=0, description="AC energy per DC power [kWh/kWp]")

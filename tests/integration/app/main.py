@@ -23,7 +23,7 @@ from scythe.worker import ScytheWorkerConfig
 
 
 class Work(ExperimentInputSpec):
-    """What a leaf is told to do."""
+    """The spec of a leaf: what it does."""
 
     x: float = 1.0
     mode: str = ""
@@ -39,7 +39,7 @@ class Work(ExperimentInputSpec):
 
 
 class Done(ExperimentOutputSpec):
-    """What it gives back."""
+    """The output of a leaf."""
 
     y: float = 0.0
     text: str = ""

@@ -1,4 +1,4 @@
-"""What a node hears of its children, and what it asks when it hears nothing."""
+"""A node hears of its children's ends, and asks when it hears nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine's answer says of a child. Asked for on a real engine: tests/integration."""
+"""The engine's answers about a child. `tests/integration` asks a real engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left of the Hatchet SDK's log lines, and where they go."""
+"""The lines that remain of the Hatchet SDK's log, and where they go."""
 
 from __future__ import annotations
 

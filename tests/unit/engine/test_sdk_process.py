@@ -1,4 +1,4 @@
-"""What the SDK's process says to the engine of what it is told."""
+"""The messages that the SDK's process sends to the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker tells the SDK's process of its tasks."""
+"""The messages that a worker sends to the SDK's process."""
 
 from __future__ import annotations
 

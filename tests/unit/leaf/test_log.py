@@ -1,4 +1,4 @@
-"""What a leaf prints is kept in a file while it runs. Most is tested in `tests/contract`."""
+"""The output of a leaf is kept in a file while it runs. `tests/contract` tests most of it."""
 
 from __future__ import annotations
 

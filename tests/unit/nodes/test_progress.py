@@ -1,4 +1,4 @@
-"""How often the nodes of a tree are counted, and that the last counts are stored last."""
+"""The nodes of a tree are counted at the right pace, and the last counts are stored last."""
 
 from __future__ import annotations
 

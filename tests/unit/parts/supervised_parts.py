@@ -1,4 +1,4 @@
-"""What runs in the processes of the parts that test_supervisor.py supervises."""
+"""The worker processes that test_supervisor.py supervises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an executor asks of its worker."""
+"""Requests of an executor to its worker."""
 
 from __future__ import annotations
 

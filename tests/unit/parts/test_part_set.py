@@ -23,7 +23,7 @@ YES = {"has_gpu": "yes"}
 
 
 class Place:
-    """What the parts say that their place offers."""
+    """The capacity that the worker processes report."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

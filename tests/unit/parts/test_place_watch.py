@@ -26,7 +26,7 @@ class Clock:
 
 
 class Engine:
-    """What Hatchet was told."""
+    """A fake of the engine that keeps the labels it was sent."""
 
     def __init__(self) -> None:
         self.told: list[dict[str, str]] = []

@@ -1,4 +1,4 @@
-"""What a spawned process imports while the main script is hidden."""
+"""A spawned process does not import the main script while that is hidden."""
 
 from __future__ import annotations
 

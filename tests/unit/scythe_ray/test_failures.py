@@ -1,4 +1,4 @@
-"""What is told of leaves whose process could not tell it."""
+"""The failures of leaves whose process could not report them."""
 
 from __future__ import annotations
 

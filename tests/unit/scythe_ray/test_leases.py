@@ -25,7 +25,7 @@ WITHIN = 20.0
 
 
 class Task:
-    """What Ray would run: its reference gives what the body returns or raises."""
+    """A stand-in for a Ray task: its reference gives what the body returns or raises."""
 
     def __init__(self, folder: Path, token: str | None, body: Body) -> None:
         self._future: Future[bytes] = Future()

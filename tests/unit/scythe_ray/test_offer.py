@@ -1,4 +1,4 @@
-"""What a part of a worker offers of a Ray cluster."""
+"""The capacity of a worker process on a Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs on Ray nodes, without Ray."""
+"""The code of Ray nodes, without Ray."""
 
 from __future__ import annotations
 

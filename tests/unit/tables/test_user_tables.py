@@ -33,12 +33,12 @@ def read_back(table: pa.Table) -> pd.DataFrame:
 
 
 def stored(value: Any, index: dict[str, Any] = INDEX) -> pd.DataFrame:
-    """What a user reads of a leaf's table."""
+    """Return a leaf's table as a user reads it."""
     return read_back(with_leaf_index(storable("t", value), index))
 
 
 def merged(folder: Path, *values: Any) -> pd.DataFrame:
-    """What a user reads when each table comes from a leaf, and each leaf from a node of its own."""
+    """Return the merged table of leaves, each of which comes from a node of its own."""
     files: list[Path] = []
     for row, value in enumerate(values):
         table = with_leaf_index(storable("t", value), {"sort_index": row, "x": row / 2})

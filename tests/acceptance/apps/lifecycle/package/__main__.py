@@ -1,4 +1,4 @@
-"""What `python -m package` runs: its experiment is in no module that can be imported by name."""
+"""The script of `python -m package`: no import by name finds its experiment."""
 
 import os
 
