@@ -214,7 +214,8 @@ class ExperimentInputSpec(BaseSpec):
 
 
 SpecT = TypeVar("SpecT", bound=ExperimentInputSpec)
-_new, _write = object.__new__, object.__setattr__
+_new = object.__new__
+_write = object.__setattr__
 
 
 def copy_for_run(spec: SpecT, update: dict[str, Any]) -> SpecT:

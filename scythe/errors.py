@@ -86,7 +86,8 @@ class DuplicateInputArtifactsError(SpecError):
     """Two input files have one name. Not raised: each has a key of its own."""
 
     def __init__(self, file_name: str, field_name: str) -> None:
-        self.file_name, self.field_name = file_name, field_name
+        self.file_name = file_name
+        self.field_name = field_name
         super().__init__(f"Two files of field {field_name} are called {file_name}: rename one.")
 
 
@@ -276,7 +277,8 @@ class ExecutorError(ScytheError):
     """
 
     def __init__(self, failure: LeafFailure, journal: bytes | None = None) -> None:
-        self.failure, self.journal = failure, journal
+        self.failure = failure
+        self.journal = journal
         super().__init__(failure.summary)
 
     def __reduce__(self) -> tuple[type[ExecutorError], tuple[LeafFailure, bytes | None]]:

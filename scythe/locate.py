@@ -29,7 +29,8 @@ class CodeNotFoundError(ScytheError):
 
 def code_ref(experiment: Experiment[Any, Any]) -> CodeRef:
     """Return a reference by which another process finds the experiment."""
-    module, qualname = experiment.fn.__module__, experiment.fn.__qualname__
+    module = experiment.fn.__module__
+    qualname = experiment.fn.__qualname__
     main_path, main_module = main_source() if module in MAIN_NAMES else (None, None)
     importable = _import_leads_to(experiment)
     if module in MAIN_NAMES and not (main_path or main_module):

@@ -141,7 +141,8 @@ class ExperimentRegistry:
             ExperimentTypeExists: Another experiment has this name.
         """
         if isinstance(function, str):
-            name, function = function if name is None else name, None
+            name = function if name is None else name
+            function = None
         check_task_options(task_config)
         if not (worker is None or hasattr(worker, "register_workflow")):
             raise RegistrationError(

@@ -153,7 +153,8 @@ def storage_settings_of(bucket: str, prefix: str) -> ScytheStorageSettings:
 def _known_storage(value: Any) -> Any:
     if isinstance(value, dict):
         plain = cast("dict[str, Any]", value)
-        bucket, prefix = plain.get("BUCKET"), plain.get("BUCKET_PREFIX")
+        bucket = plain.get("BUCKET")
+        prefix = plain.get("BUCKET_PREFIX")
         if len(plain) == 2 and isinstance(bucket, str) and isinstance(prefix, str):
             return storage_settings_of(bucket, prefix)
     return value

@@ -105,5 +105,6 @@ class NodeCounts(BaseModel):
 
     def at_least(self, other: NodeCounts) -> NodeCounts:
         """Return these counts, with no fewer leaves over than there were."""
-        done, failed = max(self.done, other.done), max(self.failed, other.failed)
+        done = max(self.done, other.done)
+        failed = max(self.failed, other.failed)
         return self.model_copy(update={"done": done, "failed": failed})

@@ -42,7 +42,8 @@ def open_cluster(settings: RaySettings, slots: int | None, labels: Mapping[str, 
     Raises:
         WorkerStartError: It does not work; the message says what to do.
     """
-    address, timeout = settings.address, settings.CONNECT_TIMEOUT.total_seconds()
+    address = settings.address
+    timeout = settings.CONNECT_TIMEOUT.total_seconds()
     shipment = read_runtime_env(settings.RUNTIME_ENV)
     if address == "local":
         return start_cluster(settings, slots, labels, shipment)
@@ -83,7 +84,8 @@ def join_cluster(settings: RaySettings, shared: Mapping[str, str]) -> Cluster:
     except BaseException:
         environment.restore()
         raise
-    cluster.temporary, cluster.token_path = shared.get("temporary"), shared.get("token_path")
+    cluster.temporary = shared.get("temporary")
+    cluster.token_path = shared.get("token_path")
     return cluster
 
 

@@ -37,7 +37,8 @@ class ProcessFault(Exception):  # noqa: N818 - an event, not an error
     """Something failed in the leaf's process outside of the user's function."""
 
     def __init__(self, failure: LeafFailure, journal: bytes | None = None) -> None:
-        self.failure, self.journal = failure, journal
+        self.failure = failure
+        self.journal = journal
         super().__init__(failure.summary)
 
 
@@ -45,7 +46,8 @@ class PlaceLost(Exception):  # noqa: N818 - an event, not an error
     """The leaf's place is gone, or its process died: it may be sent again."""
 
     def __init__(self, failure: LeafFailure, *, is_crash: bool) -> None:
-        self.failure, self.is_crash = failure, is_crash
+        self.failure = failure
+        self.is_crash = is_crash
         super().__init__(failure.summary)
 
 
@@ -78,9 +80,13 @@ class Attempt:
         retire: bool,
     ) -> None:
         self._retire = retire
-        self._call, self._token, self._lease = call, token, lease
-        self.nodes, self.stays = list(nodes), False
-        self._needs, self._controls = needs, controls
+        self._call = call
+        self._token = token
+        self._lease = lease
+        self.nodes = list(nodes)
+        self.stays = False
+        self._needs = needs
+        self._controls = controls
         self._result = lease.result
         self._lost: asyncio.Future[LeafFailure] = asyncio.get_running_loop().create_future()
         self._aborted: LeafFailure | None = None

@@ -124,7 +124,8 @@ class NodeControl:
         for entry in self._entries():
             if entry.token == token:
                 left = end_tree([], 0, mark=entry.mark)
-                before, self._kills = self._kills, oom_kills()
+                before = self._kills
+                self._kills = oom_kills()
                 seen = self._sighting("ended", entry, left)
                 if self._kills > before:
                     seen = replace(seen, memory=_memory_in_use())
@@ -164,7 +165,8 @@ class NodeControl:
                     return None
                 if now.state == "done":
                     return self._sighting("done", now)
-                left, seen = [], self._sighting("ended", now)
+                left = []
+                seen = self._sighting("ended", now)
                 if _is_alive(now):
                     write_entry(record, now.with_state("ending"))
                     if stack:
@@ -180,10 +182,13 @@ class NodeControl:
         """Make the process write down where its threads are, and wait for it."""
         with suppress(ProcessLookupError):
             os.kill(pid, DUMP_SIGNAL)
-        deadline, before, now = time.monotonic() + _STACK_WAIT, "", ""
+        deadline = time.monotonic() + _STACK_WAIT
+        before = ""
+        now = ""
         while time.monotonic() < deadline and not (now and now == before):
             time.sleep(0.01)
-            before, now = now, self._trace(pid)
+            before = now
+            now = self._trace(pid)
 
     def _sighting(
         self,

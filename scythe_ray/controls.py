@@ -44,7 +44,8 @@ class Controls:
 
         make: Any = ray.remote
         self._actor_class: Any = make(ControlActor)
-        self._packed, self._threads = packed, threads
+        self._packed = packed
+        self._threads = threads
         self._actors: dict[str, asyncio.Task[Any]] = {}
         self._used: dict[str, float] = {}  # when; also of nodes whose actor has ended since
         self._asks: Counter[str] = Counter()

@@ -87,7 +87,8 @@ def raylets_here() -> list[Raylet]:
             )
         except (psutil.Error, OSError):
             continue
-        node_id, address = flags.get("node_id", ""), flags.get("gcs-address", "")
+        node_id = flags.get("node_id", "")
+        address = flags.get("gcs-address", "")
         if node_id and address:
             found.append(Raylet(node_id, address, flags.get("temp_dir", ""), user, process))
     return found

@@ -148,7 +148,8 @@ class _Departing:
 
     def shutdown_driver(self) -> None:
         """End the core worker, which nothing reaches from here on."""
-        core, self._core = self._core, None
+        core = self._core
+        self._core = None
         core.shutdown_driver()
 
     def __getattr__(self, name: str) -> Any:

@@ -27,7 +27,8 @@ _THREADS = 32
 _BACKOFF = 0.5  # seconds before a leaf is sent again, doubled each time
 _LONGEST_BACKOFF = 10.0
 _RECONNECT_WAIT = 120.0  # that a leaf waits for a lost cluster before another worker may take it
-_RECONNECT_FIRST, _RECONNECT_LONGEST = 1.0, 30.0  # seconds between two tries
+_RECONNECT_FIRST = 1.0  # seconds between two tries
+_RECONNECT_LONGEST = 30.0
 logger = logging.getLogger("scythe.ray")
 
 
@@ -51,7 +52,9 @@ class RayExecutor:
         host: Host | None = None,
     ) -> None:
         self._host = host or NoHost()
-        self._cluster, self._offer, self._settings = cluster, offer, settings
+        self._cluster = cluster
+        self._offer = offer
+        self._settings = settings
         self._capacity = offer.capacity(nodes)
         self._threads = ThreadPoolExecutor(_THREADS, "scythe-ray")
         self._session = Session(cluster, nodes, settings, self._threads)
@@ -78,7 +81,10 @@ class RayExecutor:
         leaf's. A leaf whose place was lost is sent again a few times.
         """
         await self.astart()
-        crashed, losses, anew, reruns = False, 0, False, Reruns(call)
+        crashed = False
+        losses = 0
+        anew = False
+        reruns = Reruns(call)
         while True:
             try:
                 await self._until_attached()
@@ -167,7 +173,8 @@ class RayExecutor:
 
     async def _attach_again(self) -> None:
         loop = asyncio.get_running_loop()
-        said, delay = "", _RECONNECT_FIRST
+        said = ""
+        delay = _RECONNECT_FIRST
         while not self._attached.is_set():
             await asyncio.sleep(delay)
             delay = min(_RECONNECT_LONGEST, 2 * delay)

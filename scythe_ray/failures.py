@@ -99,10 +99,13 @@ def damage_failure(seen: Sighting) -> LeafFailure | None:
 
 def crash_failure(seen: Sighting) -> LeafFailure:
     """Return the failure of a leaf whose process died by itself, leaving `seen`."""
-    fatal, exited = _FATAL.search(seen.trace), _EXIT.search(seen.trace)
-    kind, traceback = FailureKind.WORKER_CRASH, ""
+    fatal = _FATAL.search(seen.trace)
+    exited = _EXIT.search(seen.trace)
+    kind = FailureKind.WORKER_CRASH
+    traceback = ""
     if exited:
-        name, message = "ProcessExit", f"process ended with exit code {exited[1]} ({EXIT_NOTE})"
+        name = "ProcessExit"
+        message = f"process ended with exit code {exited[1]} ({EXIT_NOTE})"
         traceback = f"Traceback (most recent call last):\n{_own_part(seen.trace, exited.end())}"
     elif fatal:
         number = _SIGNALS.get(fatal[1])
@@ -110,7 +113,8 @@ def crash_failure(seen: Sighting) -> LeafFailure:
         message = f"killed by signal {number.value} ({number.name})" if number else fatal[0]
         traceback = clean_stacks(seen.trace)
     else:
-        name, message = "Killed", "killed by signal 9 (SIGKILL), as it ended without a trace"
+        name = "Killed"
+        message = "killed by signal 9 (SIGKILL), as it ended without a trace"
         if seen.memory:
             kind = FailureKind.OUT_OF_MEMORY
             message += (

@@ -41,7 +41,9 @@ class Lease:
 
     def __init__(self, ref: Any, kind: Hashable, on_idle: Callable[[Lease], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self.kind, self._ref, self._on_idle = kind, ref, on_idle
+        self.kind = kind
+        self._ref = ref
+        self._on_idle = on_idle
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -97,7 +99,8 @@ class Lease:
         if self.over.done():
             writer.close()
             return
-        self._reader, self._writer = reader, writer
+        self._reader = reader
+        self._writer = writer
         self._begun = self._loop.time()
         writer.write(WELCOME)
         self._reading = self._loop.create_task(self._read(reader))
@@ -167,7 +170,8 @@ class Leases:
 
     async def open(self) -> None:
         """Listen, unless it does already."""
-        folder, self._folder = self._folder, None
+        folder = self._folder
+        self._folder = None
         if folder is None:
             return
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -25,7 +25,8 @@ WELCOME = b"\x01"
 _SOCKET = "s"
 _ANSWER_WAIT = 1.0  # for a driver that is at work
 _PATIENCE = 5.0  # for the next leaf; the driver mostly ends it long before
-_now, _sendall = time.monotonic, socket.socket.sendall  # as they are before user code runs
+_now = time.monotonic  # as they are before user code runs
+_sendall = socket.socket.sendall
 _MOST_CHARS = 107  # of a Unix socket's path
 
 
@@ -116,4 +117,5 @@ class Lessee:
             if link is not None:
                 link.close()
         else:
-            self._socket, self._stream = link, link.makefile("rb")
+            self._socket = link
+            self._stream = link.makefile("rb")

@@ -39,7 +39,9 @@ class NodeTable:
         threads: Threads,
         ceiling: Sequence[RayNode] = (),
     ) -> None:
-        self._cluster, self._threads, self._ceiling = cluster, threads, list(ceiling)
+        self._cluster = cluster
+        self._threads = threads
+        self._ceiling = list(ceiling)
         self._patience = _PATIENCE_WITH_OWN if cluster.is_own else _PATIENCE
         self._nodes = list(nodes)
         self._gone: dict[str, RayNode] = {}
@@ -87,7 +89,8 @@ class NodeTable:
         Args:
             on_change: Called with the nodes, those that are gone and those that are new.
         """
-        answered, before = time.monotonic(), self._nodes
+        answered = time.monotonic()
+        before = self._nodes
         while True:
             await asyncio.sleep(_EVERY)
             if not self._cluster.node_is_up():
@@ -103,7 +106,8 @@ class NodeTable:
             answered = time.monotonic()
             if all(node.node_id != self._cluster.node_id for node in self._nodes):
                 return "this machine is no node of it any more"  # it can submit nothing any more
-            gone, joined = _without(before, self._nodes), _without(self._nodes, before)
+            gone = _without(before, self._nodes)
+            joined = _without(self._nodes, before)
             if gone or joined:
                 on_change(self._nodes, gone, joined)
             before = self._nodes

@@ -38,7 +38,9 @@ class Offer:
     """
 
     def __init__(self, request: ExecutorRequest, settings: RaySettings, cluster: Cluster) -> None:
-        self._request, self._settings, self._cluster = request, settings, cluster
+        self._request = request
+        self._settings = settings
+        self._cluster = cluster
         self._class = request.leaf_class or LeafClass()
         # A cluster that the worker started has as many CPUs as slots were asked for.
         is_private = cluster.is_own or cluster.token_path is not None

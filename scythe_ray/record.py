@@ -21,15 +21,23 @@ from typing import Literal
 
 from scythe.errors import ScytheError
 
-RECORD, TRACE, LOG = ".leaf", ".trace", ".log"
-CANCELLED, JOURNAL = ".cancelled", ".journal"
+RECORD = ".leaf"
+TRACE = ".trace"
+LOG = ".log"
+CANCELLED = ".cancelled"
+JOURNAL = ".journal"
 _BLOCK = 1024
 _LOCK_WAIT = 60.0
 _POLL = 0.001
 
 # As they are before user code runs, whatever that puts in their places.
-_dumps, _loads, _pread, _pwrite = json.dumps, json.loads, os.pread, os.pwrite
-_now, _flock, _crc = time.monotonic, fcntl.flock, zlib.crc32
+_dumps = json.dumps
+_loads = json.loads
+_pread = os.pread
+_pwrite = os.pwrite
+_now = time.monotonic
+_flock = fcntl.flock
+_crc = zlib.crc32
 
 State = Literal["importing", "running", "ending", "done"]
 

@@ -10,7 +10,9 @@ from scythe.errors import WorkerStartError
 from scythe.labels import ScytheWorkerLabel
 from scythe.outcomes import LeafCall
 
-CPU, GPU, MEMORY = "CPU", "GPU", "memory"
+CPU = "CPU"
+GPU = "GPU"
+MEMORY = "memory"
 RESOURCE_OF_LABEL: Mapping[str, str] = {
     ScytheWorkerLabel.HAS_GPU.value: GPU,
     ScytheWorkerLabel.HIGH_MEMORY.value: "high_memory",
@@ -155,7 +157,8 @@ def explain_infeasible(demand: Demand, nodes: Sequence[RayNode]) -> str:
     if not nodes:
         return "The Ray cluster has no node that is alive: start one with `ray start`."
     nearest = min(nodes, key=lambda node: _distance(demand, node))
-    lacking, other = demand.lacking(nearest), demand.mismatched(nearest)
+    lacking = demand.lacking(nearest)
+    other = demand.mismatched(nearest)
     has = [f"only {show_amount(name, amount)}" for name, amount in lacking.items()]
     has += [f"no label {name}={wanted}" for name, wanted in other.items()]
     return (

@@ -70,11 +70,13 @@ class Session:
         self._stay: Any = NodeAffinitySchedulingStrategy(cluster.node_id, soft=True)
         self._driver = pickle.dumps(driver)
         self._tokens = (f"{driver_id}-{number}" for number in itertools.count(1))
-        self._scope, self._here = settings.SCOPE, cluster.node_id
+        self._scope = settings.SCOPE
+        self._here = cluster.node_id
         self._nodes = NodeTable(cluster, nodes, threads, settings.ceiling)
         self._controls = Controls(driver, self._driver, cluster.node_id, threads)
         self._leases = Leases(self._controls.folder)
-        self._cluster, self._threads = cluster, threads
+        self._cluster = cluster
+        self._threads = threads
         self._attempts: dict[Attempt, Demand] = {}
         self._aborted: LeafFailure | None = None
         self._lost: LeafFailure | None = None

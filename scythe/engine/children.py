@@ -18,7 +18,8 @@ from typing import Any
 Output = dict[str, Any] | BaseException
 FindEnd = Callable[[str], Awaitable[Output | None]]
 
-QUIET, LONGEST = 10.0, 60.0  # seconds without news before it is asked
+QUIET = 10.0  # seconds without news before it is asked
+LONGEST = 60.0
 _FEW = 4  # a node may have 1,000 children that run for hours
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,9 @@ class OpenChildren:
         quiet: float = QUIET,
         longest: float = LONGEST,
     ) -> None:
-        self._find_end, self._quiet, self._longest = find_end, quiet, longest
+        self._find_end = find_end
+        self._quiet = quiet
+        self._longest = longest
         self._order = tuple(waits)
         self._ends: dict[str, Output] = {}
         self._open = dict.fromkeys(waits)  # those to ask after next are first

@@ -53,7 +53,8 @@ def check_engine() -> str:
     Raises:
         EngineError: It cannot be reached, does not answer, or refuses the token.
     """
-    hatchet, address = client(), _engine_address()
+    hatchet = client()
+    address = _engine_address()
     host, _, port = address.rpartition(":")
     try:
         call_within(

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 _LOOKS = 6  # in a row that show a difference
 _LOOKS_LEFT = 60  # after the connection was renewed
-_LOOK, _LOOK_SOON = 10.0, 2.0  # seconds between two looks
+_LOOK = 10.0  # seconds between two looks
+_LOOK_SOON = 2.0
 logger = logging.getLogger("scythe.worker")
 
 
@@ -48,7 +49,8 @@ class LostTasks:
     """
 
     def __init__(self, look: Callable[[], WorkerSight | None], *, waits: bool = False) -> None:
-        self._look, self._waits = look, waits
+        self._look = look
+        self._waits = waits
         self._renewed = 0
         self._left = self._in_a_row = 0
 
@@ -66,7 +68,8 @@ class LostTasks:
             self._renewed = seen.renewed
             if self._waits and seen.here:
                 return seen.here
-            self._left, self._in_a_row = _LOOKS_LEFT, 0
+            self._left = _LOOKS_LEFT
+            self._in_a_row = 0
         if not self._left:
             return 0
         lost = seen.counted - seen.here

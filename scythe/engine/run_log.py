@@ -23,8 +23,10 @@ class RunLog:
     """
 
     def __init__(self, per_second: float = _PER_SECOND, burst: float = _BURST) -> None:
-        self._per_second, self._burst = per_second, burst
-        self._room, self._at = burst, time.monotonic()
+        self._per_second = per_second
+        self._burst = burst
+        self._room = burst
+        self._at = time.monotonic()
         self._said = float("-inf")
 
     def send(self, text: str, write: Callable[[str], object]) -> None:

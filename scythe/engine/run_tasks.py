@@ -76,12 +76,15 @@ class RunTasks:
         if grace > 0:
             self._let_run_out(time.monotonic() + grace)
         asked: dict[str, float] = {}
-        looks_without, before, changed = 0, -1, time.monotonic()
+        looks_without = 0
+        before = -1
+        changed = time.monotonic()
         while looks_without < _LOOKS and time.monotonic() < changed + _STUCK_SECONDS:
             found = [one for one in self._ids(_OPEN) if one != spare]
             looks_without = 0 if found else looks_without + 1
             if len(found) != before:
-                before, changed = len(found), time.monotonic()
+                before = len(found)
+                changed = time.monotonic()
             _cancel_once(found, asked)
             time.sleep(_PAUSE_SECONDS)
         return looks_without == _LOOKS
@@ -154,7 +157,8 @@ class RunTasks:
 
 # In the metadata of a leaf task: the run, and the rows of its specs. The engine finds what has one
 # of several values, so one key says both that a task is a leaf and of which run.
-LEAF_OF, ROWS = "leaf_of", "rows"
+LEAF_OF = "leaf_of"
+ROWS = "rows"
 
 
 def leaf_metadata(experiment_id: str, rows: tuple[int, int]) -> dict[str, Any]:

@@ -40,11 +40,13 @@ def set_taking(worker: Any, *, taking: bool) -> None:
 
 def sight_of(worker: Any, renewed: int) -> WorkerSight | None:
     """Return a registered worker as the engine sees it, None where that cannot be had. Blocks."""
-    worker_id, runner = registered_id(worker), worker._action_runner  # noqa: SLF001
+    worker_id = registered_id(worker)
+    runner = worker._action_runner  # noqa: SLF001
     if worker_id is None or runner is None:
         return None
     contexts = runner.runner.contexts
-    before, row = len(contexts), find_worker(worker_id)
+    before = len(contexts)
+    row = find_worker(worker_id)
     if row is None:
         return None
     here = max(before, len(contexts))  # the engine counted at some moment between
@@ -57,6 +59,7 @@ def evict_nodes(worker: Any) -> None:
 
     The engine may hand such a task to the same worker again before it has noticed the pause.
     """
-    loop, runner = worker._loop, worker._action_runner  # noqa: SLF001 - nothing public does it
+    loop = worker._loop  # noqa: SLF001 - nothing public does it
+    runner = worker._action_runner  # noqa: SLF001
     if loop is not None and runner is not None and loop.is_running():
         asyncio.run_coroutine_threadsafe(runner.evict_all_waiting_durable_runs(), loop)

@@ -54,7 +54,8 @@ def quiet_logger(label: str | None = None) -> logging.Logger:
         sdk.setLevel(logging.INFO)  # for the one line that tells that the engine is back
     sdk.handlers.clear()  # the SDK's own writes to standard output
     sdk.filters[:] = [SdkFilter(tell=label is not None)]
-    sdk.parent, sdk.propagate = logging.getLogger("scythe"), True
+    sdk.parent = logging.getLogger("scythe")
+    sdk.propagate = True
     logger = SdkLogger("scythe.hatchet", logging.WARNING)
     logger.parent = logging.getLogger("scythe")
     return logger
@@ -81,15 +82,19 @@ class SdkFilter(logging.Filter):
             self._said.clear()
             if self._tell:
                 os.kill(os.getppid(), RENEWED)
-            record.msg, record.args = "Connected to Hatchet again.", ()
+            record.msg = "Connected to Hatchet again."
+            record.args = ()
             return True
         if message.startswith(_NO_NEWS) or self._is_repeated(record):
             return False
-        record.msg, record.args, record.exc_info = sentence(record), (), None
+        record.msg = sentence(record)
+        record.args = ()
+        record.exc_info = None
         return True
 
     def _is_repeated(self, record: logging.LogRecord) -> bool:
-        place, now = (record.pathname, record.lineno), time.monotonic()
+        place = (record.pathname, record.lineno)
+        now = time.monotonic()
         if now < self._said.get(place, float("-inf")) + _REPEAT:
             return True
         self._said[place] = now
@@ -149,6 +154,7 @@ def sentence(record: logging.LogRecord) -> str:
     if is_refusal(error):
         return refused_token()
     if FAILURE_MARK in message:  # of a leaf, whose traceback is in `errors.pq`
-        message, reason = message.splitlines()[0], str(reason or "").partition("\n")[0]
+        message = message.splitlines()[0]
+        reason = str(reason or "").partition("\n")[0]
     said = f"{message[:1].upper()}{message[1:]}"
     return f"{said}: {reason}" if reason and str(reason) not in said else said

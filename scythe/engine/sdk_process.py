@@ -47,7 +47,8 @@ async def next_in(queue: Any, seconds: float | None = None) -> Any:
     Raises:
         Empty: There was none for so long.
     """
-    loop, pipe = asyncio.get_running_loop(), queue._reader.fileno()  # noqa: SLF001
+    loop = asyncio.get_running_loop()
+    pipe = queue._reader.fileno()  # noqa: SLF001
     there = asyncio.Event()
     loop.add_reader(pipe, there.set)
     try:
@@ -69,7 +70,8 @@ def say_what_is_told() -> None:
     from hatchet_sdk.worker.action_listener_process import WorkerActionListenerProcess
 
     listener: Any = WorkerActionListenerProcess
-    make, send = listener.__init__, listener.send_event
+    make = listener.__init__
+    send = listener.send_event
 
     def with_own_queue(self: Any, *args: Any, **more: Any) -> None:
         make(self, *args, **more)
@@ -91,7 +93,8 @@ def say_what_is_told() -> None:
         else:
             await send(self, event, retry_attempt)
 
-    listener.__init__, listener.send_event = with_own_queue, send_told
+    listener.__init__ = with_own_queue
+    listener.send_event = send_told
     listener._get_event = next_event  # noqa: SLF001
 
 
@@ -105,7 +108,8 @@ class _HeardEvents:
     """
 
     def __init__(self, queue: Any, unheard: dict[str, float]) -> None:
-        self._queue, self._unheard = queue, unheard
+        self._queue = queue
+        self._unheard = unheard
 
     def __getattr__(self, name: str) -> Any:
         """Return what else a queue has."""

@@ -62,7 +62,9 @@ class TaskEvents:
         from hatchet_sdk.runnables.action import ActionPayload
         from hatchet_sdk.worker.action_listener_process import ActionEvent
 
-        self._queue, self._kind, self._no_input = queue, ActionEvent, ActionPayload()
+        self._queue = queue
+        self._kind = ActionEvent
+        self._no_input = ActionPayload()
         self._waiting = waiting
         self._started = dispatcher_pb2.STEP_EVENT_TYPE_STARTED
         self._completed = dispatcher_pb2.STEP_EVENT_TYPE_COMPLETED
@@ -136,7 +138,9 @@ class TaskEvents:
             self._telling = loop.call_at(due, self._tell_held)
 
     def _tell_held(self) -> None:
-        held, self._held, self._n_held = self._held, [], 0
+        held = self._held
+        self._held = []
+        self._n_held = 0
         if self._telling is not None:
             self._telling.cancel()
             self._telling = None

@@ -22,7 +22,8 @@ def check_code(call: LeafCall, experiment: Experiment[Any, Any]) -> None:
             with values missing.
         CodeMismatchError: The code is another, and the run or the worker asks for the same.
     """
-    run, code = call.run_code, experiment.code
+    run = call.run_code
+    code = experiment.code
     if run is None:
         return
     if run.input_schema and experiment.input_schema not in ("", run.input_schema):

@@ -96,12 +96,16 @@ class _BatchRun:
     """A batch and what came of its leaves so far."""
 
     def __init__(self, call: LeafCall, batch: Batch, journal: Journal, place: BatchPlace) -> None:
-        self._call, self._batch, self._journal, self._place = call, batch, journal, place
+        self._call = call
+        self._batch = batch
+        self._journal = journal
+        self._place = place
         self._specs = read_rows(call.store, batch.specs, range(*batch.rows))
         self._parts, self._records = read_lines(batch.journal)
         self._bytes = 0
         self._log = ""
-        self._is_used_up, self._is_sound = False, False
+        self._is_used_up = False
+        self._is_sound = False
         # The leaves before this one, in the journal until there, ran in a process that was sound.
         self._sound = (self._stored + len(self._records), journal.end)
 
@@ -132,7 +136,8 @@ class _BatchRun:
             end: Where they end in the journal.
             closely: Which leaves that process is to look at one by one, see `Batch.closely`.
         """
-        journal, state = self._journal.text(end), self._place.state
+        journal = self._journal.text(end)
+        state = self._place.state
         left = ", ".join(state.left if state is not None else ()) or "other settings"
         left = left if self._is_used_up else ""
         return BatchResult((), over, 0, 0.0, journal=journal, closely=closely, left=left)
@@ -158,7 +163,9 @@ class _BatchRun:
         # Files of leaves are named after this id, so each leaf of a batch has its own.
         run_id = leaf_run_id(self._call, self._batch.rows[0] + number)
         leaf_id = f"{sort_index:08d}-{run_id}"
-        journal, timeout, log = self._journal, self._call.timeout, self._place.log
+        journal = self._journal
+        timeout = self._call.timeout
+        log = self._place.log
         while True:
             journal.begin(timeout)
             outcome = runner.run(text, leaf_id, run_id)
@@ -180,9 +187,11 @@ class _BatchRun:
 
         What very short leaves do to the process is seen some leaves later, unless one fails.
         """
-        place, state = self._place, self._place.state
+        place = self._place
+        state = self._place.state
         if state is None:
-            self._is_used_up, self._is_sound = not place.between(seconds), True
+            self._is_used_up = not place.between(seconds)
+            self._is_sound = True
             return True
         if isinstance(outcome, LeafFailure):
             state.note(outcome)
@@ -207,7 +216,8 @@ class _BatchRun:
         self._put(pack, part)
         self._journal.add_part(part)
         self._parts.append(part)
-        self._records, self._bytes = [], 0
+        self._records = []
+        self._bytes = 0
 
     def _put(self, pack: bytes, part: Part) -> str:
         open_store(self._call.store).put_bytes(part.key, pack)

@@ -20,7 +20,8 @@ _OWN_FOLDER = str(Path(__file__).parents[1])
 
 def failure_of(error: BaseException, meter: LeafMeter) -> LeafFailure:
     """Describe what a leaf raised."""
-    kind, message = FailureKind.APPLICATION, _message_of(error)
+    kind = FailureKind.APPLICATION
+    message = _message_of(error)
     if isinstance(error, CodeNotFoundError):
         kind = FailureKind.ENVIRONMENT
     elif isinstance(error, MismatchError):

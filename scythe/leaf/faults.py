@@ -62,10 +62,12 @@ def fault_failure(
     when, text = found.groups()
     last = (text.strip().splitlines() or [""])[-1]
     if when == "before":
-        kind, what = FailureKind.ENVIRONMENT, "the leaf could not be prepared in its process"
+        kind = FailureKind.ENVIRONMENT
+        what = "the leaf could not be prepared in its process"
         advice = "correct that on the machine"
     else:
-        kind, what = FailureKind.APPLICATION, "the process could not go on after the function"
+        kind = FailureKind.APPLICATION
+        what = "the process could not go on after the function"
         advice = "the function must leave what Python itself needs as it was"
     name = last.partition(":")[0].rpartition(".")[2]
     return LeafFailure(kind, name, f"{what} ({last}): {advice}", text, stats, log)
@@ -85,7 +87,8 @@ class Reruns:
     """
 
     def __init__(self, call: LeafCall) -> None:
-        self.call, self._is_second = call, False
+        self.call = call
+        self._is_second = False
 
     def add(self, failure: LeafFailure, journal: bytes | None = None) -> None:
         """Make `call` what is to be run after such a failure.
@@ -100,7 +103,8 @@ class Reruns:
         batch = self.call.batch
         if batch is not None and journal is not None:
             if count_leaves(journal) > count_leaves(batch.journal):
-                self._is_second, batch = False, replace(batch, attempt=1)
+                self._is_second = False
+                batch = replace(batch, attempt=1)
             batch = replace(batch, journal=journal)
         if self._is_second:
             raise LeafFailed(failure, journal)

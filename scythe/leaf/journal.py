@@ -30,10 +30,17 @@ from scythe.texts import printable
 
 # Until where the file counts, and when the step that goes on is late (the node's monotonic clock).
 _HEAD = struct.Struct("qd")
-_END, _LATE = struct.Struct("q"), struct.Struct("d")
+_END = struct.Struct("q")
+_LATE = struct.Struct("d")
 # As they are before user code runs, whatever that puts in their places.
-_open, _close, _write, _fstat, _exists = os.open, os.close, os.write, os.fstat, os.path.exists
-_make_folders, _now, _dumps = os.makedirs, time.monotonic, json.dumps
+_open = os.open
+_close = os.close
+_write = os.write
+_fstat = os.fstat
+_exists = os.path.exists
+_make_folders = os.makedirs
+_now = time.monotonic
+_dumps = json.dumps
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _GROWTH = 256 * 1024  # bytes
 _PART = b"{"  # where the line of a leaf begins with a bracket
@@ -67,7 +74,9 @@ class Journal:
     """
 
     def __init__(self, path: Path, text: bytes = b"") -> None:
-        self._path, self._size, self._end = path, 0, _HEAD.size
+        self._path = path
+        self._size = 0
+        self._end = _HEAD.size
         path.unlink(missing_ok=True)
         self._memory = self._grown(_HEAD.size + len(text))
         self.begin()

@@ -120,10 +120,12 @@ def _trim(path: Path) -> None:
 
 
 def _read(descriptor: int) -> bytes:
-    size, half = os.fstat(descriptor).st_size, CAP // 2
+    size = os.fstat(descriptor).st_size
+    half = CAP // 2
     if size <= CAP:
         return os.pread(descriptor, size, 0)
-    start, end = os.pread(descriptor, half, 0), os.pread(descriptor, half, size - half)
+    start = os.pread(descriptor, half, 0)
+    end = os.pread(descriptor, half, size - half)
     return start + LEFT_OUT.encode() + end
 
 

@@ -18,7 +18,10 @@ _SHORT = 0.002  # seconds in which no leaf takes much memory: to look takes as l
 _MOMENT = 0.05  # seconds for which short leaves share a peak
 
 # As they are before user code runs, whatever that puts in their places.
-_now, _write, _pread, _close = time.monotonic, os.write, os.pread, os.close
+_now = time.monotonic
+_write = os.write
+_pread = os.pread
+_close = os.close
 
 
 class LeafMeter:
@@ -31,12 +34,14 @@ class LeafMeter:
     """
 
     def __init__(self) -> None:
-        self._node, self._pid = platform.node(), os.getpid()
+        self._node = platform.node()
+        self._pid = os.getpid()
         self._gpus = next(filter(None, map(os.environ.get, _GPUS)), "")
         self.code = ""
         self._started = _now()
         self._since = time.time() - self._started  # 1970
-        self._last_peak, self._forgotten = 0, -_MOMENT
+        self._last_peak = 0
+        self._forgotten = -_MOMENT
         # Linux alone forgets an older peak; elsewhere the peak is that of the process.
         self._reset = _open("/proc/self/clear_refs", os.O_WRONLY)
         self._status = _open("/proc/self/status", os.O_RDONLY)
@@ -54,7 +59,8 @@ class LeafMeter:
             self._last_peak = self._peak()
             self._forgotten = -_MOMENT
         peak = self._last_peak
-        place, since = (self._node, self._pid), self._since
+        place = (self._node, self._pid)
+        since = self._since
         times = (since + self._started, since + finished)
         return LeafStats(*place, *times, peak, self._gpus, self.code)
 

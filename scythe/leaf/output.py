@@ -34,7 +34,9 @@ class LeafOutput:
     """
 
     def __init__(self, experiment_id: str, store: StoreConfig, inline_bytes: int) -> None:
-        self._experiment_id, self._store, self._inline = experiment_id, store, inline_bytes
+        self._experiment_id = experiment_id
+        self._store = store
+        self._inline = inline_bytes
 
     def result(
         self,
@@ -64,7 +66,8 @@ class LeafOutput:
             output = output.replace_files(uploads.upload(output))
             files = uploads.uris
         tables = self._tables(leaf_id, spec, output, tempdir) if output.dataframes else {}
-        scalars, scalars_key = _scalars(output, files, plain=plain), None
+        scalars = _scalars(output, files, plain=plain)
+        scalars_key = None
         if tempdir is not None:
             check_no_path_left(scalars, tempdir)
         if len(scalars) > self._inline:

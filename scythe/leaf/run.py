@@ -41,7 +41,10 @@ def _note_fork() -> None:
 
 os.register_at_fork(after_in_child=_note_fork)  # a leaf is not to wait for a call of the system
 # As they are before user code runs, whatever that puts in their places.
-_exit, _working_folder, _enter, _make_folders = os._exit, os.getcwd, os.chdir, os.makedirs
+_exit = os._exit
+_working_folder = os.getcwd
+_enter = os.chdir
+_make_folders = os.makedirs
 _TEMPDIR = "scythe-tempdir-"
 INLINE_BYTES = 32 * 1024  # of tables, and of scalars; what is larger goes to the bucket
 
@@ -112,12 +115,14 @@ class LeafRunner:
         inline_bytes: int = INLINE_BYTES,
     ) -> None:
         wait_for_room()
-        self._experiment, self._meter = experiment, meter
+        self._experiment = experiment
+        self._meter = meter
         meter.code = experiment.code.text
         check_code(call, experiment)
         self._output = LeafOutput(call.experiment_id, call.store, inline_bytes)
         self._timeout = call.timeout
-        self._parent_folder, self._forks = parent_folder, _forks
+        self._parent_folder = parent_folder
+        self._forks = _forks
         self._injects = experiment.options.inject_workflow_run_id
         self._copies = experiment.options.local_file_location == "copied-to-tempdir"
         has_inputs = has_files(experiment.input_validator_type)
@@ -170,7 +175,8 @@ class LeafRunner:
     def _spec(self, text: str, workflow_run_id: str | None) -> ExperimentInputSpec:
         spec: ExperimentInputSpec = decode_spec(self._experiment.input_validator_type, text)
         # As `model_copy` does, without the copy: nobody else has this spec.
-        values, known = vars(spec), spec.model_fields_set
+        values = vars(spec)
+        known = spec.model_fields_set
         values.update(self._known)
         known.update(self._known)
         if self._injects and workflow_run_id:

@@ -146,7 +146,8 @@ def _refuse(was: Any) -> None:
 
 def _audit_hooks() -> Callable[[], int]:
     """Return what counts the hooks that are added from now on: none can be removed."""
-    count, add = 0, sys.addaudithook
+    count = 0
+    add = sys.addaudithook
 
     def noted(hook: Callable[[str, tuple[Any, ...]], Any]) -> None:
         nonlocal count
@@ -157,11 +158,16 @@ def _audit_hooks() -> Callable[[], int]:
     return lambda: count
 
 
-_set_umask, _get_context, _set_context = os.umask, decimal.getcontext, decimal.setcontext
+_set_umask = os.umask
+_get_context = decimal.getcontext
+_set_context = decimal.setcontext
 _cancel_dump = faulthandler.cancel_dump_traceback_later
-_get_limit, _set_limit = resource.getrlimit, resource.setrlimit
+_get_limit = resource.getrlimit
+_set_limit = resource.setrlimit
 _asyncio_state = vars(asyncio.events)
-_priority, _set_priority, _THIS = os.getpriority, os.setpriority, os.PRIO_PROCESS
+_priority = os.getpriority
+_set_priority = os.setpriority
+_THIS = os.PRIO_PROCESS
 _set_start_method: Any = multiprocessing.set_start_method
 _SETTINGS = [
     _Setting("resource.setrlimit", lambda: [_get_limit(one) for one in _LIMITS], _put_limits),
@@ -202,7 +208,8 @@ _SETTINGS = [
     _Setting("sys.addaudithook", _audit_hooks(), _refuse),
 ]
 if sys.platform == "linux":
-    _cpus, _set_cpus = os.sched_getaffinity, os.sched_setaffinity
+    _cpus = os.sched_getaffinity
+    _set_cpus = os.sched_setaffinity
     _SETTINGS.append(
         _Setting("os.sched_setaffinity", lambda: _cpus(0), lambda was: _set_cpus(0, was))
     )

@@ -18,7 +18,8 @@ from scythe.leaf.settings import ProcessSettings
 from scythe.leaf.watch import Watch
 from scythe.outcomes import FailureKind, LeafFailure, LeafOutcome
 
-_MOMENT, _BRIEF = 0.01, 0.0001  # seconds
+_MOMENT = 0.01  # seconds
+_BRIEF = 0.0001
 _MANY_THREADS = 64  # that leaves may leave running
 _NAMES = 5  # names of changed attributes in one message
 DUMP_SIGNAL = signal.SIGUSR2  # makes the process write the stacks of its threads
@@ -26,18 +27,16 @@ _SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 # As they are before user code runs.
 _getsignal: Any = _signal.getsignal  # pyright: ignore[reportUnknownMemberType]
-_signal_set, _set_timer, _set_mask = (
-    signal.signal,
-    signal.setitimer,
-    signal.pthread_sigmask,
-)
-_REAL, _SET, _truncate = signal.ITIMER_REAL, signal.SIG_SETMASK, os.ftruncate
+_signal_set = signal.signal
+_set_timer = signal.setitimer
+_set_mask = signal.pthread_sigmask
+_REAL = signal.ITIMER_REAL
+_SET = signal.SIG_SETMASK
+_truncate = os.ftruncate
 time = SimpleNamespace(monotonic=clock.monotonic)
-_enable_faults, _fault_on, _fault_off = (
-    faulthandler.enable,
-    faulthandler.register,
-    faulthandler.unregister,
-)
+_enable_faults = faulthandler.enable
+_fault_on = faulthandler.register
+_fault_off = faulthandler.unregister
 
 
 class ProcessState:
@@ -55,13 +54,15 @@ class ProcessState:
     """
 
     def __init__(self, crash: IO[bytes]) -> None:
-        self._crash, self._crash_number = crash, crash.fileno()
+        self._crash = crash
+        self._crash_number = crash.fileno()
         self._restored = self._looked = float("-inf")
         _fault_on(DUMP_SIGNAL, crash, all_threads=True, chain=False)
         self._mask = _set_mask(signal.SIG_BLOCK, ())
         self._descriptors = Descriptors()
         self._memory_ran_out = self._had_handlers = False
-        self.looks, self.damage = 0, list[str]()
+        self.looks = 0
+        self.damage = list[str]()
         self.accept()
 
     def accept(self) -> None:
@@ -69,7 +70,8 @@ class ProcessState:
         # None is a handler that Python did not install and cannot install again.
         self._handlers = [(one, _getsignal(one)) for one in _SIGNALS]
         self._threads = threading.active_count()
-        self._settings, self._watch = ProcessSettings(), Watch()
+        self._settings = ProcessSettings()
+        self._watch = Watch()
 
     @property
     def has_changed(self) -> bool:

@@ -158,7 +158,8 @@ class LocalExecutor:
         await to_the_end(self._closing)
 
     async def _run(self, call: LeafCall) -> LeafReply:
-        again, reruns = False, Reruns(call)
+        again = False
+        reruns = Reruns(call)
         while True:
             attempt = await self._attempt(reruns.call, again)
             failure = attempt.failure
@@ -192,7 +193,8 @@ class LocalExecutor:
         except ProcessLost:
             ending = await self._discard(process)
             self._check_open()
-            kills, self._oom_kills = self._oom_kills, oom_kills()
+            kills = self._oom_kills
+            self._oom_kills = oom_kills()
             where = (process.pid, process.leaf_started, ending)
             if (failure := damage_failure(*where)) is not None:
                 return _Attempt(failure=failure, journal=ending.journal, is_fault=True)

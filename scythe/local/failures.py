@@ -29,7 +29,9 @@ def crash_failure(
         again: Whether this is the second time.
         out_of_memory: Whether the kernel has ended a process for lack of memory in between.
     """
-    kind, name, message = FailureKind.WORKER_CRASH, "ProcessLost", "the process was lost"
+    kind = FailureKind.WORKER_CRASH
+    name = "ProcessLost"
+    message = "the process was lost"
     if ending.status is not None and ending.status < 0:
         number = -ending.status
         known = number in {one.value for one in signal.Signals}
@@ -43,7 +45,8 @@ def crash_failure(
                 "use fewer slots, or a machine with more memory"
             )
     elif ending.status is not None:
-        name, message = "ProcessExit", f"process ended with exit code {ending.status}"
+        name = "ProcessExit"
+        message = f"process ended with exit code {ending.status}"
     if again and kind is FailureKind.WORKER_CRASH:
         message += ", also when it was tried again"
     stats = _stats(pid, started, ending)

@@ -40,7 +40,8 @@ from scythe.processes.frames import read_frame
 from scythe.processes.keeper import adopt_orphans, get_keeper
 from scythe.processes.spawning import prepare
 
-_sendall, _set_handler = socket.socket.sendall, signal.signal  # as before user code runs
+_sendall = socket.socket.sendall  # as before user code runs
+_set_handler = signal.signal
 
 
 class LeafInterrupted(BaseException):
@@ -124,7 +125,10 @@ class _Process:
     def __init__(
         self, folder: str, interrupt: _Interrupt, state: ProcessState, log: LeafLog
     ) -> None:
-        self._folder, self._interrupt, self._state, self._log = folder, interrupt, state, log
+        self._folder = folder
+        self._interrupt = interrupt
+        self._state = state
+        self._log = log
 
     def run(self, call: LeafCall, started: Callable[[], None]) -> Finished:
         """Run a leaf, or a batch; say so when its code is imported."""

@@ -72,7 +72,9 @@ class PoolProcess:
         self.leaf_started = 0.0
         self.gone = False
         self.is_ready = False
-        self._mark, self._folder, self._threads = mark, folder, threads
+        self._mark = mark
+        self._folder = folder
+        self._threads = threads
         self._up = asyncio.Event()
         self._start_failure: LeafFailure | None = None
         self._messages: asyncio.Queue[Any] = asyncio.Queue()
@@ -302,7 +304,8 @@ class PoolProcess:
     def _take_in(self, message: Any) -> None:
         if isinstance(message, Ready | NotStarted):
             if isinstance(message, Ready):
-                self.is_ready, self.pid = True, message.pid
+                self.is_ready = True
+                self.pid = message.pid
             else:
                 self._start_failure = message.failure
             self._up.set()

@@ -22,7 +22,8 @@ def default_slots() -> tuple[int, str]:
 
     As many as there are CPUs; from 8 CPUs on, one less.
     """
-    there, usable = os.cpu_count() or 1, usable_cpus()
+    there = os.cpu_count() or 1
+    usable = usable_cpus()
     slots = usable if usable < _MANY else usable - 1
     if usable < there:
         return slots, f"{slots} of the {usable} CPUs (of {there}) that this process may use"
@@ -42,7 +43,8 @@ def usable_cpus() -> int:
     for files in _QUOTAS:
         with contextlib.suppress(OSError, ValueError):
             words = " ".join(Path(file).read_text() for file in files).split()
-            quota, period = int(words[0]), int(words[1])  # "max", or -1, is no quota
+            quota = int(words[0])  # "max", or -1, is no quota
+            period = int(words[1])
             if quota > 0:
                 counts.append(math.ceil(quota / period))
     return max(1, min(counts))

@@ -100,7 +100,8 @@ def _add_cut_batches(
     """Add what the workers stored of batches that were cancelled while they ran."""
     pages = tasks.leaf_ends(("CANCELLED",), payloads=False)
     cancelled = [end for page in pages for end in page if end.rows[1] - end.rows[0] > 1]
-    folder, store = run.layout.batch_journals, run.store
+    folder = run.layout.batch_journals
+    store = run.store
     running = {one.workflow_run_id for one in cancelled if _was_cut(one, stop)}
     deadline = time.monotonic() + _CUT_SECONDS
     while True:

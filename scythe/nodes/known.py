@@ -103,7 +103,8 @@ class KnownLeaves:
     """
 
     def __init__(self, run: RunPlace, folder: Path) -> None:
-        self._run, self._folder = run, folder
+        self._run = run
+        self._folder = folder
         self._known = bytearray(run.count())
         self._files: dict[str, list[Path]] = {}
         self._packs: list[tuple[int, int, Path]] = []

@@ -78,7 +78,8 @@ class ScatterGatherInput(BaseSpec):
     @property
     def specs(self) -> list[Any]:
         """All specs of the run."""
-        config, cls = store_config(self.storage_settings), self.standalone.input_validator_type
+        config = store_config(self.storage_settings)
+        cls = self.standalone.input_validator_type
         rows = read_rows(config, self.specs_key, range(count_specs(config, self.specs_key)))
         return [decode_spec(cls, text) for text in spec_texts(rows)]
 

@@ -160,7 +160,8 @@ def write_batch_node(
     """Write the tables of a node that ran batches: theirs, one after another."""
     with tempfile.TemporaryDirectory(prefix="scythe-node-") as name:
         folder = Path(name)
-        packs, warnings = _fetch_packs(output, batches, folder), list[str]()
+        packs = _fetch_packs(output, batches, folder)
+        warnings = list[str]()
         tables = join_packs(packs, folder, final=output.is_root, warn=warnings.append)
         uris = {table: output.upload(table, file) for table, file in tables.items()}
         codes = count_codes(tables[LEAVES])
@@ -237,13 +238,15 @@ def _collect(
         if isinstance(child, NodeFailure):
             for part, tables in enumerate(_lost_tables(output, child)):
                 lost = tables[ERRORS].num_rows
-                total, failed = total + lost, failed + lost
+                total = total + lost
+                failed = failed + lost
                 for name, table in tables.items():
                     file = folder / f"{number}-{part}-{name}.pq"
                     write_merged([table], file, final=False)
                     sources.setdefault(name, []).append(file)
             continue
-        total, failed = total + child.n_leaves, failed + child.n_failed
+        total = total + child.n_leaves
+        failed = failed + child.n_failed
         for name, uri in child.uris.items():
             file = folder / f"{number}-{name}.pq"
             output.store.download(split_s3_uri(str(uri))[1], file)

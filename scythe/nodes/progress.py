@@ -57,8 +57,12 @@ class NodeProgress:
         payload: ScatterGatherInput,
         tasks: NodeTasks,
     ) -> None:
-        self._layout, self._store, self._run, self._payload = layout, store, run, payload
-        self._total, self._n_tasks = tasks.n_leaves, max(1, len(tasks))
+        self._layout = layout
+        self._store = store
+        self._run = run
+        self._payload = payload
+        self._total = tasks.n_leaves
+        self._n_tasks = max(1, len(tasks))
         self._children = [child.node for child in payload.nodes_below(tasks)]
         self._started = time.time()
         self._counts = NodeCounts()  # never less than what a try before this one has stored
@@ -125,7 +129,8 @@ class NodeProgress:
             await asyncio.wait({self._writing})
 
     async def _follow(self) -> None:
-        tree, n_children = self._payload.recursion_map, len(self._children)
+        tree = self._payload.recursion_map
+        n_children = len(self._children)
         while True:
             await asyncio.sleep(pause_of(tree, n_children, time.time() - self._started))
             try:
@@ -166,9 +171,11 @@ class NodeProgress:
     def _write(self) -> None:
         tree = self._payload.recursion_map
         if tree.is_root:
-            key, document = self._layout.status, self._status("running").model_dump_json(indent=1)
+            key = self._layout.status
+            document = self._status("running").model_dump_json(indent=1)
         else:
-            key, document = self._layout.node_status(tree.node), self._counts.model_dump_json()
+            key = self._layout.node_status(tree.node)
+            document = self._counts.model_dump_json()
         self._store.put_bytes(key, document.encode())
 
     def _status(self, state: RunState) -> RunStatus:

@@ -19,7 +19,8 @@ from scythe.tables.gather import REPORTS
 logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
-_SHORTEST_POLL, _LONGEST_POLL = 0.1, 2.0  # seconds between two looks
+_SHORTEST_POLL = 0.1  # seconds between two looks
+_LONGEST_POLL = 2.0
 _POLL_SHARE = 0.02  # of the time that was waited already
 _UNKNOWN_SECONDS = 120.0  # an engine may be away for a restart
 _GRACE = 1.0  # seconds beyond a timeout for an answer that is on its way
@@ -93,7 +94,9 @@ class _EndWatch:
     """
 
     def __init__(self, run_id: str, timeout: float | None) -> None:
-        self._run_id, self._timeout, self._state = run_id, timeout, "UNKNOWN"
+        self._run_id = run_id
+        self._timeout = timeout
+        self._state = "UNKNOWN"
         self._began = self._last_known = time.monotonic()
 
     @property

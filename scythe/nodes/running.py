@@ -48,7 +48,9 @@ class _Root:
     """The root of a run: it ends the run early when it is told to, or when its limit has passed."""
 
     def __init__(self, node: ScatterNode) -> None:
-        self._node, self._hatchet, self._place = node, node.hatchet, node.place
+        self._node = node
+        self._hatchet = node.hatchet
+        self._place = node.place
 
     async def run(self) -> ScatterGatherResult:
         if await self._node.in_thread(self._place.is_over):
@@ -101,7 +103,8 @@ class _Root:
             await asyncio.sleep(min(_PAUSE, max(0.05, left)))
 
     def _look_for_stop(self, limit: timedelta) -> StopRequest | None:
-        store, layout = self._node.store, self._node.layout
+        store = self._node.store
+        layout = self._node.layout
         passed = time.time() - self._node.progress.started
         if limit >= NO_LIMIT or passed < limit.total_seconds():
             return read_stop(store, layout)

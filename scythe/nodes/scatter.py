@@ -61,7 +61,8 @@ class ScatterNode:
     """
 
     def __init__(self, payload: ScatterGatherInput, run: NodeRun) -> None:
-        self.payload, self.hatchet = payload, run
+        self.payload = payload
+        self.hatchet = run
         self.config = store_config(payload.storage_settings)
         self.store: Store = open_store(self.config)
         self.layout = RunLayout(self.config.prefix, payload.experiment_id)
@@ -95,7 +96,8 @@ class ScatterNode:
 
     async def _run_leaves(self) -> ScatterGatherResult:
         """Run each spec of this node as a task of its own."""
-        queued, rows = time.time(), self.tasks.single_rows()
+        queued = time.time()
+        rows = self.tasks.single_rows()
         specs = await self.in_thread(read_rows, self.config, self.payload.specs_key, rows)
         inputs = await self.in_thread(self._leaf_inputs, specs, rows)
         keys = [f"leaf-{row}" for row in rows]
@@ -139,7 +141,8 @@ class ScatterNode:
         Half of those leaves are measured. The other half keeps the slots busy until the batches are
         there.
         """
-        window, depth = self.tasks.cut.rows, self.payload.recursion_map.depth + 1
+        window = self.tasks.cut.rows
+        depth = self.payload.recursion_map.depth + 1
         *first, last = maps
         alone = min(window.start + PROBES, window.stop)
         middle = (window.start + alone) // 2
@@ -201,7 +204,8 @@ class ScatterNode:
         """
         results = await self._start_and_wait(inputs, keys, rows)
         left = [number for number, result in enumerate(results) if _is_mismatch(result)]
-        round_number, in_vain = 1, 0
+        round_number = 1
+        in_vain = 0
         while left and in_vain < _ROUNDS_IN_VAIN:
             round_number += 1
             again = await self._start_and_wait(
@@ -211,7 +215,8 @@ class ScatterNode:
             )
             for number, result in zip(left, again, strict=True):
                 results[number] = result
-            before, left = left, [number for number in left if _is_mismatch(results[number])]
+            before = left
+            left = [number for number in left if _is_mismatch(results[number])]
             in_vain = in_vain + 1 if left == before else 0
         return results
 

@@ -75,7 +75,8 @@ class RecursionMap(BaseModel):
             count: The number of things that are divided.
             below: The depth of the node whose things they are.
         """
-        start, stride = 0, 1
+        start = 0
+        stride = 1
         for step in (self.path or [])[below:]:
             start += (step.offset or 0) * stride
             stride *= step.factor
@@ -191,7 +192,8 @@ class NodeTasks:
 
     def single_rows(self) -> range:
         """Return the rows of tasks that run one spec each."""
-        first, numbers = self.cut.rows.start, self.numbers
+        first = self.cut.rows.start
+        numbers = self.numbers
         return range(first + numbers.start, first + numbers.stop, numbers.step)
 
 
@@ -233,9 +235,11 @@ class RunPlan:
         text = f"{n_specs} leaves"
         if self.batch_size > 1:
             text += f" in {tasks} batches of {self.batch_size}"
-        levels, width = 0, tasks
+        levels = 0
+        width = tasks
         while width > self.tree.factor and levels < self.tree.max_depth:
-            levels, width = levels + 1, math.ceil(width / self.tree.factor)
+            levels = levels + 1
+            width = math.ceil(width / self.tree.factor)
         nodes = self.tree.factor**levels
         return f"{text}, {nodes} node{'s' * (nodes > 1)} with up to {width} tasks each"
 

@@ -47,7 +47,8 @@ async def run_whole_batch(executor: Executor, call: LeafCall, batch: Batch) -> L
             left = error.journal if isinstance(error, LeafCancelled) else None
             raise LeafCancelled(left or batch.journal) from None
         except ExecutorError as error:
-            failure, journal = error.failure, error.journal
+            failure = error.failure
+            journal = error.journal
             if journal is None or failure.kind.is_final:
                 raise
             over = count_leaves(journal)

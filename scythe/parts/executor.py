@@ -24,7 +24,9 @@ class PartExecutor:
     """
 
     def __init__(self, executor: Executor, plan: PartPlan, board: Board) -> None:
-        self._executor, self._plan, self._board = executor, plan, board
+        self._executor = executor
+        self._plan = plan
+        self._board = board
         self._turns = Turns(board, plan.number, plan.ahead)
         self._quarantine = Quarantine(board.leaves_of(plan.number), plan.suspects)
         board.set_in_use(plan.number, True)
@@ -40,7 +42,8 @@ class PartExecutor:
 
     async def run(self, call: LeafCall) -> LeafReply:
         """Run one try of one leaf, see `scythe.executor.Executor`."""
-        cpus, total = call.resources.cpus, self.capacity.cpus
+        cpus = call.resources.cpus
+        total = self.capacity.cpus
         async with (
             self._quarantine.entered(call) as admitted,
             self._turns.taken(cpus, total, call.schedule_timeout),

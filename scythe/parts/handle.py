@@ -52,7 +52,8 @@ class PartHandle:
         self.ready: PartReady | None = None
         self.failure: PartFailed | None = None
         self.running: int | None = None
-        self._entry, self._board = entry, board
+        self._entry = entry
+        self._board = board
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
         self._mark = ""

@@ -41,7 +41,9 @@ class LeafHandler:
         code: CodeRef | None = None,
         give_back: GiveBack | None = None,
     ) -> None:
-        self._experiment, self._executor, self._give_back = experiment, executor, give_back
+        self._experiment = experiment
+        self._executor = executor
+        self._give_back = give_back
         self._code = code or code_ref(experiment)
         self._labels = required_labels(experiment.options.desired_worker_labels)
         self._timeout = experiment.execution_timeout

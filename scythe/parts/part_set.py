@@ -65,7 +65,9 @@ class PartSet:
         entry: PartEntry,
     ) -> None:
         self.announced = False
-        self._entry, self._policy, self._on_ready = entry, policy, on_ready
+        self._entry = entry
+        self._policy = policy
+        self._on_ready = on_ready
         self._board = Board(len(plans))
         self._parts = [PartHandle(plan, entry, self._board) for plan in plans]
         self._successors: dict[PartHandle, PartHandle] = {}
@@ -210,7 +212,8 @@ class PartSet:
 
     def _deal_with_death(self, part: PartHandle) -> None:
         part.read()
-        who, was_ready = str(part), part.ready is not None
+        who = str(part)
+        was_ready = part.ready is not None
         failure = part.failure
         is_fault = failure is None or not failure.away
         blamed = self._blame_leaves(part) if is_fault else 0

@@ -44,10 +44,12 @@ class PlaceWatch:
         update_labels: Callable[[dict[str, str]], None],
         registered: PartReady,
     ) -> None:
-        self._plan, self._registered = plan, registered
+        self._plan = plan
+        self._registered = registered
         self._update_labels = update_labels
         self._capacity: Capacity | None = None
-        self._labels, self._said = registered.labels, registered
+        self._labels = registered.labels
+        self._said = registered
         self._labels_due = self._settled = self._due = 0.0
 
     def changed(self, capacity: Capacity) -> PartReady | None:
@@ -63,7 +65,8 @@ class PlaceWatch:
         overdue = offer.slots != self._registered.slots and now >= self._due
         if offer == self._said and not overdue:
             return None
-        self._said, self._due = offer, now + _AGAIN
+        self._said = offer
+        self._due = now + _AGAIN
         return offer
 
     def _follow_labels(self, labels: dict[str, str], now: float) -> None:

@@ -159,7 +159,8 @@ def plan_parts(base: PartPlan, work: Work, *, fan: bool, leaf: bool) -> list[Par
     if not leaf and fan:
         ordinary, durable = [], [*ordinary, *durable]
     elif not fan:
-        ordinary, durable = [*ordinary, *durable], []
+        ordinary = [*ordinary, *durable]
+        durable = []
     plans = _leaf_plans(base, list(work.experiments) if leaf else [])
     if ordinary:
         plans = _with_workflows(base, plans, ordinary)

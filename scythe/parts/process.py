@@ -82,16 +82,22 @@ class Part:
     """
 
     def __init__(self, plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
-        self._plan, self._mark, self._pipe, self._board = plan, mark, pipe, board
+        self._plan = plan
+        self._mark = mark
+        self._pipe = pipe
+        self._board = board
         self._executor: CountingExecutor | None = None
         self._place: PlaceWatch | None = None
         self._worker: Any = None
         self._worker_id = ""
         self._registered = False
         self._stopping = False
-        self._evict_at, self._renewed = 0.0, 0
-        self._engine, self._ready = "", PartReady(slots=0)
-        self._main, self._sdk_errors = HiddenMain(), SdkErrors()
+        self._evict_at = 0.0
+        self._renewed = 0
+        self._engine = ""
+        self._ready = PartReady(slots=0)
+        self._main = HiddenMain()
+        self._sdk_errors = SdkErrors()
         self._host = PartHost(self._send)
 
     def run(self) -> None:
@@ -226,8 +232,11 @@ class Part:
         """End gracefully, to be started anew, when something was lost with the connection."""
         from scythe.engine.running_worker import sight_of
 
-        look, waits = (lambda: sight_of(self._worker, self._renewed)), self._plan.role == "fan"
-        if message := wait_for_lost(look, lambda: self._stopping, waits=waits):
+        waits = self._plan.role == "fan"
+        message = wait_for_lost(
+            lambda: sight_of(self._worker, self._renewed), lambda: self._stopping, waits=waits
+        )
+        if message:
             self._send(PartFailed(message, away=True))
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -282,7 +291,8 @@ class Part:
         logger.error("The worker's main process is gone: this part stops.")
         os.kill(os.getpid(), signal.SIGTERM)
         now = time.monotonic()
-        last, end = now + self._plan.shutdown_timeout, now + self._plan.shutdown_timeout + WIND_DOWN
+        last = now + self._plan.shutdown_timeout
+        end = now + self._plan.shutdown_timeout + WIND_DOWN
         while now < (last if self._running else end):  # mostly, this process ends here
             time.sleep(_POLL)
             now = time.monotonic()

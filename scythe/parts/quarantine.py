@@ -35,7 +35,8 @@ class Quarantine:
     """
 
     def __init__(self, leaves: RunningLeaves, suspects: Mapping[str, Suspect]) -> None:
-        self._leaves, self._suspects = leaves, suspects
+        self._leaves = leaves
+        self._suspects = suspects
         self._unproven = self._waiting = 0
         self._is_reserved = False
         self._changed = asyncio.Event()
@@ -51,7 +52,8 @@ class Quarantine:
         is_alone = suspect.deaths >= _DEATHS_TOGETHER
         name = call.leaf_id
         if is_alone and call.batch is not None:
-            batch, over = call.batch, count_leaves(call.batch.journal)
+            batch = call.batch
+            over = count_leaves(call.batch.journal)
             name = leaf_run_id(call, batch.rows[0] + over)
             call = replace(call, batch=replace(batch, until=over + 1, closely=over + 1))
         if self._suspects.get(name, Suspect()).is_guilty:

@@ -40,7 +40,8 @@ def leaf_worker(
         codes: Where the processes that run leaves find the experiments, by name.
         step_back: Lets the engine give this worker no leaves for some seconds.
     """
-    places, back = codes or {}, GiveBack(step_back)
+    places = codes or {}
+    back = GiveBack(step_back)
     tasks = [
         leaf_task(item, LeafHandler(item, executor, places.get(item.name), back))
         for item in experiments

@@ -153,7 +153,8 @@ class Supervisor:
         if part.running and part.running != before:
             logger.info("%s waits for %s.", part, _leaves(part.running))
         if part.has_ended():
-            who, how = str(part), part.bury()
+            who = str(part)
+            how = part.bury()
             if how != ORDERLY:  # it could not clean up
                 logger.warning("%s ended while it stopped (%s).", who, how)
             return True

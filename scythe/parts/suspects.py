@@ -65,7 +65,8 @@ class RunningLeaves:
         place = next(free, -1)
         if place >= 0:
             entry = self._entries[place]
-            entry.since, entry.is_alone = leaf.since, leaf.is_alone
+            entry.since = leaf.since
+            entry.is_alone = leaf.is_alone
             entry.name = leaf.name.encode()[: _NAME_BYTES - 1]  # last: it makes the entry count
         return place
 

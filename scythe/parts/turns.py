@@ -28,7 +28,8 @@ class Turns:
     """
 
     def __init__(self, board: Board, number: int, ahead: Sequence[int] = ()) -> None:
-        self._board, self._number = board, number
+        self._board = board
+        self._number = number
         self._before = (*ahead, number)  # a part that this one replaces goes first, too
         self._held = 0.0
         self._said = 0.0

@@ -68,7 +68,8 @@ def users_of(folder: str | Path) -> list[int]:
     """
     import psutil
 
-    root, found = f"{Path(folder)}/", list[int]()
+    root = f"{Path(folder)}/"
+    found = list[int]()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             files: Iterable[Any] = process.open_files() if process.pid != os.getpid() else ()

@@ -68,7 +68,8 @@ def project_sources(root: Module) -> Iterator[tuple[Module, Source]]:
 
     Packages that are installed are no part of it, but for the one that the module belongs to.
     """
-    finder, top = _Finder(), root.name.partition(".")[0]
+    finder = _Finder()
+    top = root.name.partition(".")[0]
     found: set[str] = set()
     waiting = [root, *finder.packages(root)]
     while waiting:

@@ -68,9 +68,12 @@ class Allocation:
     """
 
     def __init__(self, runnable: Any, store: Store, options: AllocationOptions) -> None:
-        self._runnable, self._store, self._options = runnable, store, options
+        self._runnable = runnable
+        self._store = store
+        self._options = options
         self._plain = not isinstance(runnable, Experiment)
-        self._code, self._run_code = CodeIdentity(), None
+        self._code = CodeIdentity()
+        self._run_code = None
         if isinstance(runnable, Experiment):
             self._code = identify(runnable.fn)  # anew: its modules may have been reloaded
             schema = runnable.input_schema
@@ -113,7 +116,8 @@ class Allocation:
         claimed = claim(self._store, run)
         try:
             if claimed.experiment_id != run.experiment_id:
-                run, checker = claimed, self._checker(claimed)
+                run = claimed
+                checker = self._checker(claimed)
                 chunk = checker.chunk(first) or chunk
             del first
             with tempfile.TemporaryDirectory(prefix="scythe-specs-") as folder:
@@ -162,7 +166,8 @@ class Allocation:
         return _Prepared(first, writer.finish(), writer.n_specs, checker.artifacts)
 
     def _plan(self, n_specs: int) -> RunPlan:
-        size, given = self._options.batch_size, self._options.recursion_map
+        size = self._options.batch_size
+        given = self._options.recursion_map
         if size == AUTO and n_specs <= PROBES:
             size = 1  # nothing would be left to put into batches
         return RunPlan(given or plan_tree(n_specs, size), size)
@@ -171,7 +176,8 @@ class Allocation:
         self, run: RunFolder, prepared: _Prepared, plan: RunPlan, *, single: bool
     ) -> ExperimentRunManifest:
         """Store input files, specs, schema and manifest, in this order."""
-        layout, store = run.layout, self._store
+        layout = run.layout
+        store = self._store
         prepared.artifacts.upload(store, logger.info)
         store.put_file(layout.specs, prepared.file)
         output_type = getattr(self._runnable, "output_validator_type", None)

@@ -109,11 +109,13 @@ class ProgressView:
         )
 
     def _print_line(self, status: RunStatus) -> None:
-        line, now = describe(status), time.monotonic()
+        line = describe(status)
+        now = time.monotonic()
         due = status.is_over or now - self._last_time >= _LINE_PAUSE
         if due and line != self._last_line:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - asked for with progress=True
-            self._last_line, self._last_time = line, now
+            self._last_line = line
+            self._last_time = now
 
 
 def _name(status: RunStatus) -> str:

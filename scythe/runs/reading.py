@@ -69,9 +69,14 @@ class RunWatch:
     """
 
     def __init__(self, store: Store, layout: RunLayout, task: Callable[[], LeafTask]) -> None:
-        self._store, self._layout, self._task = store, layout, task
-        self._reason, self._ask_at = "", 0.0
-        self._refusal, self._probe_at, self._probe_pause = "", 0.0, _ENGINE_PAUSE
+        self._store = store
+        self._layout = layout
+        self._task = task
+        self._reason = ""
+        self._ask_at = 0.0
+        self._refusal = ""
+        self._probe_at = 0.0
+        self._probe_pause = _ENGINE_PAUSE
         self.no_answer = ""
 
     def look(self) -> RunStatus:
@@ -261,7 +266,8 @@ class RunReader:
         Raises:
             ResultNotFoundError: The run has no such table: the message names those it has.
         """
-        store, key = self.store(), self.layout.final_table(name)
+        store = self.store()
+        key = self.layout.final_table(name)
         table = read_table(store, key)
         if table is None:  # to ask for the status ends a run whose root is gone
             goes_on = not self.status().is_over

@@ -55,7 +55,9 @@ def _wait(
 ) -> RunStatus:
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     status = RunStatus(experiment_id=layout.experiment_id)
-    look, least, asked = start_call(watch.look), _LEAST_LOOK, time.monotonic()
+    look = start_call(watch.look)
+    least = _LEAST_LOOK
+    asked = time.monotonic()
     while True:
         left = deadline - time.monotonic()
         try:
@@ -67,7 +69,8 @@ def _wait(
                 status = status.model_copy(update={"waits_for": watch.no_answer})
         interrupts.check()
         view.show(status)
-        left, least = deadline - time.monotonic(), 0.0
+        left = deadline - time.monotonic()
+        least = 0.0
         if status.is_over:
             return status
         if left <= 0:
@@ -76,4 +79,5 @@ def _wait(
             raise RunTimeoutError(f"{known} after {timeout:g} s: the run goes on. {reason}")
         if look.done():
             time.sleep(min(_PAUSE, left))
-            look, asked = start_call(watch.look), time.monotonic()
+            look = start_call(watch.look)
+            asked = time.monotonic()

@@ -19,7 +19,8 @@ from scythe.specs.refusal import refusal_of_difference, refusal_of_reading, refu
 from scythe.specs.sameness import compare_models, differing_fields
 from scythe.specs.tags import tag, untag
 
-_TAGGED, _WITH_PRIVATE = "tagged:", "private:"
+_TAGGED = "tagged:"
+_WITH_PRIVATE = "private:"
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
 

@@ -58,7 +58,8 @@ def refusal_of_difference(spec: BaseModel, back: BaseModel, name: str) -> SpecEr
         )
     if name in _excluded_fields(spec):
         return SpecError(_EXCLUDED.format(field=name))
-    one, other = _value(spec, name), _value(back, name)
+    one = _value(spec, name)
+    other = _value(back, name)
     path, one, other = _first_difference(name, one, other)
     inside = "" if path == name else f" at {path}"
     return SpecError(f"Field {name!r} cannot be carried to a leaf{inside}: {_why(one, other)}")
@@ -66,7 +67,8 @@ def refusal_of_difference(spec: BaseModel, back: BaseModel, name: str) -> SpecEr
 
 def _why(one: Any, other: Any) -> str:  # noqa: PLR0911 - one return for each reason
     """Return what is lost, and what to do, without the value: it may be a secret."""
-    kind, read = type(one).__name__, type(other).__name__
+    kind = type(one).__name__
+    read = type(other).__name__
     if hasattr(one, "get_secret_value"):
         return (
             f"a {kind} is not written, as everybody who reads the bucket could read it. Let the "

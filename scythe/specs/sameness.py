@@ -27,7 +27,8 @@ def differing_fields(one: BaseModel, other: BaseModel) -> list[str]:
     """Return the fields and private attributes in which two models of one class differ."""
     if _is_plainly_same(vars(one), vars(other)) and not (get_extras(one) or get_extras(other)):
         return _differing_names(_get_private(one) or {}, _get_private(other) or {})
-    left, right = _values(one), _values(other)
+    left = _values(one)
+    right = _values(other)
     differing = _differing_names(left, right)
     return differing + _differing_names(_get_private(one) or {}, _get_private(other) or {})
 
@@ -45,7 +46,8 @@ def _is_plainly_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def compare_models(ones: Sequence[BaseModel], others: Sequence[BaseModel]) -> list[bool]:
     """Return for each two models of one class whether they are the same; in doubt, they are not."""
-    left, right = list(map(vars, ones)), list(map(vars, others))
+    left = list(map(vars, ones))
+    right = list(map(vars, others))
     same = [True] * len(ones)
     cls = type(ones[0])
     try:

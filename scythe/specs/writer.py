@@ -90,7 +90,9 @@ class SpecChecker:
         self.unknown_fields = Counter[str]()
         self._known_fields = list(rules.cls.model_fields)
         self._warns = not _declares_extras(rules.cls)
-        self._rules, self._store, self._experiment_id = rules, store, layout.experiment_id
+        self._rules = rules
+        self._store = store
+        self._experiment_id = layout.experiment_id
         self._count = 0
 
     def chunk(self, given: Iterable[Any]) -> Chunk | None:
@@ -100,7 +102,8 @@ class SpecChecker:
             SpecError: One is wrong: the message names its number and field.
         """
         first: ExperimentInputSpec | None = None  # the others are not kept: memory for nothing
-        texts, rows = list[str](), list[dict[str, Any]]()
+        texts = list[str]()
+        rows = list[dict[str, Any]]()
         source = iter(given)
         while piece := list(islice(source, PIECE)):
             start, self._count = self._count, self._count + len(piece)

@@ -98,7 +98,9 @@ def fetch_uri(
     Raises:
         FetchError: The file cannot be fetched: the message names the URI and says why.
     """
-    local_path, shown, is_new = Path(local_path), shown_uri(uri), False
+    local_path = Path(local_path)
+    shown = shown_uri(uri)
+    is_new = False
     for attempt in range(1, _FOLDER_ATTEMPTS + 1):
         if (use_cache or is_new) and local_path.exists() and cache.use(local_path):
             if is_new:
@@ -171,10 +173,13 @@ def _fetch_whole(uri: str, target: Path, s3: Any, store: StoreConfig | None) -> 
 
 
 def _limits() -> FetchLimits:
-    settings, now = FetchSettings(), time.monotonic()
-    deadline, setting = now + settings.TIMEOUT.total_seconds(), "SCYTHE_FETCH_TIMEOUT"
+    settings = FetchSettings()
+    now = time.monotonic()
+    deadline = now + settings.TIMEOUT.total_seconds()
+    setting = "SCYTHE_FETCH_TIMEOUT"
     if _leaf_deadline is not None and _leaf_deadline - _LEAF_MARGIN_SECONDS < deadline:
-        deadline, setting = _leaf_deadline - _LEAF_MARGIN_SECONDS, "the leaf's execution_timeout"
+        deadline = _leaf_deadline - _LEAF_MARGIN_SECONDS
+        setting = "the leaf's execution_timeout"
     return FetchLimits(deadline, settings.MAX_BYTES, setting)
 
 
@@ -189,7 +194,8 @@ def _store_of(uri: str, s3: Any, config: StoreConfig | None) -> Store:
 
 def _fetch_s3(uri: str, part: Path, store: Store, limits: FetchLimits) -> None:
     """Download from S3 in a thread: nothing else ends a request of the client in time."""
-    key, seconds = split_s3_uri(uri)[1], max(0.0, limits.deadline - time.monotonic())
+    key = split_s3_uri(uri)[1]
+    seconds = max(0.0, limits.deadline - time.monotonic())
     store = store.with_patience(seconds)
     errors: list[BaseException] = []
     is_late = threading.Event()

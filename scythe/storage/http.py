@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _READ_SECONDS = 30.0  # without a byte from the server
 ATTEMPTS = 6  # without a Retry-After of the server
 _CONNECTION_ATTEMPTS = 3
-_FIRST_PAUSE_SECONDS, _PAUSE_MAX_SECONDS = 0.5, 8.0
+_FIRST_PAUSE_SECONDS = 0.5
+_PAUSE_MAX_SECONDS = 8.0
 ADVICE = {
     401: "It asks for credentials: give a signed URL, or user and password in the URL",
     403: "It refuses access: check whether the URL's signature has expired, and what it allows",
@@ -67,7 +68,8 @@ def download(uri: str, part: Path, limits: FetchLimits) -> None:
     import httpx
 
     _hide_secrets_of_log()
-    pause, attempt = _FIRST_PAUSE_SECONDS, 0
+    pause = _FIRST_PAUSE_SECONDS
+    attempt = 0
     while True:
         attempt += 1
         try:
@@ -75,11 +77,13 @@ def download(uri: str, part: Path, limits: FetchLimits) -> None:
         except httpx.InvalidURL as error:
             raise FetchError(f"Cannot fetch {shown_uri(uri)} (InvalidURL): {error}.") from None
         except httpx.HTTPError as error:
-            reason, wait = f"{type(error).__name__}: {error}", 0.0
+            reason = f"{type(error).__name__}: {error}"
+            wait = 0.0
             final = not isinstance(error, httpx.TransportError) or isinstance(
                 error, httpx.UnsupportedProtocol
             )
-            advice, attempts = "check address and network", _CONNECTION_ATTEMPTS
+            advice = "check address and network"
+            attempts = _CONNECTION_ATTEMPTS
             message = f"Cannot fetch {shown_uri(uri)} ({reason}): {advice}."
         else:
             if answer is None:

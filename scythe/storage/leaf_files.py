@@ -64,7 +64,9 @@ class OutputFiles:
         self, store: Store, key_of: Callable[[str, Path], str], tempdir: Path | None
     ) -> None:
         self.uris: dict[str, Any] = {}
-        self._store, self._key_of, self._tempdir = store, key_of, tempdir
+        self._store = store
+        self._key_of = key_of
+        self._tempdir = tempdir
         self._taken: set[str] = set()
 
     def upload(self, output: BaseModel) -> dict[str, Any]:

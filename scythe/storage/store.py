@@ -22,7 +22,8 @@ _READ_TIMEOUT = 60
 _CHECK_SECONDS = 10.0
 _PATIENCE = 120.0  # seconds; a store that is away for a minute is no error
 _ATTEMPTS = 3  # by the SDK, whose own back-off is over within seconds
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 10.0
 _KEYS = 1000  # that one request may name
 _ROOM_PATIENCE = 7 * 86_400.0  # seconds; a leaf's own limit ends its waiting earlier
 _SAY_AGAIN = 60.0
@@ -190,13 +191,16 @@ class Store:
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError
 
-        began, pause, said_at = time.monotonic(), _FIRST_PAUSE, float("-inf")
+        began = time.monotonic()
+        pause = _FIRST_PAUSE
+        said_at = float("-inf")
         while True:
             try:
                 return request()
             except (BotoCoreError, ClientError, S3UploadFailedError) as error:
                 cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
-                reason, now = cause or error, time.monotonic()
+                reason = cause or error
+                now = time.monotonic()
                 is_full = _is_full(reason)
                 patience = max(self._patience, _room_patience if is_full else 0.0)
                 if not _may_pass(reason) or now + pause > began + patience:

@@ -154,7 +154,9 @@ def _table(columns: Mapping[str, Sequence[pa.Array]]) -> pa.Table:
     """Make a table of columns with variants."""
     import pyarrow as pa
 
-    taken, fields, arrays = set(columns), list[Any](), list[Any]()
+    taken = set(columns)
+    fields = list[Any]()
+    arrays = list[Any]()
     for name, (main, *others) in columns.items():
         fields.append(pa.field(name, main.type))
         arrays += [main, *others]

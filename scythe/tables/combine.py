@@ -81,13 +81,15 @@ class _Choice:
     """The choice of a type for one column."""
 
     def __init__(self, role: Role, kinds: Sequence[Kind]) -> None:
-        self._role, self._all = role, kinds
+        self._role = role
+        self._all = kinds
         self._leaves: dict[Kind, int | None] = {}  # of those that have a value
         self._fitting: list[Kind] | None = None
 
     def find_kinds(self, one: pa.Field, table: pa.Table) -> None:
         """Find out which types have values."""
-        array, kind = table.column(one.name), kind_of(one)
+        array = table.column(one.name)
+        kind = kind_of(one)
         if kind not in self._leaves and array.null_count < len(array):
             self._leaves[kind] = _leaf(table, array)
 

@@ -27,7 +27,10 @@ from scythe.tables.pandas_index import free_name, with_pandas_index
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCALARS, FILES, ERRORS, LEAVES = "scalars", "result_file_refs", "errors", "leaves"
+SCALARS = "scalars"
+FILES = "result_file_refs"
+ERRORS = "errors"
+LEAVES = "leaves"
 REPORTS = (ERRORS, LEAVES)  # the tables of a run that are not results
 _STAT_TYPES = {
     "node": "string",
@@ -184,7 +187,8 @@ def _with_run_ids(leaves: LeafSlice) -> pa.Table:
     import pyarrow as pa
 
     pc = _compute()
-    index, text = leaves.index, pa.string()
+    index = leaves.index
+    text = pa.string()
     ids = {
         "workflow_run_id": pa.array([one.workflow_run_id or None for one in leaves.records], text),
         "root_workflow_run_id": pa.scalar(leaves.root_workflow_run_id or None, text),
@@ -268,7 +272,8 @@ def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
         name: pa.array(list(map(attrgetter(name), all_stats)), pa.type_for_alias(kind))
         for name, kind in _STAT_TYPES.items()
     }
-    started, finished = stats["started"], stats["finished"]
+    started = stats["started"]
+    finished = stats["finished"]
     queued = pa.repeat(pa.scalar(leaves.queued, pa.float64()), len(records))
     waited = pc.max_element_wise(pc.subtract(started, queued), 0.0)
     states = ["done" if isinstance(one.outcome, LeafResult) else "failed" for one in records]

@@ -206,7 +206,8 @@ class _Writer:
         import pyarrow.parquet as pq
 
         self._drops = final and ORDER in schema.names
-        self._group_rows, self._target = group_rows, target
+        self._group_rows = group_rows
+        self._target = target
         written = schema.remove(schema.get_field_index(ORDER)) if self._drops else schema
         self._integers = LargeIntegers(written) if final else None
         self._file = pq.ParquetWriter(target, written, **parquet_options(written))
@@ -243,7 +244,9 @@ class _Writer:
             if self._integers:
                 self._integers.look(table)
             self._file.write_table(table, row_group_size=self._group_rows)
-        self._tables, self._rows, self._bytes = [], 0, 0
+        self._tables = []
+        self._rows = 0
+        self._bytes = 0
 
 
 def _write_again(file: Path, names: Sequence[str]) -> None:

@@ -52,7 +52,8 @@ def to_arrow(value: Any) -> pa.Table:
     ]
     if not places:
         return table
-    columns, fields = table.columns, list(table.schema)
+    columns = table.columns
+    fields = list(table.schema)
     for place in places:
         columns[place] = stored_column(columns[place], known[fields[place].type])
         fields[place] = stored_field(fields[place], columns[place])

@@ -74,7 +74,8 @@ def save_and_upload_parquets(
         for name, frame in collected_dfs.items():
             if "error" in name.lower() and not save_errors:
                 continue
-            file, key = Path(folder) / f"{len(uris)}.parquet", output_key_constructor(name)
+            file = Path(folder) / f"{len(uris)}.parquet"
+            key = output_key_constructor(name)
             frame.to_parquet(file)
             s3.upload_file(Bucket=bucket, Key=key, Filename=str(file))
             uris[name] = S3Url(join_s3_uri(bucket, key))
