@@ -32,7 +32,7 @@ demo:  ## Run the solar example: local stack, local Ray, at least 64 designs
 
 test: $(STAMP)  ## Run all tests on real services
 	$(BIN)/scythe dev build
-	$(BIN)/python -m tests.side_by_side
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 3
 
 chaos: $(STAMP)  ## Break services and nodes under runs; writes docs/reliability.md (Linux, root)
 	$(BIN)/scythe dev build

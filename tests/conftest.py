@@ -1,10 +1,8 @@
-"""Fixtures for all tests. Real services start once for the whole session, on free ports."""
+"""Fixtures for all tests. Real services start once for each worker of pytest, on free ports."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,39 +10,50 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import session
+
 # `make test` tries 200 examples for each property, CI 2,000.
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile("default", max_examples=200, deadline=None, suppress_health_check=_QUIET)
 settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=2000)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-_GIVEN = "SCYTHE_TEST_STACK_HOME"
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin this process of the run."""
+    session.configure(config)
 
 
-def pytest_configure() -> None:
-    """Take Ctrl-C, also where the shell started the tests in the background: they send it."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End this process of the run."""
+    if hasattr(config, "workerinput"):
+        session.end_worker()
+
+
+@pytest.fixture(autouse=True)
+def _environment_stays() -> Iterator[None]:
+    """Fail a test that leaves the environment changed, and restore it for the next."""
+    before = session.watched_environment()
+    yield
+    changed = session.restore_environment(before)
+    assert not changed, f"the test left these changed: {', '.join(changed)}"
 
 
 @pytest.fixture(scope="session")
-def stack_home() -> Iterator[Path]:
+def stack_home() -> Path:
     """The folder of a running local stack: PostgreSQL, engine, S3, bucket, token.
 
     A stack that runs already (`SCYTHE_TEST_STACK_HOME`) is used and left running; else one is
-    started in a folder of its own, and removed afterwards.
+    started for this worker. The process that started the workers removes it.
     """
-    from scythe.stack import reset, up
+    from scythe.stack import up
 
-    given = os.environ.get(_GIVEN)
-    home = Path(given) if given else Path(tempfile.mkdtemp(prefix="scythe-test-", dir="/tmp"))
-    try:
-        up(home, report=print)
-        yield home
-    finally:
-        if not given:
-            reset(home)
-            shutil.rmtree(home, ignore_errors=True)
+    is_alone = os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1") == "1"
+    given = os.environ.get(session.GIVEN) if is_alone else None
+    folder = session.session_folder()
+    home = Path(given) if given else Path(tempfile.mkdtemp(prefix="stack-", dir=folder))
+    up(home, report=print)
+    return home
 
 
 @pytest.fixture(scope="session")
