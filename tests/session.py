@@ -1,4 +1,4 @@
-"""What all workers of one test run share: a folder, and a process that cleans up after them.
+"""Common ground of all workers of one test run: a folder, an environment, and who cleans up.
 
 `make test` runs three pytest workers (pytest-xdist), each with a stack of its own, so that no
 Scythe worker of one takes a task of another. The process that starts them removes the stacks, also

@@ -177,7 +177,7 @@ class Other(ExperimentInputSpec):
         ),
         ({"x": None}, "Spec 0: field 'x'"),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=lambda value: str(value)[:20],
 )
 def test_wrong_specs_are_refused_before_anything_is_written(specs: Any, reason: str) -> None:
     with pytest.raises(SpecError, match=reason):
