@@ -1,1 +1,1 @@
-"""The tree of scatter nodes, from the specs of a run to its tables."""
+"""The tree of scatter nodes: how a run is divided, run, counted and gathered into tables."""

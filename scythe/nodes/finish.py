@@ -1,4 +1,4 @@
-"""End a run before all of its leaves have run: gather what is known, and write the final tables."""
+"""Finishes a run before all of its leaves have run: gather known outcomes, write final tables."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from scythe.nodes.stop import StopRequest, ending_right
 from scythe.status import RunStatus
 from scythe.tables.gather import ERRORS, LEAVES, count_codes
 
-_CUT_SECONDS = 12.0  # until a worker has stored what is known of a batch that was cancelled
-_LOST_ASKED = 2_000  # tasks that the engine's copies may show as open for good
+_CUT_SECONDS = 12.0  # a worker takes this long to store the journal of a cancelled batch
+_LOST_ASKED = 2_000  # most tasks that are looked up again because the engine may show them as open
 _PAUSE = 0.5
 logger = logging.getLogger(__name__)
 
 
 def finish_run(run: RunPlace, stop: StopRequest, *, spare: str = "") -> RunStatus:
-    """Cancel what a run has open, gather what is known of its leaves, and write its final tables.
+    """Cancel the open tasks of a run, gather the known outcomes, and write the final tables.
 
-    Leaves that have not run to their end become rows of `errors` with the kind and message of the
-    request. Safe to call again, and by several processes at a time: one of them writes.
+    Leaves that have not ended become rows of `errors` with the kind and message of the request.
+    Safe to repeat, and to call from several processes at a time: only one of them writes.
 
     Args:
         run: The run.
         stop: Why it ends.
-        spare: The workflow run that is not cancelled: the root, where that is the caller.
+        spare: The workflow run that is not cancelled: the root, if the root is the caller.
 
     Returns:
-        The last status.
+        The final status.
     """
     with ending_right(run.store, run.layout, run.is_over) as is_ours:
         status = _finish(run, stop, spare) if is_ours else run.status()
@@ -76,17 +76,17 @@ def _finish(run: RunPlace, stop: StopRequest, spare: str) -> RunStatus:
 
 
 def end_in_bucket(run: RunPlace, status: RunStatus) -> None:
-    """Store the last status of a run, then remove what is only there until it has ended."""
+    """Store the final status of a run, then delete its intermediate objects."""
     run.store.put_bytes(run.layout.status, status.model_dump_json(indent=1).encode())
     run.store.delete_all(run.layout.intermediate)
 
 
 def _add_tasks(leaves: KnownLeaves, tasks: RunTasks, *, is_settled: bool) -> None:
-    for state in ("COMPLETED", "FAILED"):  # one that met other code may have run again
+    for state in ("COMPLETED", "FAILED"):  # a leaf that failed on other code may have been repeated
         for page in tasks.leaf_ends((state,), payloads=True):
             leaves.add_ends(page)
-    # A task that ended just before it was cancelled may be shown as cancelled. One that an engine
-    # had when it was killed may be shown as open for good.
+    # The engine may show a task that ended just before its cancellation as cancelled, and a task
+    # that was in a killed engine as open for ever.
     states = ("CANCELLED",) if is_settled else ("CANCELLED", "QUEUED", "RUNNING")
     pages = tasks.leaf_ends(states, payloads=False)
     left = [end for page in pages for end in page if end.has_started or end.state != "CANCELLED"]
@@ -97,7 +97,7 @@ def _add_tasks(leaves: KnownLeaves, tasks: RunTasks, *, is_settled: bool) -> Non
 def _add_cut_batches(
     run: RunPlace, leaves: KnownLeaves, tasks: RunTasks, stop: StopRequest
 ) -> None:
-    """Add what the workers stored of batches that were cancelled while they ran."""
+    """Add the leaves that had ended in batches that were cancelled while they ran."""
     pages = tasks.leaf_ends(("CANCELLED",), payloads=False)
     cancelled = [end for page in pages for end in page if end.rows[1] - end.rows[0] > 1]
     folder = run.layout.batch_journals
@@ -116,20 +116,20 @@ def _add_cut_batches(
 
 
 def _was_cut(end: TaskEnd, stop: StopRequest) -> bool:
-    """Return whether a worker may still be about to store what is known of a batch."""
+    """Return whether a worker may still store the journal of a cancelled batch."""
     return end.has_started and (not end.finished or end.finished >= stop.at - _CUT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """The final tables of a run: the number of rows of each, and of leaves that ran each code."""
+    """The final tables of a run: rows of each table, and leaves by the code that they ran."""
 
     rows: dict[str, int]
     codes: Counter[str | None]
 
 
 def _write_tables(run: RunPlace, leaves: KnownLeaves, folder: Path) -> _Written:
-    """Write the final tables, ours first."""
+    """Write the final tables, `errors` and `leaves` first."""
     written = _Written({}, Counter())
     for name in sorted(leaves.names, key=lambda name: name not in (ERRORS, LEAVES)):
         file = folder / "final.pq"

@@ -1,7 +1,7 @@
-"""Gather what is known of the leaves of a run, whether or not its root still lives.
+"""Gathers the known outcomes of a run's leaves, whether or not its root is alive.
 
-What nodes and batches have stored is in the bucket; the outputs of the other leaf tasks are in the
-engine.
+The bucket has the tables of nodes and batches that have ended; the engine has the outputs of all
+other leaf tasks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scythe.tables.gather import LeafSlice, node_tables
 from scythe.tables.merge import join_packs, merge_files, write_merged
 
 logger = logging.getLogger(__name__)
-_ROWS = 10_000  # whose records are in memory at one time
+_ROWS = 10_000  # most leaves whose records are in memory at one time
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,52 +51,56 @@ class RunPlace:
     root_id: str | None
 
     def status(self) -> RunStatus | None:
-        """Return the status of the run that is in the bucket, or None."""
+        """Return the status of the run as the bucket has it, or None."""
         data = self.store.find_bytes(self.layout.status)
         return RunStatus.model_validate_json(data) if data else None
 
     def is_over(self) -> bool:
-        """Return whether the final tables of the run are there."""
+        """Return whether the final tables of the run exist."""
         status = self.status()
         return status is not None and status.is_over and status.workflow_run_id == self.root_id
 
     def write_codes(self, codes: Mapping[str, int], mismatches: int | None = None) -> int:
-        """Write into the manifest of a run that is over which code its leaves ran.
+        """Add the code that the leaves ran to the manifest of a run that has ended.
 
         Args:
-            codes: How many leaves ran with which fingerprint.
-            mismatches: How many of them ran with other code than `allocate` saw; None to count.
+            codes: Number of leaves by the fingerprint of their code.
+            mismatches: Number of leaves that ran other code than `allocate` saw; None to count.
 
         Returns:
-            That number.
+            The number of mismatches.
         """
         try:
             document = self.store.find_bytes(self.layout.manifest)
             manifest = dict(from_yaml(document)) if document else {}
-        except Exception as error:  # noqa: BLE001 - a run does not fail for want of its manifest
-            logger.warning("The manifest %s cannot be read: %s", self.layout.manifest, error)
+        except Exception as error:  # noqa: BLE001 - a run does not fail because of its manifest
+            logger.warning(
+                "Cannot read the manifest %s, writing the codes without it: %s",
+                self.layout.manifest,
+                error,
+            )
             manifest = {}
         if mismatches is None:
             seen = (manifest.get("code") or {}).get("fingerprint")
             counts = seen and code_mismatch() != "ignore"
             mismatches = sum(codes.values()) - codes.get(seen, 0) if seen and counts else 0
-        if manifest:  # a tree may be started without a run
+        if manifest:  # a tree that was started without `allocate` has none
             known = {"workflow_run_id": self.root_id, "codes": dict(codes)}
             over = {**manifest, **known, "code_mismatches": mismatches}
             self.store.put_bytes(self.layout.manifest, to_yaml(over))
         return mismatches
 
     def count(self) -> int:
-        """Return the number of its leaves."""
+        """Return the number of leaves of the run."""
         return count_specs(self.config, self.specs_key)
 
 
 class KnownLeaves:
-    """The tables of those leaves of a run of which the outcome is known.
+    """The tables of the leaves whose outcomes are known.
 
     Args:
         run: The run.
-        folder: Where files are kept meanwhile.
+        folder: Folder for temporary files.
 
     Attributes:
         warnings: A sentence for each column of the tables that became text.
@@ -124,7 +128,7 @@ class KnownLeaves:
         return list(self._files)
 
     def add_nodes(self) -> None:
-        """Add the tables of the nodes that are over."""
+        """Add the tables of the scatter nodes that have ended."""
         store = self._run.store
         found = [
             NodeEnd.model_validate_json(data)
@@ -134,19 +138,23 @@ class KnownLeaves:
         for end in sorted(found, key=lambda one: one.payload.recursion_map.depth):
             rows = end.payload.rows(self.n_leaves)
             if not rows or self._known[rows[0]]:
-                continue  # a node above it is over
+                continue  # the tables of a node above include it
             try:
                 files = self._fetch_tables(end.result)
             except (StorageError, OSError, ValueError) as error:
                 node = end.payload.recursion_map.node
-                logger.warning("The tables of the node %s cannot be read: %s", node, error)
-                continue  # its leaves are known from elsewhere
+                logger.warning(
+                    "Cannot read the tables of scatter node %s, using its leaf tasks instead: %s",
+                    node,
+                    error,
+                )
+                continue  # the engine has the outcomes of its leaves
             for name, file in files.items():
                 self._files.setdefault(name, []).append(file)
             self._note(rows)
 
     def add_ends(self, ends: Sequence[TaskEnd]) -> None:
-        """Add leaf tasks that are completed or failed."""
+        """Add leaf tasks that have completed or failed."""
         singles: dict[int, LeafRecord] = {}
         for end in ends:
             start, stop = end.rows
@@ -159,7 +167,7 @@ class KnownLeaves:
                 continue
             record = record_of(output)
             if isinstance(record.outcome, LeafFailure) and record.outcome.kind.is_mismatch:
-                # Its node has started it again, or had no time to.
+                # Its node has started it again, or was about to.
                 self._given_back |= dict.fromkeys(range(start, stop), record)
             else:
                 singles |= dict.fromkeys(range(start, stop), record)
@@ -169,7 +177,7 @@ class KnownLeaves:
             self._add_records(rows, [singles[row] for row in rows], queued)
 
     def add_cut_batch(self, end: TaskEnd, data: bytes) -> None:
-        """Add the leaves of a batch that were over when it was cancelled."""
+        """Add the leaves that had ended in a batch when it was cancelled."""
         start = end.rows[0]
         if self._known[start]:
             return
@@ -183,9 +191,9 @@ class KnownLeaves:
             self._add_records(rows, records, end.created)
 
     def add_rest(self, record: LeafRecord) -> None:
-        """Add all leaves of which nothing is known, with this outcome.
+        """Add every other leaf with this outcome.
 
-        Those that a worker with other code has given back have that one.
+        A leaf that a worker with other code has given back fails with that mismatch instead.
         """
         rest = [row for row, known in enumerate(self._known) if not known]
         for first in range(0, len(rest), _ROWS):
@@ -193,11 +201,11 @@ class KnownLeaves:
             self._add_records(rows, [self._given_back.get(row, record) for row in rows], 0.0)
 
     def add_none(self) -> None:
-        """Add the tables that every run has, without rows."""
+        """Add the tables that every run has, empty."""
         self._add_records([], [], 0.0)
 
     def write(self, name: str, target: Path) -> int:
-        """Write one of the tables as a final one; return the number of its rows."""
+        """Write a final table, and return the number of its rows."""
         self._join_packs()
         warn = self.warnings.append
         return merge_files(self._files[name], target, final=True, name=name, warn=warn)
@@ -234,12 +242,12 @@ class KnownLeaves:
         self._note(rows)
 
     def _note(self, rows: Sequence[int]) -> None:
-        """Keep in mind that the outcome of these leaves is known."""
+        """Record that the outcomes of these leaves are known."""
         for row in rows:
             self._known[row] = 1
 
     def _join_packs(self) -> None:
-        """Make one file for each table of all packs."""
+        """Join the tables in all packs to one file per table."""
         packs = [file for _, _, file in sorted(self._packs)]
         self._packs.clear()
         if packs:

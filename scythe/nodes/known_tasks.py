@@ -1,7 +1,7 @@
-"""Make the engine know the tasks of a run before the run is started.
+"""Registers the tasks of a run with the engine before the run starts.
 
-Hatchet drops a run of a task that no worker has registered yet, without a word. Registered from
-here, it waits in the queue for a worker.
+Hatchet silently drops a run whose task no worker has registered yet. Once the task is registered
+from here, the run waits in the queue for a worker.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def scatter_task(handler: NodeHandler) -> Any:
         ScatterGatherResult,
         handler,
         schedule_timeout=timeouts.SCATTER_GATHER_SCHEDULE,
-        execution_timeout=NO_LIMIT,  # the root keeps the limit of the run: Hatchet's would end it
+        execution_timeout=NO_LIMIT,  # the root enforces the run's limit, so that it can gather
     )
 
 
@@ -45,5 +45,5 @@ def make_task_known(task: Any) -> None:
 
 
 async def _served_elsewhere(*_: Any) -> Any:
-    msg = "a task that was only registered here is not run here"
+    msg = "This process only registers the task and does not serve it."
     raise RuntimeError(msg)

@@ -1,4 +1,4 @@
-"""Outputs of leaf tasks, as Hatchet gives them, turned into the outcomes of leaves."""
+"""Converts the outputs of leaf tasks, as Hatchet returns them, to the outcomes of leaves."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ TaskOutput = dict[str, Any] | BaseException
 
 
 def batch_of(output: TaskOutput) -> BatchResult | None:
-    """Read the output of the task of a batch; None where it gave no result."""
+    """Read the output of a batch's task; None if it has no result."""
     if isinstance(output, dict) and output.get(SENTINEL) == "batch":
         return decode_batch(output)
     return None
 
 
 def record_of(output: TaskOutput) -> LeafRecord:
-    """Read the output of a leaf's task, or the exception of one that failed.
+    """Read the output of a leaf's task, or the exception with which it failed.
 
-    One without our sentinel is that of a task of the user's; empty, that of a cancelled task.
+    An output without the sentinel comes from a Hatchet task of the user; an empty one, from a
+    cancelled task.
     """
     if isinstance(output, BaseException):
         return decode_failure(error_text(output))
@@ -40,16 +41,16 @@ def record_of(output: TaskOutput) -> LeafRecord:
 
 
 def error_text(error: BaseException) -> str:
-    """Return the text of an exception, of all in a group."""
+    """Return the text of an exception, or of all exceptions of a group."""
     inner: Sequence[Any] = getattr(error, "exceptions", ()) or (error,)
     return "\n".join(str(item) for item in inner)
 
 
 def _plain_record(output: dict[str, Any]) -> LeafRecord:
-    """Read the output of a task of the user's; one that cannot be read is that leaf's failure."""
+    """Read the output of the user's own task; if it is invalid, the leaf has failed."""
     try:
         return plain_record(output)
     except (ScytheError, ValueError, TypeError) as error:
-        message = f"the task's output is not that of an experiment: {error}"
+        message = f"the task's output is no experiment output: {error}"
         failure = LeafFailure(FailureKind.APPLICATION, type(error).__name__, message[:2000])
         return LeafRecord(failure, 1, None)

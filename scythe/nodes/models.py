@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NODE_TASK = "scythe_scatter_gather"
-_DOWNLOADS = 8  # at one time
+_DOWNLOADS = 8  # parallel downloads
 
 
 class ScatterGatherInput(BaseSpec):
@@ -72,7 +72,7 @@ class ScatterGatherInput(BaseSpec):
 
     @property
     def standalone(self) -> Any:
-        """The experiment, or the Hatchet task, that this process knows by its name."""
+        """The experiment or Hatchet task of this name that is registered in this process."""
         return import_module("scythe.registry").ExperimentRegistry.get_runnable(self.task_name)
 
     @property
@@ -91,7 +91,7 @@ class ScatterGatherInput(BaseSpec):
         workflow_run_id: str,
         suffix: str,
     ) -> str:
-        """Return the key under which scythe-engine keeps a file of a node."""
+        """Return the key under which scythe-engine stores a file of a node."""
         path = self.recursion_map.path
         node = f"recurse/{len(path)}" if path else "root"
         place = "final" if mode == "final" else f"scatter-gather/{mode}/{node}/{workflow_run_id}"
@@ -104,20 +104,20 @@ class ScatterGatherInput(BaseSpec):
         return split_s3_uri(str(self.specs_uri))[1]
 
     def tasks(self, n_specs: int) -> NodeTasks:
-        """Return the Hatchet tasks of this node and those below it, for a run of `n_specs`."""
+        """Return the Hatchet tasks of this node and all below it, in a run of `n_specs`."""
         rows = Rows(*(self.window or (0, n_specs)))
         cut = Cut(rows, max(1, self.batch_size), self.tapers)
         return NodeTasks(self.recursion_map.share(len(cut), self.window_depth), cut)
 
     def rows(self, n_specs: int) -> Sequence[int]:
-        """Return the rows of the leaves of this node and those below it, for so many specs."""
+        """Return the spec rows of this node and all below it, in a run of `n_specs`."""
         tasks = self.tasks(n_specs)
         if tasks.cut.size == 1:
             return tasks.single_rows()
         return [row for part in tasks.parts for row in range(part.start, part.stop)]
 
     def nodes_below(self, tasks: NodeTasks) -> list[RecursionMap]:
-        """Return the maps of the nodes below this one; none if it runs its tasks itself."""
+        """Return the maps of the child nodes; empty if this node runs its tasks itself."""
         tree = self.recursion_map
         return tree.measuring() if self.batch_size == AUTO else tree.children(len(tasks))
 
@@ -140,10 +140,10 @@ class ScatterGatherResult(BaseModel):
     Attributes:
         uris: The tables of the node by name; at the root, the final tables.
         n_leaves: Number of leaves below the node.
-        n_failed: Number of leaves among them that failed their last try.
-        seconds: The time that all these leaves took.
+        n_failed: Number of leaves among them that failed.
+        seconds: The summed run time of these leaves.
         warnings: A sentence for each column that became text.
-        codes: How many leaves ran with which code, by its fingerprint.
+        codes: Number of leaves by the fingerprint of their code.
         code_mismatches: Number of leaves that ran with other code than `allocate` saw.
     """
 
@@ -162,7 +162,7 @@ class ScatterGatherResult(BaseModel):
         return f"{self.n_leaves} leaves, {counts}{mismatch_note(self.code_mismatches)}"
 
     def to_gathered_experiment_runs(self) -> GatheredExperimentRuns:
-        """Read the tables, as pandas has them.
+        """Read the tables into pandas.
 
         Raises:
             StorageError: A table cannot be read.
@@ -179,10 +179,10 @@ class ScatterGatherResult(BaseModel):
 
 
 class NodeEnd(BaseModel):
-    """A scatter node below the root that is over.
+    """The end of a scatter node below the root.
 
     Attributes:
-        payload: Its input, which says which leaves it had.
+        payload: Its input, which determines its leaves.
         result: Its result.
     """
 

@@ -32,7 +32,7 @@ from scythe.tables.gather import (
 from scythe.tables.merge import join_packs, merge_files, write_merged
 from scythe.tables.packs import write_pack
 
-_DOWNLOADS = 8  # at one time
+_DOWNLOADS = 8  # parallel downloads
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NodeOutput:
-    """Where a node writes.
+    """The destination of a node's tables.
 
     Attributes:
         store: The bucket.
@@ -62,23 +62,23 @@ class NodeOutput:
         return self.payload.recursion_map.is_root
 
     def keep(self, result: ScatterGatherResult) -> None:
-        """Store the result of a node below the root, for whoever ends the run in place of it."""
+        """Store the result of a node below the root, in case another process finishes the run."""
         document = NodeEnd(payload=self.payload, result=result).model_dump_json()
         key = self.layout.node_result(self.payload.recursion_map.node)
         self.store.put_bytes(key, document.encode())
 
     def upload(self, name: str, file: Path) -> S3Url:
-        """Upload a table under its key, which is the same on every try of the node."""
+        """Upload a table under its key, which is the same in every attempt of the node."""
         node = self.payload.recursion_map.node
         final = self.layout.final_table(name)
         key = final if self.is_root else self.layout.node_table(node, name)
         return S3Url(self.store.put_file(key, file))
 
     def counted(self, codes: Mapping[str | None, int]) -> dict[str, Any]:
-        """Return the fields of a node's result that say which code its leaves ran.
+        """Return the fields of a node's result about the code of its leaves.
 
         Args:
-            codes: How many leaves ran with which fingerprint, None where that is not known.
+            codes: Number of leaves by the fingerprint of their code; None stands for unknown code.
         """
         known = {code: count for code, count in codes.items() if code is not None}
         seen = self.payload.run_code
@@ -90,11 +90,11 @@ class NodeOutput:
 
 @dataclass(frozen=True, slots=True)
 class NodeFailure:
-    """A node below this one that gave no result.
+    """A child node without a result.
 
     Attributes:
         payload: Its input.
-        reason: Why, as Hatchet says it.
+        reason: Hatchet's error text.
     """
 
     payload: ScatterGatherInput
@@ -103,11 +103,11 @@ class NodeFailure:
 
 @dataclass(frozen=True, slots=True)
 class LostBatch:
-    """A batch that gave no result: all its leaves have failed.
+    """A batch without a result: all its leaves have failed.
 
     Attributes:
         rows: Its rows in the specs.
-        record: Why.
+        record: The failure of each leaf.
         queued: When it was handed to Hatchet, in seconds since 1970.
     """
 
@@ -122,12 +122,12 @@ class LostBatch:
 
     @property
     def n_failed(self) -> int:
-        """The number of leaves that failed: all."""
+        """The number of failed leaves, which is all of them."""
         return len(self.rows)
 
     @property
     def seconds(self) -> float:
-        """The time that its leaves took, as far as is known."""
+        """The known run time of its leaves."""
         return 0.0
 
 
@@ -157,7 +157,7 @@ def write_base_node(output: NodeOutput, leaves: LeafSlice) -> ScatterGatherResul
 def write_batch_node(
     output: NodeOutput, batches: Sequence[BatchResult | LostBatch]
 ) -> ScatterGatherResult:
-    """Write the tables of a node that ran batches: theirs, one after another."""
+    """Write the tables of a node that ran batches, by concatenating theirs."""
     with tempfile.TemporaryDirectory(prefix="scythe-node-") as name:
         folder = Path(name)
         packs = _fetch_packs(output, batches, folder)
@@ -178,7 +178,7 @@ def write_batch_node(
 def _fetch_packs(
     output: NodeOutput, batches: Sequence[BatchResult | LostBatch], folder: Path
 ) -> list[Path]:
-    """Bring the packs of batches into a folder, in their order."""
+    """Download the packs of the batches into a folder, in order."""
     files: list[Path] = []
     wanted: list[tuple[str, Path]] = []
     for batch in batches:
@@ -202,9 +202,9 @@ def _lost_pack(output: NodeOutput, batch: LostBatch) -> bytes:
 def write_inner_node(
     output: NodeOutput, children: Sequence[ScatterGatherResult | NodeFailure]
 ) -> ScatterGatherResult:
-    """Merge the tables of the nodes below into those of this node.
+    """Merge the tables of the child nodes into those of this node.
 
-    The leaves of a node that gave no result count as failed, each with a row in `errors`.
+    The leaves of a child without a result count as failed, each with a row in `errors`.
     """
     with tempfile.TemporaryDirectory(prefix="scythe-node-") as name:
         folder = Path(name)
@@ -255,14 +255,14 @@ def _collect(
 
 
 def _lost_tables(output: NodeOutput, child: NodeFailure) -> Iterator[dict[str, pa.Table]]:
-    """Make the tables of a node that gave no result: all its leaves have failed."""
+    """Make the tables of a node without a result: all its leaves have failed."""
     payload = child.payload
     tasks = payload.tasks(payload.n_specs or count_specs(output.config, payload.specs_key))
     failure = LeafFailure(
         kind=FailureKind.RESULT_LOST,
         type="NodeFailed",
-        message=f"the scatter node {payload.recursion_map.node} of this leaf failed, so that its "
-        f"result is not known: {child.reason}"[:2000],
+        message=f"the scatter node {payload.recursion_map.node} of this leaf failed, so the leaf's "
+        f"result is unknown: {child.reason}"[:2000],
     )
     record = LeafRecord(failure, 0, None)
     if tasks.cut.size == 1:
@@ -275,7 +275,7 @@ def _lost_tables(output: NodeOutput, child: NodeFailure) -> Iterator[dict[str, p
 def failed_tables(
     output: NodeOutput, rows: Sequence[int], record: LeafRecord, queued: float
 ) -> dict[str, pa.Table]:
-    """Make the tables of leaves that all failed in the same way."""
+    """Make the tables of leaves that all have the same failure."""
     index = index_of(read_rows(output.config, output.payload.specs_key, rows))
     records = [record] * len(rows)
     leaves = LeafSlice(rows, index, records, queued, output.root_workflow_run_id)

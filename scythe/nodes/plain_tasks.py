@@ -1,4 +1,4 @@
-"""Leaves that are Hatchet tasks of the user's own, added with `ExperimentRegistry.Include`."""
+"""Leaves that are the user's own Hatchet tasks, added with `ExperimentRegistry.Include`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILE_SCHEMES = ("s3://", "http://", "https://", "file://")
 
 
 def plain_spec(text: str, root_id: str, storage: ScytheStorageSettings) -> dict[str, Any]:
-    """Make the input of such a task: the spec itself."""
+    """Make the input of the user's own task: the spec itself."""
     return {
         **json.loads(text),
         "root_workflow_run_id": root_id,
@@ -25,9 +25,9 @@ def plain_spec(text: str, root_id: str, storage: ScytheStorageSettings) -> dict[
 
 
 def plain_record(output: dict[str, Any]) -> LeafRecord:
-    """Read the output of such a task, which is an output model as JSON.
+    """Read the output of the user's own task: an output model as JSON.
 
-    Tables that it calls `scalars` or `result_file_refs` were made by it as Scythe would.
+    Its tables named `scalars` and `result_file_refs` are taken as they are.
     """
     frames = ExperimentOutputSpec.model_validate({"dataframes": output.get("dataframes") or {}})
     values = {name: value for name, value in output.items() if name != "dataframes"}

@@ -1,4 +1,4 @@
-"""Keep the counts of a scatter node in the bucket while it waits for its children."""
+"""Stores the counts of a scatter node in the bucket while it waits for its children."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from scythe.storage.store import Store
 logger = logging.getLogger(__name__)
 
 _PAUSE = 1.0  # seconds between two counts
-_PAUSE_PER_CHILD = 0.02  # a node with many nodes below it looks at them less often
-_PAUSE_PER_NODE = 0.2  # to count the tasks of a node takes the engine up to 10 ms
-_PAUSE_BY_AGE = 0.1  # of a node's age: what takes minutes is looked at less often
-_MOST_BY_AGE = 5.0  # seconds
+_PAUSE_PER_CHILD = 0.02  # seconds: a node with many child nodes reads their counts less often
+_PAUSE_PER_NODE = 0.2  # seconds: the engine takes up to 10 ms to count the tasks of a node
+_PAUSE_BY_AGE = 0.1  # share of the node's age: a run of minutes is counted less often
+_MOST_BY_AGE = 5.0  # seconds, the longest pause by age
 
 
 def pause_of(tree: RecursionMap, n_children: int, age: float = 0.0) -> float:
-    """Return how long a node waits between two counts.
+    """Return the pause of a node between two counts.
 
     Args:
-        tree: The node. Those beside it ask the engine too: together five times a second.
-        n_children: The number of nodes below it, 0 for one that runs leaves.
+        tree: The node. All nodes beside it together ask the engine five times a second.
+        n_children: The number of child nodes; 0 for a node that runs leaves.
         age: Seconds since the node began.
 
     Returns:
@@ -65,13 +65,13 @@ class NodeProgress:
         self._n_tasks = max(1, len(tasks))
         self._children = [child.node for child in payload.nodes_below(tasks)]
         self._started = time.time()
-        self._counts = NodeCounts()  # never less than what a try before this one has stored
+        self._counts = NodeCounts()  # never less than an earlier attempt has stored
         self._task: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
 
     @property
     def started(self) -> float:
-        """When the first try of the node began, in seconds since 1970."""
+        """Start of the node's first attempt, in seconds since 1970."""
         return self._started
 
     async def __aenter__(self) -> Self:
@@ -89,13 +89,13 @@ class NodeProgress:
         await self.stop()
 
     async def finish(self, result: ScatterGatherResult) -> None:
-        """Store the last counts of a node below the root, after its tables are there."""
+        """Store the final counts of a node below the root, after its tables."""
         await self.stop()
         self._note(result)
         await self._put()
 
     def status_of(self, result: ScatterGatherResult) -> RunStatus:
-        """Return the last status of a run whose leaves are all over."""
+        """Return the final status of a run whose leaves have all ended."""
         self._note(result)
         return self._status("done").model_copy(update={"warnings": result.warnings})
 
@@ -107,7 +107,7 @@ class NodeProgress:
         )
 
     def _take_up(self) -> None:
-        """Go on where a try of the node before this one was."""
+        """Continue from the counts of an earlier attempt."""
         tree = self._payload.recursion_map
         if not tree.is_root:
             if data := self._store.find_bytes(self._layout.node_status(tree.node)):
@@ -119,13 +119,15 @@ class NodeProgress:
                 self._counts = NodeCounts(done=status.done, failed=status.failed)
 
     async def stop(self) -> None:
-        """Store no counts any more."""
+        """Stop storing counts."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-        if self._writing is not None:  # goes on when its task is cancelled, and must not end last
+        if (
+            self._writing is not None
+        ):  # a write in a thread survives cancellation; it must not overwrite the final counts
             await asyncio.wait({self._writing})
 
     async def _follow(self) -> None:
@@ -138,8 +140,10 @@ class NodeProgress:
                 if counts != self._counts:
                     self._counts = counts
                     await self._put()
-            except Exception as error:  # noqa: BLE001 - counts are a courtesy, the run goes on
-                logger.warning("Cannot store the counts of the run: %s", reason_of(error))
+            except Exception as error:  # noqa: BLE001 - counts are optional; the run continues
+                logger.warning(
+                    "Cannot store the counts of the run, trying again: %s", reason_of(error)
+                )
 
     async def _count(self) -> NodeCounts:
         if self._children:
@@ -153,14 +157,14 @@ class NodeProgress:
         )
 
     def _leaves_of(self, tasks: int) -> int:
-        """Return how many leaves so many children have, if they are batches of the same size."""
+        """Estimate the leaves in this many tasks, taking all batches as equally large."""
         return min(self._total, tasks * self._total // self._n_tasks)
 
     def _sum_children(self) -> NodeCounts:
         total = NodeCounts()
         for node in self._children:
             data = self._store.find_bytes(self._layout.node_status(node))
-            if data:  # a server that failed while it was written may hold it empty
+            if data:  # empty if the S3 server failed during the write
                 total = total.plus(NodeCounts.model_validate_json(data))
         return total
 

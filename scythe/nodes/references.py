@@ -1,4 +1,4 @@
-"""References to what was started in Hatchet: wait for it, and read its result."""
+"""References to runs in Hatchet: wait for them and read their results."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from scythe.tables.gather import REPORTS
 logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
-_SHORTEST_POLL = 0.1  # seconds between two looks
-_LONGEST_POLL = 2.0
-_POLL_SHARE = 0.02  # of the time that was waited already
-_UNKNOWN_SECONDS = 120.0  # an engine may be away for a restart
-_GRACE = 1.0  # seconds beyond a timeout for an answer that is on its way
-_MOST_POLLED = 32  # runs that are awaited in one event loop and asked after at one time
+_SHORTEST_POLL = 0.1  # seconds between two requests
+_LONGEST_POLL = 2.0  # seconds
+_POLL_SHARE = 0.02  # the pause as a share of the time waited so far
+_UNKNOWN_SECONDS = 120.0  # without an answer: the engine may be restarting
+_GRACE = 1.0  # seconds beyond the timeout, for an answer that is on its way
+_MOST_POLLED = 32  # parallel requests of one event loop
 _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 class RunRef(Generic[ResultT]):
-    """A run that was started in Hatchet.
+    """A run in Hatchet.
 
     Attributes:
         workflow_run_id: Hatchet's id of the run.
@@ -50,9 +50,9 @@ class RunRef(Generic[ResultT]):
             timeout: Seconds to wait at most; None to wait as long as the run takes.
 
         Raises:
-            RunTimeoutError: It was not over in time. It goes on.
+            RunTimeoutError: The run did not end in time. It continues.
             EngineError: The run failed as a whole, or was cancelled.
-            LeafFailed: It was a single leaf, and that failed.
+            LeafFailed: The run was a single leaf, which failed.
         """
         ends = _EndWatch(self.workflow_run_id, timeout)
 
@@ -71,7 +71,7 @@ class RunRef(Generic[ResultT]):
     async def aio_result(self) -> ResultT:
         """Await the end of the run, and return its result."""
         ends = _EndWatch(self.workflow_run_id, None)
-        # In no pool of the loop's: a call that hangs would keep the loop from being closed.
+        # Not in the loop's thread pool: a call that hangs would prevent the loop from closing.
         async with _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_MOST_POLLED)):
             while True:
                 if await asyncio.wrap_future(start_call(ends.is_over)):
@@ -86,11 +86,11 @@ class RunRef(Generic[ResultT]):
 
 
 class _EndWatch:
-    """Asks Hatchet again and again whether a run is over.
+    """Polls Hatchet for the end of a run.
 
     Args:
         run_id: Hatchet's id of the run.
-        timeout: Seconds from now to ask at most.
+        timeout: Seconds from now until it gives up; None for never.
     """
 
     def __init__(self, run_id: str, timeout: float | None) -> None:
@@ -101,16 +101,16 @@ class _EndWatch:
 
     @property
     def pause(self) -> float:
-        """Seconds until the next question: the longer the run takes, the more."""
+        """Seconds until the next request; longer, the longer the run takes."""
         pause = _POLL_SHARE * (time.monotonic() - self._began)
         return min(max(pause, _SHORTEST_POLL), _LONGEST_POLL)
 
     def is_over(self) -> bool:
-        """Ask once.
+        """Ask Hatchet once.
 
         Raises:
-            RunTimeoutError: The run is not over, and the time is.
-            EngineError: The engine refuses the token, or has not told the state for long.
+            RunTimeoutError: The timeout has passed, and the run has not ended.
+            EngineError: The engine refuses the token, or has not given the state for 120 s.
         """
         from scythe.engine.client import run_state
 
@@ -122,18 +122,18 @@ class _EndWatch:
             self._last_known = now
         elif now - self._last_known > _UNKNOWN_SECONDS:
             raise EngineError(
-                f"The engine has not told the state of run {self._run_id} for "
-                f"{_UNKNOWN_SECONDS:.0f} s: check that it runs, and that the run is of this engine."
+                f"The engine has not reported the state of run {self._run_id} for "
+                f"{_UNKNOWN_SECONDS:.0f} s. Check that it is running and has this run."
             )
         if self._timeout is not None and now - self._began >= self._timeout:
             raise self.timeout_error()
         return False
 
     def timeout_error(self) -> RunTimeoutError:
-        """Make the error of a run that is not over in time."""
+        """Return the error of a run that did not end in time."""
         return RunTimeoutError(
-            f"Run {self._run_id} is not over after {self._timeout:g} s (state {self._state}): it "
-            "goes on; wait longer, or see in its log what it waits for."
+            f"Run {self._run_id} has not ended after {self._timeout:g} s (state {self._state}) and "
+            "continues. Wait longer, or see in its log what it is waiting for."
         )
 
 
@@ -161,13 +161,13 @@ def read_tree(payload: dict[str, Any]) -> ScatterGatherResult:
         logger.warning("%s: see final/errors.pq", result.summary)
     elif result.code_mismatches:
         logger.warning("%s: see the column `code` of final/leaves.pq", result.summary)
-    # Scripts of scythe-engine join all tables of a result by the index of the specs.
+    # Scripts for scythe-engine join all tables of a result on the spec index.
     results = {name: uri for name, uri in result.uris.items() if name not in REPORTS}
     return result.model_copy(update={"uris": results})
 
 
 def workflow_reference(reference: Any) -> RunRef[dict[str, Any]]:
-    """Make the reference to a run of a Hatchet workflow of the user's."""
+    """Return a reference to a run of the user's own Hatchet workflow."""
     return RunRef(reference, _read_output)
 
 

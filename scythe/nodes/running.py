@@ -1,4 +1,4 @@
-"""Run a scatter node as a Hatchet task; see the root to its end, whatever ends it."""
+"""Runs a scatter node as a Hatchet task; the root also handles stops and failures of its run."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from scythe.settings import TimeoutSettings
 from scythe.storage.files import S3Url
 from scythe.storage.store import wait_for_room
 
-_PAUSE = 1.0  # seconds between two looks whether the run is to stop
+_PAUSE = 1.0  # seconds between two checks for a stop request
 _LIMIT_VARIABLE = "SCYTHE_TIMEOUT_SCATTER_GATHER_EXECUTION"
 logger = logging.getLogger(__name__)
 
 
 async def run_node(payload: ScatterGatherInput, run: NodeRun) -> ScatterGatherResult:
-    """Run one node of the tree to its end.
+    """Run one node of the tree.
 
-    Safe to run again after its worker died: the children are found again by their keys, and what
-    it writes has the same names.
+    Safe to repeat after its worker died: it finds its children again by their keys, and writes
+    under the same names.
     """
     wait_for_room()
     node = ScatterNode(payload, run)
@@ -45,7 +45,7 @@ async def run_node(payload: ScatterGatherInput, run: NodeRun) -> ScatterGatherRe
 
 
 class _Root:
-    """The root of a run: it ends the run early when it is told to, or when its limit has passed."""
+    """The root of a run, which stops the run early on request or at its time limit."""
 
     def __init__(self, node: ScatterNode) -> None:
         self._node = node
@@ -71,7 +71,7 @@ class _Root:
             raise
 
     async def _run(self) -> ScatterGatherResult:
-        """Run the node, unless the run is told to stop first."""
+        """Run the node until it ends or the run is to stop."""
         async with self._node.progress:
             work = asyncio.ensure_future(self._node.run())
             stop = asyncio.ensure_future(self._stop_request())
@@ -81,7 +81,9 @@ class _Root:
                 stop.cancel()
                 if not work.done():
                     work.cancel()
-                    await asyncio.wait({work})  # what writes the tables goes on to the end
+                    await asyncio.wait(
+                        {work}
+                    )  # a thread that writes the tables cannot be cancelled
             if not work.cancelled() and not isinstance(work.exception(), RunStopped):
                 return work.result()
         request = await self._node.in_thread(read_stop, self._node.store, self._node.layout)
@@ -90,15 +92,15 @@ class _Root:
         raise RunStopped
 
     async def _stop_request(self) -> StopRequest:
-        """Wait until the run is told to stop, or its limit has passed."""
+        """Wait for a stop request, or for the run's time limit."""
         limit = TimeoutSettings().SCATTER_GATHER_EXECUTION
         while True:
             try:
                 found = await self._node.in_thread(self._look_for_stop, limit)
                 if found is not None:
                     return found
-            except Exception as error:  # noqa: BLE001 - the run goes on
-                logger.warning("Cannot see whether the run is to stop: %s", error)
+            except Exception as error:  # noqa: BLE001 - the run continues
+                logger.warning("Cannot check for a stop request, trying again: %s", error)
             left = self._node.progress.started + limit.total_seconds() - time.time()
             await asyncio.sleep(min(_PAUSE, max(0.05, left)))
 
@@ -111,7 +113,7 @@ class _Root:
         return put_stop(store, layout, _limit_passed(limit))
 
     async def _finish(self, request: StopRequest) -> None:
-        """Gather what is known; go on with that where this is cancelled."""
+        """Finish the run; continue even when this task is cancelled."""
         await self._node.progress.stop()
         work = self._node.in_thread(self._finish_now, request)
         await to_the_end(asyncio.ensure_future(work))
@@ -121,7 +123,7 @@ class _Root:
             finish_run(self._place, request, spare=self._hatchet.workflow_run_id)
 
     async def _ended_before(self) -> ScatterGatherResult:
-        """Give what the run came to, now that its final tables are there."""
+        """Return the result of a run whose final tables exist already, or raise its failure."""
         status = await self._node.in_thread(self._place.status)
         assert status is not None
         if status.state == "cancelled":
@@ -153,5 +155,5 @@ def _limit_passed(limit: timedelta) -> StopRequest:
         state="failed",
         kind=FailureKind.RUN_LIMIT,
         message=f"the run has reached its limit of {limit.total_seconds():g} s "
-        f"({_LIMIT_VARIABLE} of the worker): set that to more, or to nothing for no limit",
+        f"({_LIMIT_VARIABLE} of the worker): raise the limit, or unset it for no limit",
     )

@@ -1,4 +1,4 @@
-"""One scatter node: split the specs further, or run leaves; then gather."""
+"""A scatter node: it divides its specs among child nodes or runs leaves, then gathers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A spec that is larger than this is read from the stored specs by the leaf itself.
+# Larger specs do not travel in the message: the leaf reads them from the stored specs.
 _SPEC_BYTES = 200_000
 _ROUNDS_IN_VAIN = 2
 _NodeBelow = tuple[ScatterGatherInput, Child]
@@ -53,7 +53,7 @@ _threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="scythe-node")
 
 
 class ScatterNode:
-    """One node of the tree, while it runs.
+    """A running node of the tree.
 
     Args:
         payload: Its input.
@@ -73,11 +73,11 @@ class ScatterNode:
         self.place = RunPlace(self.store, self.config, self.layout, payload.specs_key, self.root_id)
 
     async def in_thread(self, function: Any, *args: Any) -> Any:
-        """Call a function that blocks, beside the event loop."""
+        """Call a blocking function in a thread."""
         return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
 
     def load(self) -> None:
-        """Find out which leaves the node has."""
+        """Determine the leaves of the node."""
         if self.payload.n_specs is None:
             self.n_specs = count_specs(self.config, self.payload.specs_key)
             self.tasks = self.payload.tasks(self.n_specs)
@@ -86,7 +86,7 @@ class ScatterNode:
         )
 
     async def run(self) -> ScatterGatherResult:
-        """Run all leaves of the node, here or in nodes below it, and write its tables."""
+        """Run all leaves of the node, here or in child nodes, and write its tables."""
         maps = self.payload.nodes_below(self.tasks)
         if self.payload.batch_size == AUTO:
             return await self._run_measured(maps)
@@ -95,7 +95,7 @@ class ScatterNode:
         return await (self._run_batches() if self.payload.batch_size > 1 else self._run_leaves())
 
     async def _run_leaves(self) -> ScatterGatherResult:
-        """Run each spec of this node as a task of its own."""
+        """Run each spec of this node as one task."""
         queued = time.time()
         rows = self.tasks.single_rows()
         specs = await self.in_thread(read_rows, self.config, self.payload.specs_key, rows)
@@ -107,7 +107,7 @@ class ScatterNode:
         return await self._write(write_base_node, leaves)
 
     async def _run_batches(self) -> ScatterGatherResult:
-        """Run the specs of this node in tasks of several."""
+        """Run the specs of this node in batches."""
         queued = time.time()
         rows = self.tasks.parts
         inputs = [
@@ -131,15 +131,15 @@ class ScatterNode:
         return await self._write(write_batch_node, batches)
 
     async def _run_nodes(self, maps: Sequence[RecursionMap]) -> ScatterGatherResult:
-        """Divide the tasks of this node among nodes below it, and merge their tables."""
+        """Divide the tasks of this node among child nodes, and merge their tables."""
         nodes = await self._start_nodes([{"recursion_map": child} for child in maps])
         return await self._write(write_inner_node, await self._results(nodes))
 
     async def _run_measured(self, maps: Sequence[RecursionMap]) -> ScatterGatherResult:
-        """Run some leaves alone, and the others in batches of a size that fits their time.
+        """Run some leaves alone, and the others in batches whose size follows from their run time.
 
-        Half of those leaves are measured. The other half keeps the slots busy until the batches are
-        there.
+        The first half of the single leaves is measured; the second half keeps the slots busy until
+        the batches start.
         """
         window = self.tasks.cut.rows
         depth = self.payload.recursion_map.depth + 1
@@ -170,13 +170,15 @@ class ScatterNode:
                 "window_depth": depth,
                 "recursion_map": last.model_copy(update=levels),
             }
-            logger.info("%.4g s a leaf: the other %d run in batches of %d", seconds, count, size)
+            logger.info(
+                "Leaves take %.4g s; running the other %d in batches of %d.", seconds, count, size
+            )
             nodes += await self._start_nodes([rest])
         results = [measured, *await self._results(nodes[1:])]
         return await self._write(write_inner_node, results)
 
     async def _start_nodes(self, updates: Sequence[dict[str, Any]]) -> list[_NodeBelow]:
-        """Start nodes below this one, whose input differs from its own in this."""
+        """Start child nodes, each with this node's input and one of these updates."""
         common = {"root_workflow_run_id": self.root_id, "n_specs": self.n_specs}
         inputs = [self.payload.model_copy(update={**common, **update}) for update in updates]
         keys = [f"node-{child.recursion_map.node}" for child in inputs]
@@ -197,10 +199,9 @@ class ScatterNode:
     async def _run_leaf_tasks(
         self, inputs: Sequence[BaseModel], keys: Sequence[str], rows: Sequence[tuple[int, int]]
     ) -> list[dict[str, Any] | BaseException]:
-        """Run tasks to their end; one that met a worker with other code is started again.
+        """Run tasks, repeating those that met a worker with other code.
 
-        Every worker may have other code: it ends when nothing of what was started again twice in a
-        row has met a worker with the right one.
+        All workers may have other code, so it stops after two rounds in a row without a success.
         """
         results = await self._start_and_wait(inputs, keys, rows)
         left = [number for number, result in enumerate(results) if _is_mismatch(result)]
@@ -232,13 +233,13 @@ class ScatterNode:
         return await self.hatchet.outputs(runs)
 
     async def _check_goes_on(self) -> None:
-        """Raise where the run is to stop: nothing more is started then."""
+        """Raise `RunStopped` if the run is to stop, so that nothing more starts."""
         stop = await self.in_thread(read_stop, self.store, self.layout)
         if stop is not None:
             raise RunStopped(stop.message)
 
     async def _write(self, write: Any, ends: Sequence[Any] | LeafSlice) -> ScatterGatherResult:
-        """Write the tables of the node, to the end even where this is cancelled meanwhile."""
+        """Write the tables of the node completely, even if this task is cancelled meanwhile."""
         await self.progress.stop()
         call = asyncio.ensure_future(self.in_thread(self._write_now, write, ends))
         return await to_the_end(call)
@@ -258,7 +259,7 @@ class ScatterNode:
 
     @property
     def _metadata(self) -> dict[str, Any]:
-        """Of all that this node starts."""
+        """Return the metadata of all that this node starts."""
         return {
             "experiment_id": self.payload.experiment_id,
             "experiment_name": self.payload.task_name,
@@ -288,7 +289,7 @@ class ScatterNode:
 
 
 def _is_mismatch(result: dict[str, Any] | BaseException) -> bool:
-    """Return whether a task met a worker with other code than that of the run."""
+    """Return whether a task met a worker with other code than the run's."""
     if not isinstance(result, BaseException):
         return False
     outcome = decode_failure(error_text(result)).outcome

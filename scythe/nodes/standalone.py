@@ -1,4 +1,4 @@
-"""The methods of a Hatchet `Standalone`, for tasks whose payloads Scythe encodes."""
+"""The methods of Hatchet's `Standalone`, for tasks whose payloads Scythe encodes."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _made: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()  # apart: t
 
 
 class HatchetTask(Generic[ResultT]):
-    """A task that is started, scheduled and served as a Hatchet `Standalone` is.
+    """A task with the interface of Hatchet's `Standalone`.
 
-    Everything that is not defined here is taken from the SDK's object, which is made on first use.
+    Everything that is not defined here is delegated to the SDK's object, made on first use.
 
     Attributes:
-        name: The name under which Hatchet knows the task.
+        name: The name of the task in Hatchet.
     """
 
     name: str
 
     def make_standalone(self) -> Any:
-        """Make the SDK's object; its function is what a worker made with Hatchet's SDK runs."""
+        """Make the SDK's object; a worker made with Hatchet's SDK runs its function."""
         raise NotImplementedError
 
     def make_known(self) -> None:
@@ -48,19 +48,19 @@ class HatchetTask(Generic[ResultT]):
         raise NotImplementedError
 
     def payload(self, given: Any) -> BaseModel:
-        """Return an input in the form in which it travels."""
+        """Encode an input for Hatchet."""
         raise NotImplementedError
 
     def metadata(self, payload: Any) -> dict[str, Any]:
-        """Return the metadata that every run with this input has."""
+        """Return the metadata of every run with this input."""
         raise NotImplementedError
 
     def read_output(self, output: dict[str, Any], sent: str | None) -> ResultT:
-        """Read the output of a run that is over.
+        """Decode the output of a run that has ended.
 
         Args:
             output: The output; `{"error": text}` where the task failed.
-            sent: Its input, as `payload` made it and as JSON; None where it is not at hand.
+            sent: Its encoded input as JSON; None if unknown.
         """
         raise NotImplementedError
 
@@ -80,7 +80,7 @@ class HatchetTask(Generic[ResultT]):
 
     @property
     def config(self) -> Any:
-        """The task's configuration in the SDK, whose own property warns, as that of `client`."""
+        """The task's configuration in the SDK, whose own property causes a warning."""
         return self.standalone._config  # noqa: SLF001
 
     def __getattr__(self, name: str) -> Any:
@@ -92,7 +92,7 @@ class HatchetTask(Generic[ResultT]):
 
     @property
     def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The SDK's class, where somebody may ask for it: the SDK takes nothing else to serve."""
+        """The SDK's class once the SDK is imported, which serves only its own `Standalone`."""
         sdk = sys.modules.get("hatchet_sdk.runnables.workflow")
         return getattr(sdk, "Standalone", type(self))
 
@@ -128,11 +128,11 @@ class HatchetTask(Generic[ResultT]):
         Args:
             input: The input.
             options: Hatchet's `TriggerWorkflowOptions`.
-            wait_for_result: Whether to wait; if not, a reference is returned.
-            **trigger: The same by keyword: `additional_metadata`, `priority`, `child_key`, …
+            wait_for_result: Whether to wait; otherwise a reference is returned.
+            **trigger: The options as keywords: `additional_metadata`, `priority`, `child_key`, …
 
         Raises:
-            LeafFailed: The leaf failed its last try.
+            LeafFailed: The leaf failed its last attempt.
             EngineError: The engine cannot be reached, or the run failed as a whole.
         """
         item = self.create_bulk_run_item(input, options=options, **trigger)
@@ -177,8 +177,8 @@ class HatchetTask(Generic[ResultT]):
 
         Args:
             workflows: Items made by `create_bulk_run_item`.
-            return_exceptions: Whether the error of a run takes the place of its result.
-            wait_for_result: Whether to wait; if not, references are returned.
+            return_exceptions: Whether to return the error of a run in place of its result.
+            wait_for_result: Whether to wait; otherwise references are returned.
         """
         self.make_known()
         started = start_many(self.standalone, workflows)
@@ -218,15 +218,15 @@ class HatchetTask(Generic[ResultT]):
         return await self.aio_run_many(workflows, wait_for_result=False)
 
     def get_run_ref(self, run_id: str) -> RunRef[ResultT]:
-        """Return a reference to a run that was started before, by its id."""
+        """Return a reference to an earlier run, by its id."""
         return self._reference(run_reference(run_id), None)
 
     def get_result(self, run_id: str) -> ResultT:
-        """Wait for a run that was started before, and return its result."""
+        """Wait for an earlier run, and return its result."""
         return self.get_run_ref(run_id).result()
 
     async def aio_get_result(self, run_id: str) -> ResultT:
-        """Await the result of a run that was started before."""
+        """Await the result of an earlier run."""
         return await self.get_run_ref(run_id).aio_result()
 
     def _reference(self, run: Any, sent: str | None) -> RunRef[ResultT]:
@@ -236,7 +236,7 @@ class HatchetTask(Generic[ResultT]):
         return lambda output: self.read_output(output, sent)
 
     def _sending_payloads(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a method of the SDK's that takes inputs as the user has them."""
+        """Wrap a method of the SDK so that it takes inputs before they are encoded."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             given = inspect.signature(method).bind(*args, **kwargs).arguments
@@ -249,7 +249,7 @@ class HatchetTask(Generic[ResultT]):
             else:
                 given["additional_metadata"] = metadata
             with warnings.catch_warnings():
-                # The SDK wants the options by keyword; scripts of scythe-engine pass them whole.
+                # The SDK prefers keywords; scripts for scythe-engine pass one options object.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 return method(**given)
 

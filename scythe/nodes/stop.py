@@ -1,4 +1,4 @@
-"""The request to stop a run, and the right to write its final tables."""
+"""Requests to stop a run, and the lock for writing its final tables."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from scythe.outcomes import FailureKind, LeafFailure
 from scythe.storage.layout import RunLayout
 from scythe.storage.store import Store
 
-_MARK_SECONDS = 30.0  # for which a mark counts that is not renewed
+_MARK_SECONDS = 30.0  # lifetime of a mark that is not renewed
 _RENEW_SECONDS = 8.0
 logger = logging.getLogger(__name__)
 
 
 class RunStopped(Exception):  # noqa: N818 - not an error of the node
-    """The run ends before all of its leaves have run: a node has nothing more to do."""
+    """The run ends before all leaves have run; its nodes stop working."""
 
 
 class StopRequest(BaseModel):
-    """Why a run ends before all of its leaves have run.
+    """A request to end a run before all of its leaves have run.
 
     Attributes:
-        state: The state of the run when it has ended.
-        kind: The failure kind of the leaves that have not run to their end.
+        state: The final state of the run.
+        kind: The failure kind of the leaves that have not ended.
         message: Why, as a sentence without a full stop.
-        at: When the run was told to stop, in seconds since 1970.
-        grace: Seconds for which leaves that run already may go on.
+        at: Time of the request, in seconds since 1970.
+        grace: Seconds for which running leaves may continue.
     """
 
     state: Literal["cancelled", "failed"]
@@ -47,7 +47,7 @@ class StopRequest(BaseModel):
 
     @property
     def record(self) -> LeafRecord:
-        """The outcome of a leaf that has not run to its end."""
+        """The outcome of a leaf that has not ended."""
         name = "RunLimit" if self.kind is FailureKind.RUN_LIMIT else "RunStopped"
         return LeafRecord(LeafFailure(self.kind, name, self.message), 0, None)
 
@@ -59,7 +59,7 @@ def read_stop(store: Store, layout: RunLayout) -> StopRequest | None:
 
 
 def put_stop(store: Store, layout: RunLayout, request: StopRequest) -> StopRequest:
-    """Ask a run to stop; return the request that counts, which is the first one."""
+    """Ask a run to stop. Return the request that applies, which is the first one."""
     known = read_stop(store, layout)
     if known is None:
         store.put_bytes(layout.stop_request, request.model_dump_json().encode())
@@ -68,10 +68,11 @@ def put_stop(store: Store, layout: RunLayout, request: StopRequest) -> StopReque
 
 @contextmanager
 def ending_right(store: Store, layout: RunLayout, is_over: Callable[[], bool]) -> Generator[bool]:
-    """Be the only process that writes the final tables of a run.
+    """Hold the lock for writing the final tables of a run.
 
-    Whoever sees the mark of another waits: of two that begin at one time at most one sees itself
-    alone, as each writes before it looks. A mark that nobody renews counts for 30 s.
+    The lock is a mark in the bucket. A process that sees the mark of another one waits. Each
+    process writes its mark before it looks for others, so at most one sees itself alone. A mark
+    that is not renewed expires after 30 s.
 
     Args:
         store: The bucket of the run.
@@ -79,7 +80,7 @@ def ending_right(store: Store, layout: RunLayout, is_over: Callable[[], bool]) -
         is_over: Returns whether the run has ended.
 
     Yields:
-        Whether the tables are to be written; they are there already where not.
+        Whether to write the tables; if not, they exist already.
     """
     mark = f"{layout.endings}{uuid.uuid4().hex}"
     while not _is_alone(store, layout, mark):
@@ -87,7 +88,7 @@ def ending_right(store: Store, layout: RunLayout, is_over: Callable[[], bool]) -
         if is_over():
             yield False
             return
-        time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - so that two do not meet again
+        time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - so that two processes do not collide again
     ended = threading.Event()
     renewing = threading.Thread(target=_renew, args=(store, mark, ended), daemon=True)
     renewing.start()
@@ -100,7 +101,7 @@ def ending_right(store: Store, layout: RunLayout, is_over: Callable[[], bool]) -
 
 
 def is_being_ended(store: Store, layout: RunLayout) -> bool:
-    """Return whether some process writes the final tables of a run."""
+    """Return whether a process is writing the final tables of a run."""
     return any(_counts(store, key) for key in list(store.list_keys(layout.endings)))
 
 

@@ -1,4 +1,4 @@
-"""The tree of scatter nodes: which specs each node has, and when a node runs leaves."""
+"""The shape of the tree: the specs of each scatter node, and their division into tasks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-MAX_CHILDREN = 1000  # more cost the engine's database a growing price for each child
+MAX_CHILDREN = 1000  # with more, each child costs the engine's database more
 _MAX_DEPTH = 10
-AUTO = 0  # in place of a batch's size: it is measured
-PROBES = 32  # leaves that are run alone to measure it
-BATCH_SECONDS = 5.0  # that a batch should take
-_LEAST_SECONDS = 1e-4  # that a leaf of a batch takes, whatever its function does
-LEAST_BATCHES = 16  # or many slots would have nothing to do
-_TAPER = (2, 2, 2, 2, 4, 4, 4, 4)  # of the last batches: by how much they are smaller
+AUTO = 0  # batch size that stands for a measured one
+PROBES = 32  # leaves that run alone to measure it
+BATCH_SECONDS = 5.0  # intended run time of a batch
+_LEAST_SECONDS = 1e-4  # overhead of a leaf in a batch
+LEAST_BATCHES = 16  # fewer would leave slots idle
+_TAPER = (2, 2, 2, 2, 4, 4, 4, 4)  # divisors of the size of the last batches
 
 
 class RecursionSpec(BaseModel):
@@ -35,7 +35,7 @@ class RecursionSpec(BaseModel):
 
 
 class RecursionMap(BaseModel):
-    """Where a node is in the tree, and how the tree goes on below it."""
+    """The position of a node in the tree, and the shape of the tree below it."""
 
     path: list[RecursionSpec] | None = Field(
         default=None, description="The path of recursion specs to use"
@@ -69,11 +69,11 @@ class RecursionMap(BaseModel):
         return "-".join(str(step.offset or 0) for step in self.path or []) or "root"
 
     def share(self, count: int, below: int = 0) -> range:
-        """Return which of `count` things are this node's: each level takes every `factor`-th.
+        """Return the items of this node: each level takes every `factor`-th one.
 
         Args:
-            count: The number of things that are divided.
-            below: The depth of the node whose things they are.
+            count: The number of items that are divided.
+            below: The depth of the node to which all items belong.
         """
         start = 0
         stride = 1
@@ -83,25 +83,25 @@ class RecursionMap(BaseModel):
         return range(start, count, stride)
 
     def is_base_case(self, n_specs: int) -> bool:
-        """Whether a node with this many specs runs them, rather than split them further."""
+        """Return whether a node with this many specs runs them itself."""
         return n_specs <= self.factor or self.depth >= self.max_depth
 
     def child(self, offset: int) -> RecursionMap:
-        """Return the map of the node `offset` below this one."""
+        """Return the map of the child node at this offset."""
         step = RecursionSpec(factor=self.factor, offset=offset)
         return self.model_copy(update={"path": [*(self.path or []), step]})
 
     def children(self, n_tasks: int) -> list[RecursionMap]:
-        """Return the maps of the nodes below this one; none if it runs so many tasks itself."""
+        """Return the maps of the child nodes; empty if this node runs this many tasks itself."""
         if self.is_base_case(n_tasks):
             return []
         return [self.child(offset) for offset in range(self.factor)]
 
     def measuring(self) -> list[RecursionMap]:
-        """Return the maps of the nodes below this one if it measures leaves.
+        """Return the maps of the three child nodes of a node that measures leaves.
 
-        The first has those that are measured, the second those that run meanwhile, the third the
-        rest, in batches.
+        The first child measures its leaves, the second one's leaves run meanwhile, and the third
+        runs the rest in batches.
         """
         tree = self.model_copy(update={"factor": 3})
         return [tree.child(offset) for offset in range(3)]
@@ -125,12 +125,12 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Neighbouring specs of a run, cut into Hatchet tasks. Its length is their number.
+    """Neighbouring specs of a run, cut into Hatchet tasks. Its length is the number of tasks.
 
     Attributes:
         rows: All the specs.
         size: The number of specs of a task; the last one may have fewer.
-        tapers: Whether the last tasks are smaller and smaller, so that all slots end together.
+        tapers: Whether the last tasks get smaller, so that all slots end together.
     """
 
     rows: Rows
@@ -145,7 +145,7 @@ class Cut:
         return Rows(self._start(number), self._start(number + 1))
 
     def n_leaves(self, numbers: range) -> int:
-        """Return how many specs these tasks have together."""
+        """Return the number of specs of these tasks."""
         n_full, _ = self._sizes
         full = len(range(numbers.start, min(numbers.stop, n_full), numbers.step))
         return full * self.size + sum(len(self[number]) for number in numbers[full:])
@@ -167,11 +167,11 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class NodeTasks:
-    """The Hatchet tasks of a node and those below it. Each runs neighbouring specs.
+    """The Hatchet tasks of a node and of all below it. Each task runs neighbouring specs.
 
     Attributes:
-        numbers: The tasks of the node among those that the rows are cut into.
-        cut: All rows that are divided, of this node and others.
+        numbers: The numbers of these tasks in the cut.
+        cut: The cut of all rows, of this node and others.
     """
 
     numbers: range
@@ -191,14 +191,14 @@ class NodeTasks:
         return self.cut.n_leaves(self.numbers)
 
     def single_rows(self) -> range:
-        """Return the rows of tasks that run one spec each."""
+        """Return the rows of these tasks if each runs one spec."""
         first = self.cut.rows.start
         numbers = self.numbers
         return range(first + numbers.start, first + numbers.stop, numbers.step)
 
 
 def plan_tree(n_specs: int, batch_size: int = 1) -> RecursionMap:
-    """Return a tree for this many specs in which no node has more than about 1,000 children.
+    """Return a tree in which no node has more than about 1,000 children.
 
     Args:
         n_specs: The number of specs.
@@ -228,9 +228,11 @@ class RunPlan:
     batch_size: int = 1
 
     def describe(self, n_specs: int) -> str:
-        """Say it in one line."""
+        """Describe the plan in one line."""
         if self.batch_size == AUTO:
-            return f"{n_specs} leaves in batches of a few seconds, by the time that the first take"
+            return (
+                f"{n_specs} leaves, in batches of a few seconds once the first leaves are measured"
+            )
         tasks = math.ceil(n_specs / self.batch_size)
         text = f"{n_specs} leaves"
         if self.batch_size > 1:
@@ -245,11 +247,11 @@ class RunPlan:
 
 
 def plan_batches(n_specs: int, seconds: float) -> int:
-    """Return how many leaves a batch has, so that it takes a few seconds.
+    """Return the batch size with which a batch takes a few seconds.
 
     Args:
         n_specs: The number of specs.
-        seconds: What one leaf takes.
+        seconds: The run time of one leaf.
     """
     wanted = math.floor(BATCH_SECONDS / max(seconds, _LEAST_SECONDS))
     most = math.ceil(n_specs / LEAST_BATCHES)

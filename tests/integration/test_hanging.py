@@ -100,7 +100,7 @@ def test_a_check_of_a_store_that_hangs(s3: HangingProxy, store: Store) -> None:
 def test_the_engine_hangs(engine: HangingProxy, start: Any, ended: Any) -> None:
     run, reference = ended(start([{"x": 1.0}]))
     engine.hang()
-    state = r"is not over after 3 s \(state "
+    state = r"has not ended after 3 s \(state "
     assert seconds_of(lambda: reference.result(TIMEOUT), RunTimeoutError, state) < LATE
 
     async def limited() -> None:

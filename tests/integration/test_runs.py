@@ -339,7 +339,7 @@ def test_the_status_while_it_runs_and_a_run_that_is_cancelled(start: Any, tmp_pa
     assert status.rate > 0
     with pytest.raises(RunTimeoutError, match="the run goes on"):
         run.wait(timeout=0.5)
-    with pytest.raises(RunTimeoutError, match="is not over"):
+    with pytest.raises(RunTimeoutError, match="has not ended"):
         ref.result(timeout=0.5)
     cancel_run(ref.workflow_run_id)
     status = run.wait(timeout=60)
