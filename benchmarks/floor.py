@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from scythe.engine.client import register_missing
 from scythe.engine.sdk_logs import quiet_logger
-from scythe.nodes.references import wait_for_end
+from scythe.nodes.references import RunRef
 
 _SLICE = 900
 hatchet = Hatchet(config=ClientConfig(logger=quiet_logger()))
@@ -78,8 +78,8 @@ class Floor:
     def run(self, n: int) -> None:
         """Run a tree of n leaves."""
         reference: Any = self.fan.run(FloorFan(n=n), wait_for_result=False)
-        wait_for_end(reference.workflow_run_id, timeout=600)
-        if reference.result()["total"] != n:
+        total = RunRef(reference, lambda payload: payload["total"]).result(timeout=600)
+        if total != n:
             raise SystemExit("the floor lost leaves")
 
 

@@ -7,18 +7,17 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from scythe.parts.board import Board
 from scythe.parts.plan import PartFailed, PartMessage, PartPlan, PartReady, PartStopping
 from scythe.processes.ending import GRACE, end_tree
+from scythe.processes.semaphores import start_tracker
 
 ORDERLY = "exit code 0"  # as `PartHandle.bury` says it
 _REAP = 10.0
@@ -84,7 +83,7 @@ class PartHandle:
         self.ready = self.failure = self.running = None
         self._mark = f"{uuid.uuid4().hex}."
         context = multiprocessing.get_context("spawn")
-        _start_tracker()
+        start_tracker()
         self._pipe, theirs = context.Pipe(duplex=False)
         self._process = context.Process(
             target=self._entry,
@@ -163,16 +162,6 @@ def _interrupt_blocked() -> Generator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_tracker() -> None:
-    """Start the process that frees the semaphores of killed parts, without its warning."""
-    before = list(sys.warnoptions)
-    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        sys.warnoptions[:] = before
 
 
 def _describe_end(code: int | None) -> str:

@@ -15,6 +15,7 @@ from scythe.parts.handle import PartHandle
 from scythe.parts.plan import PartPlan, PartReady, Work, plan_parts
 from scythe.parts.supervisor import Supervisor
 from scythe.processes import logs as worker_logs
+from scythe.processes.semaphores import start_tracker
 
 logger = logging.getLogger("scythe.worker")
 
@@ -95,6 +96,7 @@ class WorkerRun:
 
 def _check_shared_memory() -> None:
     """Raise unless processes can share locks, as those of the SDK do."""
+    start_tracker()
     try:
         get_context("spawn").Lock()
     except OSError as error:

@@ -14,6 +14,7 @@ import pytest
 
 from scythe.outcomes import FailureKind
 from tests.acceptance.running import APPS, load_app, pointed_at, wait_until, worker
+from tests.example_modules import folder_on_path
 
 EXECUTORS = ("local", "ray")
 
@@ -39,22 +40,18 @@ def script(app: str, name: str, stack_env: Mapping[str, str]) -> str:
     return done.stdout
 
 
-def load(app: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(APPS / app))
-    return load_app(app)
-
-
 def wait_ready(log: Path, text: str) -> None:
     wait_until(lambda: text in log.read_text(), f"{text!r} in the log", 120)
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_pipeline_through_scatter_gather(
-    executor: str, stack_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executor: str, stack_env: dict[str, str], tmp_path: Path
 ) -> None:
-    app = load("pipeline", monkeypatch)
     log = tmp_path / "log"
-    with worker("pipeline", log, SCYTHE_WORKER_EXECUTOR=executor, **stack_env):
+    variables = {"SCYTHE_WORKER_EXECUTOR": executor, **stack_env}
+    with folder_on_path(APPS / "pipeline"), worker("pipeline", log, **variables):
+        app = load_app("pipeline")
         wait_ready(log, " is ready.")
         done = app.pipeline.run(app.PipelineInput(run=f"pipeline-{uuid.uuid4().hex}", n=5))
     assert done.worst == 0.0
