@@ -58,11 +58,16 @@ class LeafMeter:
         if finished - self._started > _SHORT or not self._last_peak:
             self._last_peak = self._peak()
             self._forgotten = -_MOMENT
-        peak = self._last_peak
-        place = (self._node, self._pid)
         since = self._since
-        times = (since + self._started, since + finished)
-        return LeafStats(*place, *times, peak, self._gpus, self.code)
+        return LeafStats(
+            self._node,
+            self._pid,
+            since + self._started,
+            since + finished,
+            self._last_peak,
+            self._gpus,
+            self.code,
+        )
 
     def close(self) -> None:
         """Give back what it holds."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -137,8 +136,10 @@ def _scalars(output: ExperimentOutputSpec, files: dict[str, Any], *, plain: bool
     """Return the scalar outputs as JSON, without the fields that are files."""
     if plain:  # in one step, which takes a third of the time
         serializer = type(output).__pydantic_serializer__
-        with suppress(ValueError):  # half of a surrogate pair in a text
+        try:
             return serializer.to_json(output, exclude=_NO_SCALARS).decode()
+        except ValueError:  # half of a surrogate pair in a text
+            return json.dumps(output.scalar_fields)
     try:
         scalars = output.scalar_fields
     except PydanticSerializationError as error:

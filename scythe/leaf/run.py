@@ -24,8 +24,7 @@ from scythe.locate import find_experiment
 from scythe.outcomes import LeafCall, LeafFailure, LeafResult
 from scythe.settings import storage_settings_of
 from scythe.specs.codec import decode_spec
-from scythe.storage import cache
-from scythe.storage.fetch import set_default_store, set_leaf_deadline
+from scythe.storage.fetch import begin_leaf, end_leaf, set_default_store
 from scythe.storage.file_values import has_files
 from scythe.storage.leaf_files import fetch_inputs
 from scythe.storage.store import wait_for_room
@@ -147,8 +146,7 @@ class LeafRunner:
         """
         self._meter.start()
         folder = self._new_folder() if self._experiment.takes_tempdir else None
-        set_leaf_deadline(monotonic() + self._timeout)
-        cache.begin_use()
+        begin_leaf(monotonic() + self._timeout)
         try:
             spec = self._spec(text, workflow_run_id)
             output = self._call_function(spec, folder)
@@ -156,8 +154,7 @@ class LeafRunner:
         except BaseException as error:  # noqa: BLE001 - sys.exit and the like are outcomes too
             return failure_of(error, self._meter)
         finally:
-            cache.end_use()
-            set_leaf_deadline(None)
+            end_leaf()
             self._place.restore()
             if folder is not None:
                 rmtree(folder, ignore_errors=True)
@@ -197,22 +194,19 @@ class LeafRunner:
             else:
                 output = experiment.call(given, tempdir=folder)
         except BaseException:
-            self._keep_forks_out(failed=True)
+            if self._forks != _forks:
+                traceback.print_exc()
+                _exit(1)  # a fork of the user's that comes back: it must not send a second result
             raise
-        self._keep_forks_out(failed=False)
-        if not isinstance(output, experiment.output_validator_type):
+        if self._forks != _forks:
+            _exit(0)
+        expected = experiment.output_validator_type
+        if type(output) is not expected and not isinstance(output, expected):
             raise OutputError(
                 f"{experiment.fn.__qualname__} returned {type(output).__name__}, not "
-                f"{experiment.output_validator_type.__name__}: return an instance of that class."
+                f"{expected.__name__}: return an instance of that class."
             )
         return output
-
-    def _keep_forks_out(self, *, failed: bool) -> None:
-        """End a fork of the user's that comes back: it must not send a second result."""
-        if self._forks != _forks:
-            if failed:
-                traceback.print_exc()
-            _exit(int(failed))
 
     def _with_files(self, spec: ExperimentInputSpec, folder: Path | None) -> ExperimentInputSpec:
         """Return the spec with local paths in place of the URIs of its files."""

@@ -18,7 +18,7 @@ _PART = ".part-"
 _ORPHAN_SECONDS = 60.0  # a part that nobody writes to for so long was left by a killed process
 _MANY_FILES = 1000  # from which on some room is made in advance: to look at all takes a while
 
-_held: list[int] | None = None  # files in use; None where no leaf runs
+held: list[int] = []  # descriptors of files in use, until `release`
 _budget = 0  # bytes that this process may download before it looks again
 
 
@@ -27,24 +27,20 @@ def files_folder() -> Path:
     return cache_folder() / "files"
 
 
-def begin_use() -> None:
-    """Keep the files that are fetched from now on until `end_use`."""
-    global _held
-    _held = _held or []
+def release() -> None:
+    """Let the files go that this process keeps."""
+    while held:
+        with suppress(OSError):  # the leaf may have closed all files
+            os.close(held.pop())
 
 
-def end_use() -> None:
-    """Let the files go that were fetched since `begin_use`."""
-    global _held
-    if _held:
-        for handle in _held:
-            with suppress(OSError):  # the leaf may have closed all files
-                os.close(handle)
-    _held = None
+def use(path: Path, *, keep: bool) -> bool:
+    """Mark a file as used now, and return whether it is there.
 
-
-def use(path: Path) -> bool:
-    """Mark a file as used now, and keep it while a leaf runs; return whether it is there."""
+    Args:
+        path: The file.
+        keep: Whether it stays in the cache until `release`.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -58,8 +54,8 @@ def use(path: Path) -> bool:
             return False  # it was removed in this moment
         with suppress(OSError):  # the file is another user's
             os.utime(path)
-        if _held is not None:
-            _held.append(handle)
+        if keep:
+            held.append(handle)
             keeps = True
         return True
     finally:

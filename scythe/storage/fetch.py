@@ -40,10 +40,21 @@ def set_default_store(store: StoreConfig | None) -> None:
     _default_store = store
 
 
-def set_leaf_deadline(deadline: float | None) -> None:
-    """Say when the leaf that runs in this process must be over, on the monotonic clock."""
+def begin_leaf(deadline: float) -> None:
+    """Say when the leaf that runs now must be over, on the monotonic clock.
+
+    The files that it fetches stay in the cache until `end_leaf`.
+    """
     global _leaf_deadline
     _leaf_deadline = deadline
+
+
+def end_leaf() -> None:
+    """Say that the leaf is over."""
+    global _leaf_deadline
+    _leaf_deadline = None
+    if cache.held:
+        cache.release()
 
 
 def cached_path(uri: AnyUrl | str, scope: str = "") -> Path:
@@ -102,7 +113,8 @@ def fetch_uri(
     shown = shown_uri(uri)
     is_new = False
     for attempt in range(1, _FOLDER_ATTEMPTS + 1):
-        if (use_cache or is_new) and local_path.exists() and cache.use(local_path):
+        keep = _leaf_deadline is not None
+        if (use_cache or is_new) and local_path.exists() and cache.use(local_path, keep=keep):
             if is_new:
                 cache.note_download(local_path)
             return local_path

@@ -296,12 +296,12 @@ def _codes(texts: Sequence[str]) -> dict[str, Any]:
     """Return the columns that say which code each leaf ran, null where its process did not tell."""
     import pyarrow as pa
 
-    distinct = list(dict.fromkeys(texts))
-    numbers = {text: number for number, text in enumerate(distinct)}
-    rows = pa.array([numbers[text] for text in texts], pa.int32())
-    identities = [read_identity(text) for text in distinct]
+    encoded = pa.array(texts, pa.string()).dictionary_encode()
+    identities = [read_identity(text) for text in encoded.dictionary.to_pylist()]
     return {
-        column: pa.array([getattr(one, name) or None for one in identities], pa.string()).take(rows)
+        column: pa.array([getattr(one, name) or None for one in identities], pa.string()).take(
+            encoded.indices
+        )
         for column, name in _CODE_COLUMNS.items()
     }
 

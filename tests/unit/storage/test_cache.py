@@ -13,7 +13,7 @@ import pytest
 
 from scythe.errors import WorkerStartError
 from scythe.storage import cache
-from scythe.storage.fetch import cached_path, fetch_uri
+from scythe.storage.fetch import begin_leaf, cached_path, end_leaf, fetch_uri
 from tests.acceptance.running import wait_until
 
 SIZE = 100_000
@@ -62,12 +62,12 @@ def test_a_file_that_a_leaf_uses_is_kept_also_by_other_processes(tmp_path: Path)
     code = f"""
         import sys
         from pathlib import Path
-        from scythe.storage import cache
-        from scythe.storage.fetch import cached_path, fetch_uri
-        cache.begin_use()
+        import time
+        from scythe.storage.fetch import begin_leaf, cached_path, end_leaf, fetch_uri
+        begin_leaf(time.monotonic() + 60)
         print(fetch_uri({uri_of(tmp_path, 0)!r}, cached_path({uri_of(tmp_path, 0)!r})), flush=True)
         sys.stdin.readline()
-        cache.end_use()
+        end_leaf()
         print("let go", flush=True)
         sys.stdin.readline()
     """
@@ -97,10 +97,10 @@ def test_a_file_that_a_leaf_uses_is_kept_also_by_other_processes(tmp_path: Path)
 
 def test_a_leaf_leaves_no_file_open(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")  # noqa: PTH208
-    cache.begin_use()
+    begin_leaf(time.monotonic() + 60)
     fetch(tmp_path, 0)
     assert len(os.listdir("/proc/self/fd")) > len(before)  # noqa: PTH208
-    cache.end_use()
+    end_leaf()
     assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
 
 
@@ -118,14 +118,14 @@ def test_many_processes_at_the_limit_get_their_files(tmp_path: Path, folder: Pat
     uris = [uri_of(tmp_path, number) for number in range(8)]
     code = f"""
         import sys
-        from scythe.storage import cache
-        from scythe.storage.fetch import cached_path, fetch_uri
+        import time
+        from scythe.storage.fetch import begin_leaf, cached_path, end_leaf, fetch_uri
         uris = {uris!r}
         for turn in range(40):
-            cache.begin_use()
+            begin_leaf(time.monotonic() + 60)
             uri = uris[(turn * 3 + int(sys.argv[1])) % len(uris)]
             assert len(fetch_uri(uri, cached_path(uri)).read_bytes()) == {SIZE}
-            cache.end_use()
+            end_leaf()
     """
     processes = [
         subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(number)])

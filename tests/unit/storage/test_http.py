@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from scythe.errors import FetchError
-from scythe.storage.fetch import cached_path, fetch_uri, set_leaf_deadline
+from scythe.storage.fetch import begin_leaf, cached_path, end_leaf, fetch_uri
 from scythe.storage.uris import hide_secrets, shown_uri
 
 CSV = b"a,b\n1,2\n" * 100
@@ -96,12 +96,12 @@ def test_a_wait_that_is_longer_than_the_leaf_may_run_ends_at_once(
 ) -> None:
     Handler.headers_of["/503"] = {"retry-after": "3600"}
     started = time.monotonic()
-    set_leaf_deadline(time.monotonic() + 60)
+    begin_leaf(time.monotonic() + 60)
     try:
         with pytest.raises(FetchError, match=r"503 .* the leaf's execution_timeout is over before"):
             fetch_uri(f"{server}/503", tmp_path / "a")
     finally:
-        set_leaf_deadline(None)
+        end_leaf()
     assert time.monotonic() - started < 10
     with pytest.raises(FetchError, match="SCYTHE_FETCH_TIMEOUT is over before"):
         fetch_uri(f"{server}/503", tmp_path / "a")
