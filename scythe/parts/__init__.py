@@ -1,1 +1,4 @@
-"""The worker while it serves: its processes, and what each of them does."""
+"""The worker while it serves: a supervisor and worker processes with one Hatchet worker each.
+
+In this package, a *part* is one worker process.
+"""

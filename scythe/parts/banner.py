@@ -12,12 +12,12 @@ from scythe.parts.plan import PartPlan, PartReady
 
 @dataclass(frozen=True, slots=True)
 class PartFacts:
-    """A part that is ready.
+    """A worker process that is ready.
 
     Attributes:
-        plan: What it serves.
-        ready: What it offers.
-        pid: Its process; 0 where it was not started, as no leaf would come.
+        plan: Its work.
+        ready: Its slots, labels and placement.
+        pid: Its process id; 0 if it was not started because no leaf would reach it.
     """
 
     plan: PartPlan
@@ -30,7 +30,7 @@ class WorkerFacts:
     """A worker that is ready.
 
     Attributes:
-        parts: Its parts, the one that carries its name first.
+        parts: Its worker processes; the first one has the worker's name.
         engine: Address and version of the engine.
         store: The bucket, or None for a worker that does not use it.
         needs: By experiment, the labels that a worker must have to take its leaves.
@@ -45,7 +45,7 @@ class WorkerFacts:
 
 
 def banner(facts: WorkerFacts) -> str:
-    """Return the lines that say what a worker serves, and where."""
+    """Return the lines that describe a worker that is ready."""
     main = facts.parts[0]
     lines = {
         "serves": _serves(facts),
@@ -86,7 +86,7 @@ def _slots(facts: WorkerFacts) -> str:
     kinds: list[str] = []
     for part in facts.parts:
         if not part.pid:
-            continue  # nothing here for it
+            continue  # not started
         if part.plan.role == "fan":
             kinds.append(f"{part.plan.durable_slots} for scatter and gather")
         else:
@@ -103,7 +103,7 @@ def _bucket(store: StoreConfig | None) -> str:
 
 
 def _not_taken(facts: WorkerFacts) -> list[str]:
-    """Say of which experiments the leaves will wait for another worker."""
+    """Name the experiments whose leaves will wait for another worker."""
     lines: list[str] = []
     for part in facts.parts:
         for ref in part.plan.experiments:
@@ -111,15 +111,15 @@ def _not_taken(facts: WorkerFacts) -> list[str]:
             missing = {k: v for k, v in needed.items() if part.ready.labels.get(k) != v}
             if missing:
                 lines.append(
-                    f"{ref.experiment} needs {_pairs(missing)}, which this worker does not have: "
-                    "its leaves wait for another one."
+                    f"{ref.experiment} needs {_pairs(missing)}, which this worker does not have; "
+                    "its leaves wait for another worker."
                 )
                 continue
             weight = (facts.weights or {}).get(ref.experiment, 1)
             if weight > part.ready.slots:
                 lines.append(
-                    f"A leaf of {ref.experiment} holds {weight} slots, of which this worker has "
-                    f"{part.ready.slots}: its leaves wait for another one."
+                    f"A leaf of {ref.experiment} needs {weight} slots, and this worker has "
+                    f"{part.ready.slots}; its leaves wait for another worker."
                 )
     return lines
 

@@ -1,4 +1,4 @@
-"""See a batch to its end, in as many processes as it takes: a leaf that ends one costs itself."""
+"""Runs a batch, resuming in a new process after a crash."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from scythe.leaf.journal import count_leaves, read_lines, with_failure
 from scythe.messages import encode_cut_batch
 from scythe.outcomes import Batch, BatchResult, FailureKind, LeafCall, LeafFailure, LeafReply
 
-_LEAST_CRASHES = 2  # a process that was killed from outside looks like one that crashed
-_MOST_STORE_CRASHES = 3  # of processes that had all leaves behind them
+_LEAST_CRASHES = 2  # a process that was killed from outside looks like a crash
+_MOST_STORE_CRASHES = 3  # crashes of processes in which all leaves had ended
 logger = logging.getLogger("scythe.leaf")
 
 
 async def run_whole_batch(executor: Executor, call: LeafCall, batch: Batch) -> LeafReply:
-    """Run a batch to its end.
+    """Run a batch, resuming in a new process after a crash.
 
-    A leaf whose process ended is tried again alone, or is over; the leaves before it are kept, and
-    those after it run in another process.
+    The results of the leaves before the crash are kept. The leaf that ran is retried alone or has
+    failed, and the leaves after it run in another process.
 
     Raises:
-        ExecutorError: The place failed, or no leaf of the batch can run.
-        LeafCancelled: The awaiting task was cancelled; it has the leaves that were over.
+        ExecutorError: The executor failed, or no leaf of the batch can run.
+        LeafCancelled: The awaiting task was cancelled. The error has the leaves that had ended.
     """
     crashes = 0
     while True:
@@ -36,8 +36,8 @@ async def run_whole_batch(executor: Executor, call: LeafCall, batch: Batch) -> L
                 return reply
             if reply.left:
                 logger.warning(
-                    "Leaves of %s have left %s in their process. Those before leaf %s are kept, "
-                    "the batch goes on in another one.",
+                    "Leaves of %s have left %s in their process. The results before leaf %s are "
+                    "kept; the batch continues in another process.",
                     call.leaf_id,
                     reply.left,
                     batch.rows[0] + reply.n_leaves,
@@ -55,7 +55,7 @@ async def run_whole_batch(executor: Executor, call: LeafCall, batch: Batch) -> L
             if over < batch.n_leaves:
                 batch = _go_on(call, batch, journal, failure)
                 logger.warning(
-                    "Leaf %s of %s: %s. The leaves before it are kept, the batch goes on.",
+                    "Leaf %s of %s: %s. The results before it are kept; the batch continues.",
                     batch.rows[0] + over,
                     call.leaf_id,
                     failure.summary,
@@ -68,7 +68,7 @@ async def run_whole_batch(executor: Executor, call: LeafCall, batch: Batch) -> L
 
 
 def _go_on(call: LeafCall, batch: Batch, journal: bytes, failure: LeafFailure) -> Batch:
-    """Return what is left of a batch after the leaf that was running ended its process."""
+    """Return the rest of a batch after its running leaf has ended the process."""
     over = count_leaves(journal)
     attempt = batch.attempt if over == count_leaves(batch.journal) else 1
     most = batch.tries
@@ -81,6 +81,6 @@ def _go_on(call: LeafCall, batch: Batch, journal: bytes, failure: LeafFailure) -
 
 
 def cut_batch(journal: bytes) -> bytes:
-    """Write what is known of a batch that was cancelled, for whoever gathers the run's leaves."""
+    """Encode the known outcomes of a cancelled batch, for the process that finishes the run."""
     parts, records = read_lines(journal)
     return encode_cut_batch([(part.key, part.n_leaves) for part in parts], records)

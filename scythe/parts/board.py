@@ -12,13 +12,13 @@ _LOOK = 0.05
 
 
 class Board:
-    """One place for each part: its leaves, their CPUs, and whether it uses its executor.
+    """Shared state of all worker processes: running leaves, their CPUs, use of the executor.
 
-    A part that is replaced while it serves has its successor beside it for a while, which has the
-    number of the part plus that of all parts.
+    A worker process and its replacement serve side by side for a while. The replacement's number
+    is that of the replaced process plus the number of all processes.
 
     Args:
-        parts: How many parts there are.
+        parts: The number of worker processes.
     """
 
     def __init__(self, parts: int) -> None:
@@ -28,23 +28,27 @@ class Board:
         self._leaves = [RunningLeaves() for _ in range(2 * parts)]
 
     def set_cpus(self, number: int, cpus: float) -> None:
-        """Say what the leaves of a part hold, or wait for in the first line."""
+        """Set the CPUs that the leaves of a process hold."""
         self._cpus[number] = cpus
 
     def cpus_of(self, numbers: Iterable[int], but: int) -> float:
-        """Return what the leaves of these parts, and of their successors, hold; of one do not."""
+        """Return the CPUs that these processes and their replacements hold, without one of them."""
         places = {place for number in numbers for place in self._places(number)} - {but}
         return sum(self._cpus[place] for place in places)
 
     def set_in_use(self, number: int, in_use: bool) -> None:
-        """Say whether a part uses its executor."""
+        """Set whether a process uses its executor."""
         self._in_use[number] = in_use
 
     def wait_alone(self, number: int, within: float) -> bool:
-        """Wait until no other part than this, or its successor, uses its executor.
+        """Wait until no other process, except its own replacement, uses its executor.
+
+        Args:
+            number: The process that waits.
+            within: Seconds to wait.
 
         Returns:
-            Whether that was so in time.
+            Whether it happened in time.
         """
         deadline = time.monotonic() + within
         others = [n for n in range(2 * self.parts) if n not in self._places(number)]
@@ -55,17 +59,17 @@ class Board:
         return True
 
     def leaves_of(self, number: int) -> RunningLeaves:
-        """Return the table of a part's running leaves, which outlives its process."""
+        """Return the table of a process's running leaves, which outlives the process."""
         return self._leaves[number]
 
     def clear(self, number: int) -> None:
-        """Forget a part whose process has ended."""
+        """Clear the state of a process that has ended."""
         self._leaves[number].clear()
         self._cpus[number] = 0.0
         self._in_use[number] = False
 
     def other(self, number: int) -> int:
-        """Return the number of a part's successor, or of the part that a successor replaces."""
+        """Return the number of a process's replacement, or of the process that it replaces."""
         return (number + self.parts) % (2 * self.parts)
 
     def _places(self, number: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The executor of a part, as one of several that run leaves in the same place."""
+"""Coordinates the executors of worker processes that share one placement, such as a cluster."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from scythe.parts.plan import PartPlan
 from scythe.parts.quarantine import Quarantine
 from scythe.parts.turns import Turns
 
-_LONGER = 2.0  # seconds beyond the time of running leaves, for the supervisor to end a part
+_LONGER = 2.0  # seconds beyond the shutdown timeout, within which the supervisor ends a process
 
 
 class PartExecutor:
-    """Gives leaves their turn, and closes when no other part needs the place.
+    """Admits leaves when CPUs are free, and closes after the other worker processes.
 
     Args:
-        executor: The executor.
-        plan: The part's.
-        board: What the worker's parts let each other know.
+        executor: The wrapped executor.
+        plan: The work of this process.
+        board: Memory shared by all worker processes.
     """
 
     def __init__(self, executor: Executor, plan: PartPlan, board: Board) -> None:
@@ -37,11 +37,11 @@ class PartExecutor:
         return self._executor.capacity
 
     async def astart(self) -> None:
-        """Begin to watch the place."""
+        """Start to watch the capacity."""
         await self._executor.astart()
 
     async def run(self, call: LeafCall) -> LeafReply:
-        """Run one try of one leaf, see `scythe.executor.Executor`."""
+        """Run one attempt of one leaf, see `scythe.executor.Executor`."""
         cpus = call.resources.cpus
         total = self.capacity.cpus
         async with (
@@ -51,7 +51,7 @@ class PartExecutor:
             return await self._executor.run(admitted)
 
     async def aclose(self) -> None:
-        """End all that the executor started, its place too once no other part has leaves there."""
+        """Close the executor; what it started for all processes, once no other one uses it."""
         if self.capacity.is_own:
             longest = self._plan.shutdown_timeout + _LONGER
             await asyncio.to_thread(self._board.wait_alone, self._plan.number, longest)

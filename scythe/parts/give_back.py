@@ -1,4 +1,4 @@
-"""Leaves whose code this worker does not have go back to Hatchet, for another worker."""
+"""Returns leaves to Hatchet whose code this worker does not have, for another worker."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 from scythe.errors import EngineError
 
-_FIRST_PAUSE = 5.0  # seconds in which another worker may take the leaves, doubled each time
+_FIRST_PAUSE = 5.0  # seconds for another worker to take the leaves; doubled each time
 _LONGEST_PAUSE = 300.0
-_NOTICE = 2.5  # seconds until the engine gives a worker that is paused no more leaves
+_NOTICE = 2.5  # seconds until the engine stops giving leaves to a paused worker
 logger = logging.getLogger("scythe.worker")
 
 
 @dataclass
 class _Run:
-    """State of this worker for a run whose code it does not have."""
+    """The state of this worker for a run whose code it does not have."""
 
     pauses: int = 0
     until: float = 0.0
@@ -26,14 +26,14 @@ class _Run:
 
 
 class GiveBack:
-    """Keeps a worker from taking leaves again that it has just given back.
+    """Keeps a worker from taking the leaves again that it has just given back.
 
-    A leaf that cannot run fails within milliseconds, so that one wrong worker would take most of
-    the queue. It takes no leaves for a while before it lets go of the first one, as long as
-    another worker serves the experiment.
+    A leaf that cannot run fails within milliseconds, so one worker with other code would take most
+    of the queue. While another worker serves the experiment, this one pauses before it gives its
+    first leaf back.
 
     Args:
-        step_back: Lets the engine give this worker no leaves for some seconds.
+        step_back: Pauses this worker in the engine for some seconds.
     """
 
     def __init__(self, step_back: Callable[[float], None]) -> None:
@@ -41,11 +41,11 @@ class GiveBack:
         self._runs: dict[str, _Run] = {}
 
     async def wait(self, run_id: str, task: str) -> None:
-        """Wait until a leaf of this run can be given back without coming here again at once."""
+        """Wait until a leaf of this run can be given back without returning here at once."""
         run = self._runs.setdefault(run_id, _Run())
         now = time.monotonic()
         if now >= run.until:
-            # At first another worker may just be starting.
+            # The first time, another worker may just be starting.
             run.is_alone = run.pauses > 0 and not await asyncio.to_thread(_others_serve, task)
             if run.is_alone:
                 return
@@ -54,8 +54,8 @@ class GiveBack:
             run.until = now + _NOTICE + pause
             self._step_back(_NOTICE + pause)
             logger.warning(
-                "This worker has other code than the run %s was allocated with. It gives its "
-                "leaves back and takes none for %g s, so that another worker can run them.",
+                "This worker has other code than run %s was allocated with. It returns "
+                "the run's leaves and pauses for %g s, so that another worker can run them.",
                 run_id,
                 pause,
             )
@@ -63,7 +63,7 @@ class GiveBack:
 
 
 def _others_serve(task: str) -> bool:
-    """Return whether workers beside this one take leaves of an experiment."""
+    """Return whether other workers take leaves of an experiment."""
     from scythe.engine.lookup import connected_workers
 
     try:

@@ -1,4 +1,4 @@
-"""A part as the supervisor sees it: its process, what it says, and what it leaves behind."""
+"""A worker process as its supervisor sees it: its messages, its end, and its restarts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scythe.parts.plan import PartFailed, PartMessage, PartPlan, PartReady, Part
 from scythe.processes.ending import GRACE, end_tree
 from scythe.processes.semaphores import start_tracker
 
-ORDERLY = "exit code 0"  # as `PartHandle.bury` says it
+ORDERLY = "exit code 0"  # the text of `PartHandle.bury` for an orderly end
 _REAP = 10.0
 PartEntry = Callable[[PartPlan, str, Connection, Board], None]
 
@@ -27,22 +27,22 @@ logger = logging.getLogger("scythe.worker")
 
 
 class PartHandle:
-    """A part that is started, watched, and started again after its death.
+    """A worker process that is started, watched, and restarted after its death.
 
     Args:
-        plan: What the part serves.
-        entry: What runs in its process; a function that another process can import.
-        board: What the worker's parts let each other know.
+        plan: Its work.
+        entry: The main function; another process must be able to import it.
+        board: Memory shared by all worker processes.
 
     Attributes:
-        plan: What the part serves from its next start on.
-        starts: How often it was started.
-        tries: How often it died in short succession.
-        deaths: How often among these while the engine was there.
-        ready: What the running process offers now, once it is ready.
-        slots: What it offered when it became ready, as the engine knows it.
-        failure: What the process said last before it ended itself.
-        running: Leaves that run in it, once it stops.
+        plan: The work from the next start on.
+        starts: Number of starts.
+        tries: Number of deaths in short succession.
+        deaths: Number of these deaths that running leaves or an unreachable engine do not explain.
+        ready: The present capacity, once the process is ready.
+        slots: The slots with which it registered with the engine.
+        failure: The reason for which the process ended itself.
+        running: Number of leaves that still run while it stops.
     """
 
     def __init__(self, plan: PartPlan, entry: PartEntry, board: Board) -> None:
@@ -58,16 +58,16 @@ class PartHandle:
         self._mark = ""
 
     def __str__(self) -> str:
-        return f"The {self.plan.role} part ({self.plan.name}, process {self.pid})"
+        return f"The {self.plan.role} worker process ({self.plan.name}, pid {self.pid})"
 
     @property
     def pid(self) -> int:
-        """The id of its process; 0 before the first start."""
+        """The process id; 0 before the first start."""
         return self._process.pid or 0 if self._process is not None else 0
 
     @property
     def is_up(self) -> bool:
-        """Whether it was started, and its end was not dealt with yet."""
+        """Whether it was started and not yet reaped."""
         return self._process is not None and self._pipe is not None
 
     @property
@@ -78,7 +78,7 @@ class PartHandle:
         return [self._process.sentinel, self._pipe]
 
     def start(self) -> None:
-        """Start the process; one that cannot be started counts as one that has ended."""
+        """Start the process. A failed start counts as a process that has ended."""
         self.starts += 1
         self.ready = self.failure = self.running = None
         self._mark = f"{uuid.uuid4().hex}."
@@ -95,12 +95,12 @@ class PartHandle:
                 self._process.start()
             except OSError as error:
                 self.failure = PartFailed(
-                    f"The process of the {self.plan.role} part cannot be started ({error}): check "
-                    "the limits on processes, files and memory."
+                    f"The {self.plan.role} worker process cannot be started ({error}). Check the "
+                    "limits on processes, files and memory."
                 )
 
     def read(self) -> list[PartMessage]:
-        """Take in what the process said, and return it."""
+        """Read the messages of the process, and return them."""
         messages: list[PartMessage] = []
         with contextlib.suppress(EOFError, OSError):
             while self._pipe is not None and self._pipe.poll():
@@ -117,7 +117,7 @@ class PartHandle:
         return messages
 
     def has_ended(self) -> bool:
-        """Return whether the process has ended. It stays a zombie until `bury`."""
+        """Return whether the process has ended. It stays a zombie until `bury` reaps it."""
         if self._process is None or self._process.pid is None:
             return True
         if not hasattr(os, "waitid"):  # macOS before Python 3.13
@@ -135,18 +135,18 @@ class PartHandle:
                 os.kill(self.pid, signal.SIGTERM)
 
     def bury(self) -> str:
-        """End the process, if it still runs, with all that it started; return how it ended."""
+        """Kill the process, if it still runs, and its descendants; return how it ended."""
         if self._process is None or self._pipe is None or not self._process.pid:
             self._pipe = None
             return "it was not started"
-        with contextlib.suppress(OSError):  # it leads no group in its first milliseconds
+        with contextlib.suppress(OSError):  # in its first milliseconds it has no process group yet
             os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(OSError):
             self._process.kill()
-        # What runs leaves is not in the group, and ends by itself when it is given a moment.
+        # Leaf processes are not in the group; they end by themselves within a moment.
         left = end_tree(self.pid, GRACE, mark=self._mark)
         if left:
-            logger.error("Processes %s do not end, not even by SIGKILL.", left)
+            logger.error("Processes %s did not end after SIGKILL.", left)
         self._process.join(_REAP)
         self._pipe.close()
         self._pipe = None
@@ -156,7 +156,7 @@ class PartHandle:
 
 @contextmanager
 def _interrupt_blocked() -> Generator[None]:
-    """Let a process that is started here begin with SIGINT blocked, which it undoes itself."""
+    """Block SIGINT in a process that is started here, until it unblocks the signal itself."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

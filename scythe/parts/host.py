@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 from scythe.parts.plan import PartFailed
 
-_AGAIN = 2.0  # seconds after which the engine is told once more what it did not take
+_AGAIN = 2.0  # seconds until a failed request to the engine is repeated
 logger = logging.getLogger("scythe.worker")
 
 
 class PartHost:
-    """The `scythe.executor.Host` of a part.
+    """The `scythe.executor.Host` of a worker process.
 
     Args:
         send: Takes messages to the supervisor.
@@ -31,25 +31,25 @@ class PartHost:
         self._telling: threading.Thread | None = None
 
     def offer(self, *, taking: bool) -> None:
-        """See `scythe.executor.Host`; the engine is told by the next `tell_engine`."""
+        """See `scythe.executor.Host`; the next `tell_engine` sends it."""
         self._wanted = taking
 
     def step_back(self, seconds: float) -> None:
-        """Let the engine give this worker no leaves for some seconds from now on."""
+        """Pause this worker in the engine for some seconds from now on."""
         self._back_at = max(self._back_at, time.monotonic() + seconds)
 
     def leave(self, message: str) -> None:
-        """See `scythe.executor.Host`: the supervisor then stops all parts."""
+        """See `scythe.executor.Host`; the supervisor then stops all worker processes."""
         self._send(PartFailed(message, for_good=True))
 
     def start_anew(self, message: str) -> NoReturn:
-        """See `scythe.executor.Host`: the supervisor starts a part that ends."""
+        """See `scythe.executor.Host`; this process ends, and the supervisor restarts it."""
         self._send(PartFailed(message, away=True))
         flush()
         os._exit(1)
 
     def tell_engine(self, worker: Any) -> None:
-        """Tell the engine what was offered last, if it does not know. Does not block."""
+        """Pause or resume this worker in the engine, as last requested. Does not block."""
         now = time.monotonic()
         is_telling = self._telling is not None and self._telling.is_alive()
         wanted = self._wanted and now >= self._back_at
@@ -66,15 +66,15 @@ class PartHost:
 
         try:
             set_taking(worker, taking=taking)
-        except Exception as error:  # noqa: BLE001 - the engine may be away as well
-            logger.debug("The engine was not told: %s", error)
+        except Exception as error:  # noqa: BLE001 - the engine may be unreachable as well
+            logger.debug("Cannot pause or resume the worker in the engine, trying again: %s", error)
         else:
             self._told = taking
-            logger.info("Hatchet gives this worker %s.", "leaves again" if taking else "no leaves")
+            logger.info("%s this worker in Hatchet.", "Resumed" if taking else "Paused")
 
 
 def flush() -> None:
-    """Write out what this process has printed, before it ends without further ado."""
+    """Flush the output of this process, before it exits without cleanup."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()

@@ -1,4 +1,4 @@
-"""Hand the leaves of an experiment from Hatchet to the executor."""
+"""Passes the leaves of an experiment from Hatchet to the executor."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from scythe.storage.store import open_store
 
 
 class LeafHandler:
-    """Hands the leaves of one experiment to the executor.
+    """Passes the leaves of one experiment to the executor.
 
     Args:
         experiment: The experiment.
-        executor: Where its leaves run.
-        code: How the process that runs a leaf finds the experiment.
-        give_back: Keeps leaves away for which the worker has other code than their run.
+        executor: The executor that runs its leaves.
+        code: The reference by which a leaf process finds the experiment.
+        give_back: Returns leaves of runs whose code this worker does not have.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class LeafHandler:
         self._timeout = experiment.execution_timeout
         self._schedule_timeout = experiment.schedule_timeout.total_seconds()
         self._stores: dict[tuple[str, str] | None, StoreConfig] = {}
-        code_mismatch()  # what is wrong with it is said when the worker starts
+        code_mismatch()  # an invalid value fails here, when the worker starts
         self._run_codes: dict[RunCode, RunCode] = {}
 
     async def __call__(self, payload: LeafInput, run: TaskRun) -> dict[str, Any]:
-        """Run one try of one leaf, or a batch; the outcome goes back through Hatchet."""
+        """Run one attempt of one leaf, or a batch, and return its outcome to Hatchet."""
         try:
             result = await self._run(self._call(payload, run), run)
         except ExecutorError as error:
@@ -75,20 +75,20 @@ class LeafHandler:
         try:
             return await run_whole_batch(self._executor, call, call.batch)
         except LeafCancelled as cancelled:
-            # Hatchet drops what a cancelled task gives back: it is kept in the bucket.
+            # Hatchet drops the result of a cancelled task, so keep the journal in the bucket.
             keeping = asyncio.to_thread(_keep_cut_batch, call, cancelled.journal or b"")
             await to_the_end(asyncio.ensure_future(keeping))
             raise
 
     def _store(self, storage: ScytheStorageSettings | None) -> StoreConfig:
-        """Return the store of a run; it is kept: to read the settings takes a millisecond."""
+        """Return the store of a run. Cached, because reading the settings takes a millisecond."""
         key = (storage.BUCKET, storage.BUCKET_PREFIX) if storage is not None else None
         if key not in self._stores:
             self._stores[key] = store_config(storage)
         return self._stores[key]
 
     def _run_code(self, given: RunCode | None) -> RunCode | None:
-        """Return what leaves of a run compare themselves with, and what this worker makes of it."""
+        """Return the code of the run, with the stricter policy of run and worker."""
         if given is None:
             return None
         if given not in self._run_codes:

@@ -16,7 +16,7 @@ from scythe.settings import cache_folder
 
 
 class WorkerNameConfig(BaseSettings):
-    """The worker's name, by the environment that hosts it."""
+    """The worker's default name, made from the environment that hosts it."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True)
 
@@ -36,7 +36,7 @@ class WorkerNameConfig(BaseSettings):
 
     @property
     def in_aws(self) -> bool:
-        """Whether this runs on AWS, as far as can be told."""
+        """Whether this runs on AWS Batch or AWS Copilot."""
         return self.in_aws_batch or self.in_aws_copilot
 
     @property
@@ -46,7 +46,7 @@ class WorkerNameConfig(BaseSettings):
 
     @property
     def in_local(self) -> bool:
-        """Whether this runs nowhere in particular."""
+        """Whether this runs on none of these platforms."""
         return not (self.in_aws or self.in_fly)
 
     @property
@@ -63,7 +63,7 @@ class WorkerNameConfig(BaseSettings):
 
     @property
     def hosting_str(self) -> str:
-        """Where this runs, for the name."""
+        """The platform, for the name."""
         return self.aws_hosting_str or self.fly_hosting_str or "Local"
 
     @property
@@ -74,9 +74,9 @@ class WorkerNameConfig(BaseSettings):
 
 @contextmanager
 def free_worker_name(name: str) -> Generator[str]:
-    """Hold the first of `name`, `name-2`, `name-3`, … that no worker of this user's has here.
+    """Reserve the first of `name`, `name-2`, `name-3`, … that no worker of this user has here.
 
-    Workers of another engine are in nobody's way. The name is free again once the process ends.
+    Only workers of the same engine compete. The reservation ends with the process.
     """
     folder = cache_folder() / "workers"
     what = f"{name} {os.environ.get('HATCHET_CLIENT_HOST_PORT')} {os.environ.get(TOKEN)}"
@@ -85,7 +85,7 @@ def free_worker_name(name: str) -> Generator[str]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / f"{digest}-{number}").open("w")
-        except OSError:  # a cache that cannot be written: the name may not be the only one
+        except OSError:  # the cache is not writable, so the name may not be unique
             yield name
             return
         with lock:

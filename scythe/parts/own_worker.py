@@ -1,7 +1,7 @@
 """Leaves in a worker that was made with Hatchet's SDK: `hatchet.worker(...)`.
 
-They run where those of a Scythe worker do, in the processes of an executor, which is opened once
-in the worker's process.
+They run in the processes of an executor, as in a Scythe worker. The executor is opened once in the
+worker's process.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from scythe.parts.leaf_handler import LeafHandler
 
 @lru_cache(maxsize=1)
 def open_executor() -> Executor:
-    """Open the executor that `SCYTHE_WORKER_EXECUTOR` names; its guard ends it with this process.
+    """Open the executor that `SCYTHE_WORKER_EXECUTOR` names. It ends with this process.
 
     Raises:
-        WorkerStartError: It cannot start.
+        WorkerStartError: The executor cannot start.
     """
     name = os.environ.get("SCYTHE_WORKER_EXECUTOR") or "local"
     return load_executor_factory(name)(ExecutorRequest())
@@ -33,5 +33,5 @@ def _handler(experiment: Any) -> LeafHandler:
 
 
 async def run_leaf(experiment: Any, payload: LeafInput, run: TaskRun) -> dict[str, Any]:
-    """Run one try of a leaf."""
+    """Run one attempt of a leaf."""
     return await _handler(experiment)(payload, run)

@@ -1,4 +1,4 @@
-"""The parts of a worker while it serves: they are started, started again, and replaced."""
+"""Starts, restarts and replaces the worker processes of a worker."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ logger = logging.getLogger("scythe.worker")
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """When a part that died is started again (times in seconds).
+    """The restart policy for worker processes that died (times in seconds).
 
     Attributes:
-        first: Wait after the first death; it doubles with each further one.
-        longest: The longest wait.
-        healthy: How long a part must be up for its deaths to be forgotten.
-        most: At so many deaths in short succession it is given up.
-        start: How long a part may take to be ready.
+        first: Delay after the first death; doubled with each further one.
+        longest: The longest delay.
+        healthy: Uptime after which earlier deaths no longer count.
+        most: Number of deaths in short succession after which the worker gives up.
+        start: Time within which a process must be ready.
     """
 
     first: float = 1.0
@@ -36,25 +36,26 @@ class RestartPolicy:
     start: float = 300.0
 
     def delay(self, deaths: int) -> float:
-        """Return how long to wait after so many deaths."""
+        """Return the delay of a restart after this many deaths."""
         return min(self.longest, self.first * 2.0 ** (deaths - 1)) if deaths else 0.0
 
 
 class PartSet:
-    """The parts of a worker.
+    """The worker processes of a worker.
 
-    Parts that are guests are started once the first leaf part has said where leaves run, and only
-    where there is something for them. A part whose place has more or less room than the engine was
-    told gets a successor, and serves until that is ready.
+    The first leaf process finds or starts the place where leaves run, such as a Ray cluster. The
+    other leaf processes are its guests: they start after it, and only if that place has resources
+    for them. When the slots of a process change, a replacement process starts; the old one serves
+    until the new one is ready.
 
     Args:
-        plans: The parts.
-        on_ready: Called once, when all parts are ready for the first time.
-        policy: When a part that died is started again.
-        entry: What runs in the process of a part.
+        plans: The work of each process.
+        on_ready: Called once, when all processes are ready for the first time.
+        policy: The restart policy.
+        entry: The main function of a process.
 
     Attributes:
-        announced: Whether all parts were ready once.
+        announced: Whether all processes have been ready at one time.
     """
 
     def __init__(
@@ -72,11 +73,11 @@ class PartSet:
         self._parts = [PartHandle(plan, entry, self._board) for plan in plans]
         self._successors: dict[PartHandle, PartHandle] = {}
         self._leaving: list[PartHandle] = []
-        self._since: dict[PartHandle, float] = {}  # started, or ready, or dead
+        self._since: dict[PartHandle, float] = {}  # time of the last start, readiness or death
 
     @property
     def everyone(self) -> list[PartHandle]:
-        """All parts, those included that come or go."""
+        """All processes, including replacements and those that are being replaced."""
         return [*self._parts, *self._successors.values(), *self._leaving]
 
     @property
@@ -85,15 +86,15 @@ class PartSet:
         return [one for part in self.everyone for one in part.waitables]
 
     def next_event(self) -> float:
-        """Return when the next part is due to be started."""
+        """Return the time of the next start that is due."""
         down = [part for part in self._parts if not part.is_up and self._is_wanted(part)]
         return min(map(self._due, down), default=float("inf"))
 
     def tend(self) -> None:
-        """Deal with all that happened.
+        """Handle all events since the last call: messages, deaths, due starts.
 
         Raises:
-            WorkerStartError: A part cannot be started, or is given up.
+            WorkerStartError: A process cannot be started, or died too often.
         """
         for part in list(self._parts):
             self._tend(part)
@@ -108,7 +109,7 @@ class PartSet:
 
     @property
     def _host(self) -> PartHandle | None:
-        """The part that says where leaves run."""
+        """The leaf process that finds or starts the place where leaves run."""
         hosts = (part for part in self._parts if part.plan.role == "leaf" and not part.plan.guest)
         return next(hosts, None)
 
@@ -132,7 +133,7 @@ class PartSet:
     def _tend(self, part: PartHandle) -> None:
         now = time.monotonic()
         if part.is_up and self._is_elsewhere(part):
-            logger.warning("%s is started again: its leaves have another place.", part)
+            logger.warning("%s: the executor moved; restarting.", part)
             part.bury()
         if not part.is_up:
             if self._is_wanted(part) and now >= self._due(part):
@@ -147,7 +148,7 @@ class PartSet:
             part.tries = part.deaths = 0
 
     def _is_elsewhere(self, part: PartHandle) -> bool:
-        """Return whether a guest uses a place that is not the first leaf part's any more."""
+        """Return whether a guest uses a place that the first leaf process has left."""
         place = self._host.ready if self._host is not None else None
         return part.plan.guest and place is not None and part.plan.shared != place.shared
 
@@ -155,13 +156,13 @@ class PartSet:
         late = part.ready is None and time.monotonic() > self._since[part] + self._policy.start
         if late:
             part.failure = PartFailed(
-                f"The {part.plan.title} part was not ready after {self._policy.start:.0f} s: look "
-                "in the log above for what it waits for."
+                f"The {part.plan.title} worker process was not ready after "
+                f"{self._policy.start:.0f} s. See in the log above what it is waiting for."
             )
         return late
 
     def _hear(self, part: PartHandle) -> None:
-        """Take in what a part says."""
+        """Handle the messages of a process."""
         was_ready = part.ready is not None
         for message in part.read():
             if not isinstance(message, PartReady):
@@ -176,12 +177,12 @@ class PartSet:
     def _start_successor(self, part: PartHandle, offer: PartReady) -> None:
         names = [one.plan.name for one in self._leaving]
         if part in self._successors or part.plan.name in names:
-            return  # it says so again
+            return  # the process repeats the message
         plan = replace(part.plan, number=self._board.other(part.plan.number))
         successor = PartHandle(plan, self._entry, self._board)
         self._successors[part] = successor
         logger.info(
-            "%s has slots for %d, but there are %d now (%s): another process takes its place.",
+            "%s: capacity changed from %d to %d slots (%s); starting a replacement process.",
             part,
             part.slots,
             offer.slots,
@@ -199,7 +200,7 @@ class PartSet:
         elif self._is_late(successor) or successor.has_ended():
             failure = successor.failure
             logger.warning(
-                "%s could not take its place (%s): %s stays.",
+                "Replacement: %s could not start (%s). %s stays.",
                 successor,
                 failure.message if failure else successor.bury(),
                 part,
@@ -222,9 +223,9 @@ class PartSet:
             raise WorkerStartError(
                 failure.message
                 if failure
-                else f"{who} ended while it started ({how}): see the log above for why."
+                else f"{who} ended during its start ({how}). See the log above for the cause."
             )
-        # Leaves end it as often as it takes to find the guilty one.
+        # Deaths with running leaves do not count as its own, until the guilty leaf is found.
         part.tries = max(part.tries, 1) if blamed else part.tries + 1
         part.deaths += is_fault and not blamed
         why = f"{how}: {failure.message}" if failure else how
@@ -234,16 +235,15 @@ class PartSet:
             return
         if part.deaths >= self._policy.most:
             raise WorkerStartError(
-                f"{who} died {part.deaths} times in short succession, the last time with {why}. "
-                "It is not started again: look in the log above for the cause, then start the "
-                "worker again."
+                f"{who} died {part.deaths} times in short succession, the last time with {why}, "
+                "and is not restarted. Find the cause in the log above, then start the worker."
             )
         self._since[part] = time.monotonic()
         delay = self._policy.delay(part.tries)
-        logger.error("%s died (%s). It is started again in %g s.", who, why, delay)
+        logger.error("%s died (%s). Restarting it in %g s.", who, why, delay)
 
     def _blame_leaves(self, part: PartHandle) -> int:
-        """Note which leaves ran in a part that died; return how many."""
+        """Record the leaves that ran in a process when it died; return their number."""
         running = self._board.leaves_of(part.plan.number).read()
         suspects = with_death(part.plan.suspects, running, time.monotonic())
         part.plan = replace(part.plan, suspects=suspects)

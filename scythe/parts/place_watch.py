@@ -1,4 +1,4 @@
-"""Follows what the place of a part's leaves offers while the part serves."""
+"""Propagates capacity changes to labels and slots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scythe.errors import EngineError
 from scythe.executor import Capacity
 from scythe.parts.plan import PartPlan, PartReady
 
-_SETTLED = 5.0  # seconds without a change after which slots follow: nodes come in groups
+_SETTLED = 5.0  # seconds without a change after which slots follow; nodes come in groups
 _AGAIN = 30.0
 _LABELS_AGAIN = 2.0
 
@@ -18,7 +18,7 @@ logger = logging.getLogger("scythe.worker")
 
 
 def offer_of(capacity: Capacity, plan: PartPlan) -> PartReady:
-    """Return what a part says of its place."""
+    """Return the message that reports a capacity to the supervisor."""
     return PartReady(
         capacity.slots,
         capacity.source,
@@ -30,12 +30,14 @@ def offer_of(capacity: Capacity, plan: PartPlan) -> PartReady:
 
 
 class PlaceWatch:
-    """Brings labels to Hatchet at once; slots, which only a new worker can have, to the supervisor.
+    """Updates labels in Hatchet, and reports changes of slots to the supervisor.
+
+    Hatchet can change the labels of a worker, but not its slots.
 
     Args:
-        plan: The part's.
-        update_labels: Gives its Hatchet worker other labels, or raises `EngineError`.
-        registered: What the engine was told.
+        plan: The work of this process.
+        update_labels: Changes the labels of its Hatchet worker, or raises `EngineError`.
+        registered: The capacity with which it registered.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class PlaceWatch:
         self._labels_due = self._settled = self._due = 0.0
 
     def changed(self, capacity: Capacity) -> PartReady | None:
-        """Return what the supervisor should know now, or None if that is nothing new."""
+        """Return the message for the supervisor, or None if nothing has changed."""
         now = time.monotonic()
         offer = offer_of(capacity, self._plan)
         self._follow_labels(offer.labels, now)
@@ -76,8 +78,10 @@ class PlaceWatch:
             self._update_labels(labels)
         except EngineError as error:
             self._labels_due = now + _LABELS_AGAIN
-            logger.warning("The labels of %s cannot be changed now: %s", self._plan.name, error)
+            logger.warning(
+                "Cannot update the labels of %s, trying again: %s", self._plan.name, error
+            )
             return
         self._labels = labels
         said = ", ".join(f"{name}={value}" for name, value in labels.items())
-        logger.info("%s has the labels %s now.", self._plan.name, said or "of no resource")
+        logger.info("Labels of %s: %s.", self._plan.name, said or "none")

@@ -1,8 +1,8 @@
-"""The parts of a worker: which processes it has, and what each of them serves.
+"""Divides the work of a worker among worker processes, with one Hatchet worker each.
 
-A part is one process with one Hatchet worker. Leaves and scatter nodes are served by different
-parts, as the engine refills a worker that offers both kinds of slots only once a second; and so are
-leaves that different resources limit (see `scythe.leaf_classes`).
+Scatter nodes and leaves have different processes, because the engine refills a worker that offers
+both kinds of slots only once a second. So have leaves that different resources limit (see
+`scythe.leaf_classes`), because queue and slots belong to a Hatchet worker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scythe.outcomes import CodeRef
 from scythe.parts.suspects import Suspect
 
 Role = Literal["leaf", "fan", "tasks"]
-WIND_DOWN = 10.0  # seconds for delivering results and leaving the engine, after the last leaf
+WIND_DOWN = 10.0  # seconds after the last leaf, to deliver results and to leave the engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +27,25 @@ class PartPlan:
 
     Attributes:
         name: The name of its Hatchet worker.
-        number: Its place among the parts of the worker, from 0 on.
-        role: `leaf` for experiments, `fan` for scatter nodes, `tasks` for nothing but the user's
-            own Hatchet tasks and workflows.
-        executor: Where leaves run.
-        slots: Slots that the user asked for, or None for as many as the place has.
-        default_slots: Slots of a part without an executor.
+        number: Its index among the processes of the worker.
+        role: `leaf` for experiments, `fan` for scatter nodes, `tasks` for only the user's own
+            Hatchet tasks and workflows.
+        executor: The name of the executor.
+        slots: Slots that the user asked for; None for as many as the executor has.
+        default_slots: Slots of a process without an executor.
         durable_slots: Slots for durable tasks.
         labels: Labels that the worker's flags promise.
-        shutdown_timeout: Seconds that running leaves get when the worker stops.
-        experiments: Where the process finds the experiments.
-        workflows: Where it finds the user's Hatchet tasks and workflows.
-        classes: The classes of leaves that the worker has, by rank; none if they are not divided.
-        leaf_class: Which of them the part serves.
-        ahead: The numbers of the parts whose leaves go first where CPUs are short.
-        guest: Whether it runs leaves in the place that the first leaf part found.
-        shared: What that part said of the place.
-        needs: The labels without which no leaf comes, so that the part is not started.
-        environment: Variables by which it finds the place of a part that died.
-        suspects: Leaves that ran in it when it died before, by their id.
+        shutdown_timeout: Seconds for which running leaves may continue when the worker stops.
+        experiments: References to the experiments.
+        workflows: References to the user's Hatchet tasks and workflows.
+        classes: The leaf classes of the worker, by rank; empty if leaves are not divided.
+        leaf_class: The class that this process serves.
+        ahead: The numbers of the processes whose leaves go first when CPUs are short.
+        guest: Whether its leaves run where the first leaf process has found resources.
+        shared: The data with which a guest attaches there.
+        needs: Labels that all its leaves require. Without them, it is not started.
+        environment: Variables with which a restarted process finds the place of its leaves again.
+        suspects: Leaves that ran during earlier deaths of the process, by their id.
     """
 
     name: str
@@ -76,16 +76,16 @@ class PartPlan:
 
 @dataclass(frozen=True, slots=True)
 class PartReady:
-    """The engine knows the part's worker; sent again when its place offers something else.
+    """The process is registered with the engine. Sent again when its capacity changes.
 
     Attributes:
         slots: Leaves and other ordinary tasks that it takes at one time.
-        source: Where that number comes from.
+        source: The source of that number, as text.
         labels: The labels of its Hatchet worker.
-        place: Where its leaves run.
-        shared: What other parts need to run leaves there too.
-        environment: Variables by which a part that takes its place finds that again.
-        engine: Version and address of the engine; only when it is sent for the first time.
+        place: The place where its leaves run, as text.
+        shared: The data with which guests attach to that place.
+        environment: Variables with which a replacement process finds that place again.
+        engine: Version and address of the engine; only in the first message.
     """
 
     slots: int
@@ -99,12 +99,12 @@ class PartReady:
 
 @dataclass(frozen=True, slots=True)
 class PartFailed:
-    """The part cannot go on.
+    """The process cannot continue.
 
     Attributes:
         message: Why, and what to do.
-        away: Whether the engine, or the place of its leaves, is away, which is worth waiting for.
-        for_good: Whether the worker as a whole is to stop.
+        away: Whether the engine or the executor is unreachable, so that a restart may help.
+        for_good: Whether the whole worker must stop.
     """
 
     message: str
@@ -114,10 +114,10 @@ class PartFailed:
 
 @dataclass(frozen=True, slots=True)
 class PartStopping:
-    """The part takes nothing new.
+    """The process is stopping and takes no new tasks.
 
     Attributes:
-        running: Leaves that still run in it.
+        running: Number of leaves that still run.
     """
 
     running: int
@@ -133,7 +133,7 @@ class Work:
     Attributes:
         experiments: All registered experiments.
         tasks: Hatchet tasks that were added with `ExperimentRegistry.Include`.
-        workflows: What was passed as `additional_workflows`.
+        workflows: The argument `additional_workflows`.
     """
 
     experiments: Sequence[Any] = ()
@@ -142,16 +142,16 @@ class Work:
 
 
 def plan_parts(base: PartPlan, work: Work, *, fan: bool, leaf: bool) -> list[PartPlan]:
-    """Divide the work among parts. The first one carries the worker's name.
+    """Divide the work among worker processes. The first one has the worker's name.
 
     Args:
-        base: What all parts have in common.
-        work: What the worker serves.
+        base: The settings of all processes.
+        work: The work of the worker.
         fan: Whether the worker handles scatter and gather.
         leaf: Whether it handles experiments.
 
     Raises:
-        WorkerStartError: There is nothing that the worker could serve.
+        WorkerStartError: The worker has nothing to serve.
     """
     own = _by_name([*(work.tasks if leaf else ()), *work.workflows])
     _check_work(work, own, fan=fan, leaf=leaf)
@@ -171,7 +171,7 @@ def plan_parts(base: PartPlan, work: Work, *, fan: bool, leaf: bool) -> list[Par
 
 
 def _leaf_plans(base: PartPlan, experiments: Sequence[Any]) -> list[PartPlan]:
-    """Return a part for each class of leaves; those that only CPUs limit come first."""
+    """Return one process per leaf class; the class that only CPUs limit comes first."""
     groups: dict[tuple[str, float], list[Any]] = {}
     for item in experiments:
         limit = limit_of(item.options)
@@ -179,7 +179,7 @@ def _leaf_plans(base: PartPlan, experiments: Sequence[Any]) -> list[PartPlan]:
     many = {
         class_of([limit_of(item.options) for item in items]): items for items in groups.values()
     }
-    # The processes of the executor `local` are of one kind, and one slot means one leaf at a time.
+    # The executor `local` has one kind of process, and one slot means one leaf at a time.
     if base.executor == "local" or base.slots == 1:
         return [_leaf_plan(base, experiments, None)] if experiments else []
     ranked = sorted(many, key=lambda one: one.rank)
@@ -220,7 +220,7 @@ def _shared_needs(items: Sequence[Any]) -> dict[str, str]:
 def _with_workflows(
     base: PartPlan, plans: list[PartPlan], workflows: Sequence[Any]
 ) -> list[PartPlan]:
-    """Let the first part serve these too, where its slots are CPUs, else one of their own."""
+    """Add these to the first process if its slots are CPUs, or else to a process of their own."""
     refs = _refs(workflows)
     first = plans[0] if plans else None
     if first is not None and (first.leaf_class is None or not first.leaf_class.resource):
@@ -233,7 +233,7 @@ def _with_workflows(
 
 
 def _numbered(plans: Sequence[PartPlan]) -> list[PartPlan]:
-    """Give the parts their numbers, and tell them which others go first."""
+    """Number the processes, and set for each which others go first."""
     numbers = {plan.leaf_class: number for number, plan in enumerate(plans) if plan.leaf_class}
     return [
         replace(
@@ -258,24 +258,24 @@ def _refs(workflows: Sequence[Any]) -> tuple[CodeRef, ...]:
 def _check_work(work: Work, own: Sequence[Any], *, fan: bool, leaf: bool) -> None:
     if leaf and not (work.experiments or own):
         raise WorkerStartError(
-            "No experiment is registered in this process: import the modules that register them "
+            "No experiment is registered in this process. Import the modules that register them "
             "(`from experiments import *`) before the worker starts, or set "
-            "SCYTHE_WORKER_DOES_LEAF=false for a worker that handles scatter and gather only."
+            "SCYTHE_WORKER_DOES_LEAF=false for a worker that handles only scatter and gather."
         )
     if not (fan or leaf or own):
         raise WorkerStartError(
-            "This worker would do nothing: set SCYTHE_WORKER_DOES_FAN or SCYTHE_WORKER_DOES_LEAF "
+            "This worker has nothing to do. Set SCYTHE_WORKER_DOES_FAN or SCYTHE_WORKER_DOES_LEAF "
             "to true, or pass `additional_workflows`."
         )
 
 
 def _by_name(items: Sequence[Any]) -> list[Any]:
-    """Return the items, each once."""
+    """Return the items without duplicates."""
     return list({str(item.name): item for item in items}.values())
 
 
 def _by_kind(workflows: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """Return the ordinary tasks and workflows, and those with durable tasks."""
+    """Split workflows into ordinary ones and those with durable tasks."""
     if not workflows:
         return [], []
     from scythe.engine.client import has_durable_tasks

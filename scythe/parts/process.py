@@ -1,7 +1,7 @@
 """The main function of a worker process: build its Hatchet worker, serve, stop on SIGTERM.
 
-The main thread belongs to the SDK's event loop. A second thread watches the supervisor, the SDK's
-own process and the running leaves, and reports to the supervisor.
+The main thread runs the SDK's event loop. A second thread monitors the supervisor, the SDK's child
+process and the running leaves, and reports to the supervisor.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ logger = logging.getLogger("scythe.worker")
 
 
 def run_part(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
-    """Serve a part until SIGTERM. The process ends with this call.
+    """Serve until SIGTERM. The process ends with this call.
 
     Args:
-        plan: What to serve.
-        mark: What finds this process and all that it starts, see `scythe.processes.ending.MARK`.
-        pipe: Takes `PartMessage`s to the supervisor.
-        board: What the worker's parts let each other know.
+        plan: The work of this process.
+        mark: Identifies this process and its descendants, see `scythe.processes.ending.MARK`.
+        pipe: Carries `PartMessage`s to the supervisor.
+        board: Memory shared by all worker processes.
     """
     leave_terminal()
     os.environ.update({**plan.environment, MARK: mark})
@@ -56,10 +56,10 @@ def run_part(plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
 
 
 def leave_terminal() -> None:
-    """Leave Ctrl-C, and all else that comes from a terminal, to the supervisor."""
+    """Detach from the terminal: Ctrl-C and the like go to the supervisor only."""
     with contextlib.suppress(OSError):
         os.setsid()
-    # A handler and not SIG_IGN, which the programs that leaves start would inherit.
+    # A handler, because programs that leaves start would inherit SIG_IGN.
     signal.signal(signal.SIGINT, _pass_over)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     null = os.open(os.devnull, os.O_RDONLY)
@@ -72,13 +72,13 @@ def _pass_over(*_: Any) -> None:
 
 
 class Part:
-    """The process of a part.
+    """A worker process, seen from inside.
 
     Args:
-        plan: What it serves.
-        mark: What all its processes carry in their environment.
-        pipe: Takes messages to the supervisor.
-        board: What the worker's parts let each other know.
+        plan: Its work.
+        mark: The mark in the environment of all its processes.
+        pipe: Carries messages to the supervisor.
+        board: Memory shared by all worker processes.
     """
 
     def __init__(self, plan: PartPlan, mark: str, pipe: Connection, board: Board) -> None:
@@ -111,16 +111,16 @@ class Part:
             self._worker = worker
             worker.start()
         except SystemExit:
-            pass  # the SDK's way to return
+            pass  # the SDK returns this way
         except ScytheError as error:
-            # A guest's place comes back with the part that it is shared with.
+            # A guest waits for the first leaf process, which finds the cluster again.
             is_away = isinstance(error, EngineError | PlaceAwayError)
             self._fail(str(error), away=is_away or bool(self._plan.shared))
         except BaseException as error:
-            logger.exception("This part cannot go on.")
+            logger.exception("This worker process cannot continue.")
             self._fail(self._sdk_errors.last or f"{type(error).__name__}: {error}")
         if not self._registered:
-            self._fail(self._sdk_errors.last or "Hatchet did not take the worker.")
+            self._fail(self._sdk_errors.last or "Hatchet did not register the worker.")
         self._leave()
 
     def _make_worker(self) -> Any:
@@ -175,7 +175,7 @@ class Part:
         return self._executor
 
     def _set_signals(self) -> None:
-        """Let SIGTERM stop the worker gracefully, once: to the SDK the second one means at once."""
+        """Stop gracefully on the first SIGTERM, and ignore others: the SDK would stop at once."""
         graceful: Any = signal.getsignal(signal.SIGTERM)
 
         def stop(number: int, frame: Any) -> None:
@@ -193,11 +193,11 @@ class Part:
         signal.signal(signal.SIGINT, _pass_over)
 
     def _watch(self) -> None:
-        """Watch what this part lives by, in a thread of its own."""
+        """Monitor the supervisor, the SDK process and the running leaves, in a thread."""
         try:
             self._watch_all()
         except BaseException as error:
-            logger.exception("This part cannot be watched.")
+            logger.exception("Cannot monitor this worker process.")
             self._fail(f"{type(error).__name__}: {error}")
 
     def _watch_all(self) -> NoReturn:
@@ -218,8 +218,10 @@ class Part:
                 self._stop_alone()
             if listener in gone:
                 if not self._stopping:
-                    self._fail("Its connection to Hatchet ended: the SDK's own process died.")
-                listener = -1  # it has done its work
+                    self._fail(
+                        "The connection to Hatchet ended because the SDK's child process died."
+                    )
+                listener = -1  # expected while stopping
             if not self._stopping:
                 self._host.tell_engine(self._worker)
             self._evict_again()
@@ -229,7 +231,7 @@ class Part:
                 self._send(PartStopping(told))
 
     def _end_when_lost(self) -> None:
-        """End gracefully, to be started anew, when something was lost with the connection."""
+        """Stop gracefully for a restart if events were lost with the connection."""
         from scythe.engine.running_worker import sight_of
 
         waits = self._plan.role == "fan"
@@ -241,7 +243,7 @@ class Part:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _evict_again(self) -> None:
-        """Give nodes back that the engine sent here once more while this part was stopping."""
+        """Give back nodes that the engine sent here again while this process was stopping."""
         from scythe.engine.running_worker import evict_nodes
 
         now = time.monotonic()
@@ -257,7 +259,7 @@ class Part:
         update_labels(self._worker, self._worker_id, labels)
 
     def _look_at_place(self) -> None:
-        """Tell Hatchet and the supervisor when the place of leaves offers something else."""
+        """Report a changed capacity to Hatchet and the supervisor."""
         if self._executor is None or self._place is None or self._stopping:
             return
         changed = self._place.changed(self._executor.capacity)
@@ -265,7 +267,7 @@ class Part:
             self._send(changed)
 
     def _watch_start(self, supervisor: int) -> int:
-        """Wait until the engine knows the worker; return what tells the end of its listener."""
+        """Wait until the worker is registered; return a file descriptor for the listener's end."""
         from scythe.engine.running_worker import listener_of, registered_id
 
         while True:
@@ -277,7 +279,7 @@ class Part:
             if listener is None:
                 continue
             if listener.sentinel in gone:
-                self._fail("Hatchet did not take the worker: see the log above.")
+                self._fail("Hatchet did not register the worker. See the log above.")
             if worker_id := registered_id(self._worker):
                 self._worker_id = worker_id
                 return listener.sentinel
@@ -287,19 +289,19 @@ class Part:
         return self._executor.running if self._executor is not None else 0
 
     def _stop_alone(self) -> NoReturn:
-        """Stop as the supervisor would have stopped this part, now that it is gone."""
-        logger.error("The worker's main process is gone: this part stops.")
+        """Stop as the supervisor would have stopped this process, now that it is gone."""
+        logger.error("The worker's supervisor is gone; stopping this worker process.")
         os.kill(os.getpid(), signal.SIGTERM)
         now = time.monotonic()
         last = now + self._plan.shutdown_timeout
         end = now + self._plan.shutdown_timeout + WIND_DOWN
-        while now < (last if self._running else end):  # mostly, this process ends here
+        while now < (last if self._running else end):  # the process usually ends during this loop
             time.sleep(_POLL)
             now = time.monotonic()
         self._die()
 
     def _die(self) -> NoReturn:
-        """End this process and all that it started."""
+        """Kill this process and its descendants."""
         try:
             end_tree(os.getpid(), GRACE, mark=self._mark)
         finally:
@@ -311,12 +313,12 @@ class Part:
         os._exit(1)
 
     def _leave(self) -> NoReturn:
-        """End the process after a graceful stop, once the SDK's own process has sent everything."""
+        """Exit after a graceful stop, once the SDK's child process has sent everything."""
         from scythe.engine.running_worker import listener_of
 
         if (listener := listener_of(self._worker)) is not None:
             listener.join(WIND_DOWN)
-        # Normally, so that semaphores are given back; but no thread of user code may prevent it.
+        # A normal exit frees semaphores; threads of user code must not prevent it.
         threading.Thread(target=_exit_after, args=(_EXIT,), daemon=True).start()
         sys.exit(0)
 

@@ -1,4 +1,4 @@
-"""Run leaves alone that may have killed their worker process, so that the guilty one is found."""
+"""Runs leaves alone that may have killed their worker process, to find the guilty one."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from scythe.leaf.journal import count_leaves
 from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafStats
 from scythe.parts.suspects import RunningLeaf, RunningLeaves, Suspect
 
-_DEATHS_TOGETHER = 2  # a process may be killed once by something else than a leaf
+_DEATHS_TOGETHER = 2  # one death may have another cause than a leaf
 _ALONE_SECONDS_MIN = 10.0
-_SETTLE_SECONDS = 1.0  # for the engine to hear of leaves that have just ended
+_SETTLE_SECONDS = 1.0  # for the ends of other leaves to reach the engine
 logger = logging.getLogger("scythe.leaf")
 
 
 class Quarantine:
-    """Decides when a leaf may run beside others.
+    """Decides whether a leaf may run beside others.
 
-    A leaf that ran at two deaths of its worker process runs alone until it is older than it was
-    then; of such a batch, one leaf after another. When the process dies again meanwhile, the leaf
-    is guilty and runs no more. Leaves that happened to run beside it go on.
+    A leaf that was running during two deaths of its worker process runs alone, until it has run
+    for longer than it had then. In a batch, each leaf runs alone in turn. If the process dies again
+    meanwhile, the leaf is guilty and fails; leaves that happened to run beside it continue.
 
     Args:
-        leaves: Takes what runs.
-        suspects: The leaves that ran when earlier processes died.
+        leaves: Records the running leaves.
+        suspects: The leaves that were running when earlier processes died.
     """
 
     def __init__(self, leaves: RunningLeaves, suspects: Mapping[str, Suspect]) -> None:
@@ -43,10 +43,10 @@ class Quarantine:
 
     @asynccontextmanager
     async def entered(self, call: LeafCall) -> AsyncGenerator[LeafCall]:
-        """Wait until a leaf may run; give what is to be run of it now.
+        """Wait until a leaf may run. Yield the call to run now: one leaf of a suspected batch.
 
         Raises:
-            LeafFailed: The leaf has killed its worker process each time.
+            LeafFailed: The leaf has killed its worker process each time it ran.
         """
         suspect = self._suspects.get(call.leaf_id, Suspect())
         is_alone = suspect.deaths >= _DEATHS_TOGETHER
@@ -78,7 +78,7 @@ class Quarantine:
         if is_alone:
             if is_first:
                 logger.warning(
-                    "Leaf %s runs alone: its worker process died %d times while it ran.",
+                    "Running leaf %s alone, because its worker process died %d times while it ran.",
                     call.leaf_id,
                     suspect.deaths,
                 )
@@ -117,6 +117,6 @@ def _failure() -> LeafFailure:
         FailureKind.WORKER_CRASH,
         "WorkerKilled",
         "the worker process died each time this leaf ran, the last time with no other leaf beside "
-        "it: look for what in the leaf ends other processes, or takes all memory",
+        "it: check whether the leaf kills other processes or uses all memory",
         stats=LeafStats(platform.node()),
     )

@@ -31,14 +31,14 @@ def leaf_worker(
 
     Args:
         name: The worker's name.
-        executor: Where leaves run; it is closed when the worker has stopped.
-        experiments: The experiments whose leaves it serves.
+        executor: Runs the leaves; it is closed when the worker has stopped.
+        experiments: The experiments that it serves.
         workflows: Further Hatchet tasks and workflows that it serves itself.
         labels: The worker's labels.
         slots: Leaves that it runs at one time.
         durable_slots: Durable tasks among these workflows that it runs at one time.
-        codes: Where the processes that run leaves find the experiments, by name.
-        step_back: Lets the engine give this worker no leaves for some seconds.
+        codes: References by which leaf processes find the experiments, by name.
+        step_back: Pauses this worker in the engine for some seconds.
     """
     places = codes or {}
     back = GiveBack(step_back)

@@ -1,4 +1,4 @@
-"""Runs the parts of a worker until a signal or a call asks for the end, and stops them all."""
+"""Runs the worker processes of a worker until a signal or a call stops them all."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from scythe.parts.process import run_part
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _TICK = 1.0
-_SAME = 0.5  # seconds within which two signals are one request
-_REASSIGN = 30  # seconds after which the engine takes tasks from a worker that is silent
+_SAME = 0.5  # seconds within which two signals count as one request
+_REASSIGN = 30  # seconds after which the engine reassigns the tasks of a silent worker
 
 logger = logging.getLogger("scythe.worker")
 
 
 class Supervisor:
-    """Runs the parts of a worker until it is told to stop.
+    """Runs the worker processes of a worker until it is to stop.
 
     Args:
-        plans: The parts.
-        on_ready: Called once, when all parts are ready for the first time.
-        policy: When a part that died is started again.
-        entry: What runs in the process of a part.
+        plans: The work of each process.
+        on_ready: Called once, when all processes are ready for the first time.
+        policy: The restart policy.
+        entry: The main function of a process.
 
     Attributes:
-        forced_by: The signal that ended the parts at once, or None.
+        forced_by: The signal that killed the processes at once, or None.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class Supervisor:
         os.set_blocking(self._wake_write, False)
 
     def run(self) -> None:
-        """Start the parts and serve until a stop is asked for; nothing of them is left then.
+        """Start the processes and serve until a stop is requested. Leaves no process behind.
 
         Raises:
-            WorkerStartError: A part cannot be started, or was given up.
+            WorkerStartError: A process cannot be started, or died too often.
         """
         with self._signals_taken():
             try:
@@ -69,13 +69,13 @@ class Supervisor:
                 self._stop_parts()
 
     def stop(self) -> None:
-        """Ask for a graceful stop; asked again, for one at once. May be called in any thread."""
+        """Request a graceful stop; a second call stops at once. Any thread may call it."""
         with self._pipe_lock, contextlib.suppress(OSError):
             if self._wake_write >= 0:
                 os.write(self._wake_write, bytes([0]))
 
     def close(self) -> None:
-        """Give back what the supervisor holds; it takes no more requests."""
+        """Release the supervisor's resources; it accepts no more requests."""
         with self._pipe_lock:
             if self._wake_write >= 0:
                 os.close(self._wake_read)
@@ -89,13 +89,13 @@ class Supervisor:
 
     @contextmanager
     def _signals_taken(self) -> Generator[None]:
-        """Take SIGTERM and SIGINT, where that can be done: in the main thread."""
+        """Handle SIGTERM and SIGINT, if this is the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # None of nohup's, or of a shell's `&`, which are there to be ignored.
+        # Signals that nohup or a shell's `&` have set to be ignored stay ignored.
         wanted = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
-        # The numbers go to the pipe at once, whatever thread the kernel chose.
+        # The numbers reach the pipe at once, whichever thread the kernel chose.
         wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         before = {number: signal.signal(number, _pass_over) for number in wanted}
         try:
@@ -106,16 +106,16 @@ class Supervisor:
             signal.set_wakeup_fd(wakeup)
 
     def _wait(self, timeout: float) -> None:
-        """Wait for something to happen: a message, a death, a signal, or a time."""
+        """Wait for a message, a death, a signal, or the timeout."""
         wait([self._wake_read, *self._parts.waitables], min(max(timeout, 0.0), _TICK))
         with contextlib.suppress(BlockingIOError):
             for number in os.read(self._wake_read, 64):
-                if number in (0, *_SIGNALS):  # and not one that the user's code handles
+                if number in (0, *_SIGNALS):  # other signals belong to the user's code
                     self._take_request(number)
 
     def _take_request(self, number: int) -> None:
         now = time.monotonic()
-        # A wrapper such as `uv run` may pass on the signal that the terminal has sent already.
+        # A wrapper such as `uv run` may forward a signal that the terminal has also sent here.
         repeated = number and now < self._last_signal + _SAME
         if not repeated:
             self._requests.append(number)
@@ -123,18 +123,19 @@ class Supervisor:
             self._last_signal = now
 
     def _stop_parts(self) -> None:
-        """Stop all parts: gracefully, then at the end of their time, or when asked again, hard."""
+        """Stop all processes gracefully; kill them at the timeout or on a second request."""
         parts = [part for part in self._parts.everyone if part.is_up]
         if parts and self._parts.announced:
             logger.info(
-                "Stopping; running leaves get %g s. Ask again to stop at once.", self._grace
+                "Stopping; running leaves may continue for %g s. Ask again to stop at once.",
+                self._grace,
             )
         for part in parts:
             part.read()
             if part.ready:
                 part.ask_to_stop()
             else:
-                part.bury()  # nothing runs in it yet
+                part.bury()  # no leaf runs in it yet
         started = time.monotonic()
         parts = [part for part in parts if part.is_up]
         while parts and len(self._requests) < 2:
@@ -144,10 +145,10 @@ class Supervisor:
         if parts:
             self.forced_by = self._requests[-1] or None
         for part in parts:
-            self._end(part, "asked to stop at once")
+            self._end(part, "it was asked to stop at once")
 
     def _has_stopped(self, part: PartHandle, started: float) -> bool:
-        """Return whether a part has ended, if need be because its time is up."""
+        """Return whether a process has ended; kill it when its time is up."""
         before = part.running
         part.read()
         if part.running and part.running != before:
@@ -155,12 +156,12 @@ class Supervisor:
         if part.has_ended():
             who = str(part)
             how = part.bury()
-            if how != ORDERLY:  # it could not clean up
-                logger.warning("%s ended while it stopped (%s).", who, how)
+            if how != ORDERLY:  # it may not have cleaned up
+                logger.warning("%s ended abnormally while stopping (%s).", who, how)
             return True
         grace = self._grace + (0 if part.running else WIND_DOWN)
         if time.monotonic() > started + grace:
-            self._end(part, f"not done after {grace:g} s")
+            self._end(part, f"it had not stopped after {grace:g} s")
             return True
         return False
 
@@ -173,7 +174,7 @@ class Supervisor:
             if part.running
             else ""
         )
-        logger.warning("%s was ended (%s)%s.", who, why, lost)
+        logger.warning("%s was killed (%s)%s.", who, why, lost)
 
 
 def _pass_over(_number: int, _frame: types.FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Which leaves ran in a worker process when it died, as its supervisor finds out."""
+"""Records the running leaves of a worker process, so that its supervisor knows them if it dies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
-_MOST = 2048  # leaves of a process that are noted
+_MOST = 2048  # most leaves of a process that are recorded
 _NAME_BYTES = 80
 
 
@@ -22,11 +22,11 @@ class _Entry(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class RunningLeaf:
-    """A leaf, or a batch, that is running.
+    """A running leaf or batch.
 
     Attributes:
         name: Its id.
-        since: When it began, by the monotonic clock.
+        since: Its start by the monotonic clock.
         is_alone: Whether no other leaf runs in its worker process.
     """
 
@@ -37,11 +37,11 @@ class RunningLeaf:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A leaf, or a batch, that ran when its worker process died.
+    """A leaf or batch that was running when its worker process died.
 
     Attributes:
-        deaths: How many processes died meanwhile.
-        seconds: The shortest time for which it had been running.
+        deaths: Number of processes that died while it ran.
+        seconds: The shortest time for which it had been running then.
         is_guilty: Whether it ran alone at one of these deaths.
     """
 
@@ -51,37 +51,39 @@ class Suspect:
 
 
 class RunningLeaves:
-    """The leaves that a worker process runs, in memory that outlives it.
+    """The running leaves of a worker process, in memory that outlives it.
 
-    One process writes; its supervisor reads once that process has died.
+    The process writes; its supervisor reads after the process has died.
     """
 
     def __init__(self) -> None:
         self._entries: Any = RawArray(_Entry, _MOST)
 
     def add(self, leaf: RunningLeaf) -> int:
-        """Note a leaf; return its place, -1 where there is none left."""
+        """Record a leaf; return its index, or -1 if the table is full."""
         free = (place for place, entry in enumerate(self._entries) if not entry.name)
         place = next(free, -1)
         if place >= 0:
             entry = self._entries[place]
             entry.since = leaf.since
             entry.is_alone = leaf.is_alone
-            entry.name = leaf.name.encode()[: _NAME_BYTES - 1]  # last: it makes the entry count
+            entry.name = leaf.name.encode()[
+                : _NAME_BYTES - 1
+            ]  # written last, because it makes the entry valid
         return place
 
     def share(self, place: int) -> None:
-        """Note that other leaves run beside this one from now on."""
+        """Record that other leaves run beside this one from now on."""
         if place >= 0:
             self._entries[place].is_alone = False
 
     def remove(self, place: int) -> None:
-        """Forget a leaf that is over."""
+        """Remove a leaf that has ended."""
         if place >= 0:
             self._entries[place].name = b""
 
     def read(self) -> list[RunningLeaf]:
-        """Return the leaves that run now."""
+        """Return the running leaves."""
         return [
             RunningLeaf(entry.name.decode(errors="replace"), entry.since, entry.is_alone)
             for entry in self._entries
@@ -89,7 +91,7 @@ class RunningLeaves:
         ]
 
     def clear(self) -> None:
-        """Forget all leaves."""
+        """Remove all leaves."""
         for place in range(_MOST):
             self.remove(place)
 
@@ -97,11 +99,11 @@ class RunningLeaves:
 def with_death(
     suspects: Mapping[str, Suspect], running: Sequence[RunningLeaf], now: float
 ) -> dict[str, Suspect]:
-    """Return the suspects after a process died.
+    """Return the suspects after the death of a process.
 
     Args:
-        suspects: Those of earlier deaths.
-        running: The leaves that ran in the process.
+        suspects: The suspects of earlier deaths.
+        running: The leaves that were running in the process.
         now: The time of its death.
     """
     known = dict(suspects)

@@ -1,8 +1,8 @@
-"""Whose turn it is where leaves of several parts of a worker run on the same CPUs.
+"""CPU admission across worker processes.
 
-Each part offers all that there is for it, so that no CPU is idle when only one kind of leaves is
-there. When leaves of a scarcer resource come, those that only need CPUs wait here for what is left:
-otherwise they would hold the CPU that the GPU's leaf needs.
+Each worker process offers all CPUs as slots, so that none is idle when only one kind of leaf waits.
+While leaves of a scarcer resource run, leaves that need only CPUs wait here for the remaining CPUs;
+otherwise they would hold the CPU that a GPU leaf needs.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from collections.abc import AsyncGenerator, Sequence
 
 from scythe.parts.board import Board
 
-_LINGER = 1.0  # seconds that CPUs stay reserved for the next leaf, which the engine has to send
+_LINGER = 1.0  # seconds for which CPUs stay reserved for the next leaf from the engine
 _LOOK = 0.05
 _EPSILON = 1e-6
 
 
 class Turns:
-    """The turns of one part's leaves.
+    """CPU admission for the leaves of one worker process.
 
     Args:
-        board: What the parts hold.
-        number: This part.
-        ahead: Parts whose leaves go first.
+        board: Memory shared by all worker processes, with the CPUs that each one holds.
+        number: The number of this process.
+        ahead: The numbers of the processes whose leaves go first.
     """
 
     def __init__(self, board: Board, number: int, ahead: Sequence[int] = ()) -> None:
         self._board = board
         self._number = number
-        self._before = (*ahead, number)  # a part that this one replaces goes first, too
+        self._before = (*ahead, number)  # a process that this one replaces goes first, too
         self._held = 0.0
         self._said = 0.0
         self._freed = asyncio.Event()
@@ -39,12 +39,12 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def taken(self, cpus: float, total: float | None, within: float) -> AsyncGenerator[None]:
-        """Wait for the leaf's turn, and hold its CPUs.
+        """Wait until CPUs are free for a leaf, and hold them.
 
         Args:
-            cpus: What it takes.
-            total: What there is for all parts together; None where nothing is to be waited for.
-            within: Seconds after which it goes on in any case: the executor has a line, too.
+            cpus: The CPUs of the leaf.
+            total: The CPUs of all worker processes together; None to admit every leaf at once.
+            within: Seconds after which the leaf continues anyway, to queue in the executor.
         """
         if total is not None and cpus > 0:
             with contextlib.suppress(TimeoutError):
@@ -58,7 +58,7 @@ class Turns:
             self._freed.set()
 
     async def _room(self, cpus: float, total: float) -> None:
-        # One leaf may always run: those that go first may never leave a whole CPU.
+        # One leaf may always run, because the processes ahead might never leave a whole CPU.
         while self._held > _EPSILON and self._held + self._others() + cpus > total + _EPSILON:
             self._freed.clear()
             with contextlib.suppress(TimeoutError):
@@ -69,7 +69,7 @@ class Turns:
         return self._board.cpus_of(self._before, but=self._number)
 
     def _change(self, cpus: float) -> None:
-        """Tell the others: more at once, less only when it stays less."""
+        """Publish the CPUs held: an increase at once, a decrease after a while."""
         self._held = max(0.0, self._held + cpus)
         if self._held >= self._said:
             self._cancel()

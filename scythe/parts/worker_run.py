@@ -1,4 +1,4 @@
-"""One run of a worker: check that it can start, start its parts, say what it serves."""
+"""One run of a worker: checks, start of its processes, and the lines that describe it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class WorkerRun:
     """A worker from its start to its end.
 
     Args:
-        base: What all its parts have in common.
-        work: What it serves.
+        base: The settings of all its processes.
+        work: Its work.
         fan: Whether it handles scatter and gather.
         leaf: Whether it handles experiments.
 
     Raises:
-        WorkerStartError: There is nothing that it could serve.
+        WorkerStartError: It has nothing to serve.
     """
 
     def __init__(self, base: PartPlan, work: Work, *, fan: bool, leaf: bool) -> None:
@@ -44,13 +44,13 @@ class WorkerRun:
         self._supervisor = Supervisor(self._plans, self._announce)
 
     def run(self) -> int | None:
-        """Serve until a stop is asked for.
+        """Serve until a stop is requested.
 
         Returns:
-            The signal that ended it at once, or None after a graceful stop.
+            The signal that killed it at once, or None after a graceful stop.
 
         Raises:
-            ScytheError: It cannot start, or a part of it keeps dying.
+            ScytheError: It cannot start, or one of its processes keeps dying.
         """
         worker_logs.configure("worker")
         try:
@@ -62,14 +62,14 @@ class WorkerRun:
         return self._supervisor.forced_by
 
     def stop(self) -> None:
-        """Ask for a graceful stop; asked again, for one at once. May be called in any thread."""
+        """Request a graceful stop; a second call stops at once. Any thread may call it."""
         self._supervisor.stop()
 
     def _check(self) -> None:
-        """Find out what would keep it from working, before any process starts.
+        """Check executor, shared memory, engine and bucket before any process starts.
 
-        What else is wrong with the engine its parts say: to import the Hatchet SDK in this process
-        too would delay them by seconds.
+        The worker processes check the engine further; importing the Hatchet SDK here as well would
+        delay them by seconds.
         """
         from scythe.environment import require_engine
         from scythe.executor import load_executor_factory
@@ -95,12 +95,12 @@ class WorkerRun:
 
 
 def _check_shared_memory() -> None:
-    """Raise unless processes can share locks, as those of the SDK do."""
+    """Raise unless processes can share locks, which the SDK needs."""
     start_tracker()
     try:
         get_context("spawn").Lock()
     except OSError as error:
         raise WorkerStartError(
-            f"The processes of a worker cannot share memory in /dev/shm ({error.strerror}): free "
+            f"The processes of a worker cannot share memory in /dev/shm ({error.strerror}). Free "
             "space there (`df /dev/shm`), or give the container more with --shm-size."
         ) from error

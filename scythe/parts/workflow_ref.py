@@ -18,25 +18,25 @@ def workflow_ref(workflow: Any) -> CodeRef:
     """Return a reference by which another process finds a Hatchet task or workflow.
 
     Raises:
-        WorkerStartError: It is none, or no module holds it under a name.
+        WorkerStartError: It is not a Hatchet task or workflow, or no module has it under a name.
     """
     if not is_hatchet_runnable(workflow):
         raise WorkerStartError(
-            f"{workflow!r} is not a Hatchet task or workflow: pass what `hatchet.workflow(...)` or "
-            "`@hatchet.task(...)` returned; experiments go to `start(experiments=[...])`."
+            f"{workflow!r} is not a Hatchet task or workflow. Pass what `hatchet.workflow(...)` or "
+            "`@hatchet.task(...)` returned; pass experiments to `start(experiments=[...])`."
         )
     module, attribute = _place_of(workflow)
     main_path, main_module = main_source() if module in MAIN_NAMES else (None, None)
     if not module or (module in MAIN_NAMES and not (main_path or main_module)):
         raise WorkerStartError(
-            f"The Hatchet workflow {workflow.name} cannot be found by the worker's processes: "
-            "define it at module level, in a module or in the script that starts the worker."
+            f"The worker's processes cannot find the Hatchet workflow {workflow.name}. Define it "
+            "at module level, in a module or in the script that starts the worker."
         )
     return CodeRef(str(workflow.name), module, attribute, main_path, main_module)
 
 
 def find_workflow(ref: CodeRef) -> Any:
-    """Return the Hatchet task or workflow behind a reference, importing what is needed.
+    """Import and return the Hatchet task or workflow that a reference names.
 
     Raises:
         CodeNotFoundError: The module does not import, or has no such workflow.
@@ -47,13 +47,14 @@ def find_workflow(ref: CodeRef) -> Any:
         if is_hatchet_runnable(value) and str(getattr(value, "name", "")) == ref.experiment:
             return value
     raise CodeNotFoundError(
-        f"Importing {ref.main_path or ref.main_module or ref.module} brings no Hatchet workflow "
-        f"{ref.experiment}: define it at module level, outside of `if __name__ == '__main__':`."
+        f"{ref.main_path or ref.main_module or ref.module} has no Hatchet workflow "
+        f"{ref.experiment} after its import. Define it at module level, outside of "
+        "`if __name__ == '__main__':`."
     )
 
 
 def _place_of(workflow: Any) -> tuple[str, str]:
-    """Return the module and the name in it that hold the workflow; not the main script's if any."""
+    """Return the module and name of a workflow; other modules go before the main script."""
     modules = sorted(sys.modules.items(), key=lambda item: item[0] in MAIN_NAMES)
     for name, module in modules:
         for attribute, value in list(getattr(module, "__dict__", {}).items()):

@@ -109,7 +109,7 @@ def test_all_classes_go_on_when_the_part_with_the_cluster_dies(
     app: Any, worker: WorkerProcess
 ) -> None:
     os.kill(worker.part("leaf"), signal.SIGKILL)
-    worker.wait_for_line(r"The leaf part .* died \(killed by SIGKILL\)")
-    worker.wait_for_line(rf"The leaf part \({NAME}, .* is ready again", 120)
-    worker.wait_for_line(rf"The leaf part \({NAME}--gpu, .* is ready again", 120)
+    worker.wait_for_line(r"The leaf worker process .* died \(killed by SIGKILL\)")
+    worker.wait_for_line(rf"The leaf worker process \({NAME}, .* is ready again", 120)
+    worker.wait_for_line(rf"The leaf worker process \({NAME}--gpu, .* is ready again", 120)
     assert [len(spans(allocate(app, one, 2, 0.0))) for one in (app.on_gpus, app.on_cpus)] == [2, 2]

@@ -175,8 +175,9 @@ def test_what_a_dead_worker_ran_is_run_again(held: Held, other: Held, tmp_path: 
         started = time.monotonic()
         assert first.wait_end() == 0
         assert time.monotonic() - started < 15
-        assert "was ended (not done after 0.5 s) with 1 running leaf, which Hatchet gives" in (
-            first.text
+        assert (
+            "was killed (it had not stopped after 0.5 s) with 1 running leaf, which Hatchet gives"
+            in (first.text)
         )
     # A slot for each leaf of the run, also where the first worker's leaf is there before them.
     with running(APP, "main.py", log=tmp_path / "b", SCYTHE_WORKER_SLOTS="3") as second:
@@ -187,7 +188,7 @@ def test_what_a_dead_worker_ran_is_run_again(held: Held, other: Held, tmp_path: 
         leaf, fan = second.part("leaf"), second.part("fan")
         kill_the_connection(fan)
         kill_a_part(second, "leaf")
-        second.wait_for_line(f"process {fan}. died .exit code 1: Its connection to Hatchet ended")
+        second.wait_for_line(f"pid {fan}. died .exit code 1: The connection to Hatchet ended")
         until(lambda: leaf != second.part("leaf") and fan != second.part("fan"), "both are back")
         kill_a_part(second, "fan")
         held.let_go()
@@ -208,7 +209,7 @@ def kill_the_connection(pid: int) -> None:
 def kill_a_part(worker: WorkerProcess, role: str) -> None:
     part = psutil.Process(worker.part(role))
     family = [part, *part.children(recursive=True)]
-    died = f"The {role} part .*process {part.pid}. died .killed by SIGKILL.. It is started again in"
+    died = f"The {role} worker process .*pid {part.pid}. died .killed by SIGKILL.. Restarting it in"
     part.kill()
     worker.wait_for_line(died)
     assert not [one for one in family if one.is_running() and one.status() != "zombie"]
@@ -220,8 +221,8 @@ def test_a_worker_whose_main_process_is_killed_leaves_nothing(held: Held, tmp_pa
         worker.wait_ready()
         ref = held.start()
         worker.popen.kill()
-        worker.wait_for_line("leaf: The worker's main process is gone")
-        worker.wait_for_line("fan: The worker's main process is gone")
+        worker.wait_for_line("leaf: The worker's supervisor is gone")
+        worker.wait_for_line("fan: The worker's supervisor is gone")
         held.let_go()
         assert ref.result(timeout=20).worker == worker.tag
         worker.wait_gone()
@@ -396,7 +397,7 @@ ERRORS = {
     ),
     "nothing to do": (
         {"SCYTHE_WORKER_DOES_FAN": "0", "SCYTHE_WORKER_DOES_LEAF": "0"},
-        r"would do nothing: set SCYTHE_WORKER_DOES_FAN or",
+        r"has nothing to do. Set SCYTHE_WORKER_DOES_FAN or",
     ),
 }
 
@@ -449,7 +450,7 @@ def test_no_experiment_is_one_sentence() -> None:
     )
     assert done.returncode == 1
     assert re.fullmatch(
-        r"scythe: No experiment is registered in this process: import the modules .*\n", done.stderr
+        r"scythe: No experiment is registered in this process. Import the modules .*\n", done.stderr
     )
 
 

@@ -77,7 +77,9 @@ class WorkerProcess:
     def part(self, role: str) -> int:
         """Return the id of the process of a part, as the log last named it."""
         lines = re.findall(rf"processes .*\b{role} (\d+)", self.text)
-        lines += re.findall(rf"The {role} part \([^)]*, process (\d+)\) is ready again", self.text)
+        lines += re.findall(
+            rf"The {role} worker process \([^)]*, pid (\d+)\) is ready again", self.text
+        )
         return int(lines[-1])
 
     def family(self) -> list[psutil.Process]:

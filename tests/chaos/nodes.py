@@ -251,7 +251,9 @@ class Worker:
     def part(self, role: str) -> psutil.Process:
         """Return the process of a part, as the log last named it."""
         lines = re.findall(rf"processes .*?\b{role} (\d+)", self.text)
-        lines += re.findall(rf"The {role} part \([^)]*, process (\d+)\) is ready again", self.text)
+        lines += re.findall(
+            rf"The {role} worker process \([^)]*, pid (\d+)\) is ready again", self.text
+        )
         for process in self.node.processes():
             with suppress(OSError):
                 status = Path(f"/proc/{process.pid}/status").read_text()

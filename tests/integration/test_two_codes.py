@@ -104,7 +104,7 @@ def test_leaves_fail_where_no_worker_has_the_code(
         of_batches, _, errors_of_batches, _ = ended(batch)
     assert (status.done, status.failed) == (of_batches.done, of_batches.failed) == (0, 8)
     assert set(errors["kind"]) == set(errors_of_batches["kind"]) == {"code_mismatch"}
-    assert "It gives its leaves back" in (new / "worker.log").read_text()
+    assert "It returns the run's leaves" in (new / "worker.log").read_text()
     assert experiment.code.fingerprint in errors["message"][0]
     assert leaves["code"][0] in errors["message"][0]
 

@@ -281,11 +281,11 @@ def test_a_combined_worker_without_experiments_serves_workflows(items: Any) -> N
 
 
 def test_nothing_to_do_is_refused() -> None:
-    with pytest.raises(WorkerStartError, match="import the modules that register them"):
+    with pytest.raises(WorkerStartError, match="Import the modules that register them"):
         plan_parts(BASE, Work(), fan=False, leaf=True)
-    with pytest.raises(WorkerStartError, match="import the modules that register them"):
+    with pytest.raises(WorkerStartError, match="Import the modules that register them"):
         plan_parts(BASE, Work(), fan=True, leaf=True)
-    with pytest.raises(WorkerStartError, match="would do nothing"):
+    with pytest.raises(WorkerStartError, match="has nothing to do"):
         plan_parts(BASE, Work(), fan=False, leaf=False)
 
 
@@ -305,7 +305,9 @@ def test_a_workflow_that_no_module_holds_is_refused(items: Any) -> None:
     from scythe.hatchet import hatchet
     from scythe.parts.workflow_ref import workflow_ref
 
-    with pytest.raises(WorkerStartError, match="hidden cannot be found .* at module level"):
+    with pytest.raises(
+        WorkerStartError, match="cannot find the Hatchet workflow hidden.* at module level"
+    ):
         workflow_ref(hatchet.workflow(name="hidden"))
     with pytest.raises(WorkerStartError, match="is not a Hatchet task or workflow"):
         workflow_ref(items.named)
@@ -315,7 +317,7 @@ def test_a_workflow_that_is_gone_is_named(items: Any) -> None:
     from scythe.locate import CodeNotFoundError
     from scythe.parts.workflow_ref import find_workflow
 
-    with pytest.raises(CodeNotFoundError, match="brings no Hatchet workflow lost"):
+    with pytest.raises(CodeNotFoundError, match="has no Hatchet workflow lost"):
         find_workflow(CodeRef("lost", "tests.unit.worker_items", "lost"))
 
 
@@ -448,7 +450,7 @@ def test_the_banner_says_what_is_served_and_where() -> None:
     assert said["bucket"] == "s3://bucket/runs at http://s3"
     assert said["processes"] == f"worker {os.getpid()}, leaf 11, fan 12"
     assert said["gpu_only"] == (
-        "needs has_gpu=yes, which this worker does not have: its leaves wait for another one."
+        "needs has_gpu=yes, which this worker does not have; its leaves wait for another worker."
     )
     assert "KEY" not in text
 
@@ -577,4 +579,4 @@ def test_the_banner_names_parts_by_their_class_and_leaves_that_are_too_large() -
     assert said["slots"] == "2 (2 CPUs), 1 (1 GPU)"
     assert said["processes"] == f"worker {os.getpid()}, leaf 11, gpu 12"
     assert "heavy needs high_memory=yes, which this worker does not have" in text
-    assert "A leaf of large holds 4 slots, of which this worker has 2" in text
+    assert "A leaf of large needs 4 slots, and this worker has 2" in text

@@ -119,16 +119,16 @@ def test_a_part_with_other_slots_is_replaced_without_losing_a_leaf(
     (place.folder / "leaf-runs").touch()
     place.offers(3, YES, HERE)
     new = place.wait_starts("leaf", 2)[1][0]
-    wait_until(lambda: f"process {new}) is ready." in caplog.text, "the successor is ready")
+    wait_until(lambda: f"pid {new}) is ready." in caplog.text, "the successor is ready")
     assert not is_gone(old), "its leaf was lost"
     # While one leaves, there is no further one: it would have the place of the first.
     place.offers(4, YES, HERE)
     (place.folder / "leaf-runs").unlink()
     wait_until(lambda: is_gone(old), "the part has left")
     assert (place.folder / "leaf-ends").exists(), "it was ended in the middle"
-    stopped = f"(w, process {old}) has stopped (exit code 0)"
+    stopped = f"(w, pid {old}) has stopped (exit code 0)"
     wait_until(lambda: stopped in caplog.text, "the log says so")
-    assert "has slots for 2, but there are 3 now (3 CPUs)" in caplog.text
+    assert "from 2 to 3 slots (3 CPUs)" in caplog.text
     assert "died" not in caplog.text
 
 
@@ -142,7 +142,7 @@ def test_a_successor_that_does_not_start_leaves_the_part(
         "multiprocessing.context.SpawnProcess.start", lambda *_: (_ for _ in ()).throw(OSError(11))
     )
     place.offers(3, YES, HERE)
-    wait_until(lambda: "could not take its place" in caplog.text, "the log says so")
+    wait_until(lambda: "could not start" in caplog.text, "the log says so")
     assert not is_gone(old)
 
 
@@ -153,7 +153,7 @@ def test_a_part_that_dies_while_its_successor_starts_is_replaced_by_it(
     worker = running(guest=False)
     (old,) = worker.wait_ready()
     place.offers(3, YES, HERE)
-    wait_until(lambda: "another process takes its place" in caplog.text, "a successor")
+    wait_until(lambda: "starting a replacement process" in caplog.text, "a successor")
     os.kill(old, signal.SIGKILL)
     place.wait_starts("leaf", 2)
     wait_until(lambda: "is ready." in caplog.text, "the successor is ready")

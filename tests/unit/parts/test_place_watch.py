@@ -78,14 +78,14 @@ def test_labels_that_cannot_be_changed_are_tried_again(
     lost = replace(THREE, labels={"has_gpu": "no"})
     engine.is_away = True
     watch.changed(lost)
-    assert "The labels of w cannot be changed now: The engine is away: wait." in caplog.text
+    assert "Cannot update the labels of w, trying again: The engine is away: wait." in caplog.text
     engine.is_away = False
     watch.changed(lost)
     assert engine.told == [], "not so soon"
     clock.now += 5
     watch.changed(lost)
     assert engine.told == [{"has_gpu": "no"}]
-    assert "w has the labels has_gpu=no now." in caplog.text
+    assert "Labels of w: has_gpu=no." in caplog.text
 
 
 def test_slots_follow_once_they_stay(watch: PlaceWatch, clock: Clock) -> None:

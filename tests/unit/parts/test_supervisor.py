@@ -98,8 +98,8 @@ def test_a_stop_ends_the_parts_and_what_they_started(
     assert running.supervisor.forced_by is None
     assert len(running.ready) == 1
     assert all(map(is_gone, [*pids, *children_of(tmp_path)]))
-    assert "Stopping; running leaves get 20 s" in caplog.text
-    assert "while it stopped" not in caplog.text
+    assert "Stopping; running leaves may continue for 20 s" in caplog.text
+    assert "while stopping" not in caplog.text
 
 
 def test_a_part_that_dies_instead_of_stopping_is_named(
@@ -113,7 +113,8 @@ def test_a_part_that_dies_instead_of_stopping_is_named(
     assert running.error is None
     (warning,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert warning == (
-        f"The leaf part (w, process {pids[0]}) ended while it stopped (killed by SIGTERM)."
+        f"The leaf worker process (w, pid {pids[0]}) ended abnormally while stopping "
+        "(killed by SIGTERM)."
     )
 
 
@@ -137,7 +138,7 @@ def test_a_killed_part_is_started_again_once_all_of_it_is_gone(
     assert running.error is None
     assert all(map(is_gone, children_of(tmp_path)))
     died = next(one for one in caplog.records if one.levelno == logging.ERROR).getMessage()
-    assert f"The {role} part ({plans[which].name}, process {pids[which]}) died" in died
+    assert f"The {role} worker process ({plans[which].name}, pid {pids[which]}) died" in died
     assert "killed by SIGKILL" in died
 
 
@@ -147,7 +148,7 @@ def test_a_part_that_keeps_dying_is_given_up(
     running = Running(plans, entries.short_lived)
     running.finish()
     assert isinstance(running.error, WorkerStartError)
-    assert "The leaf part (w, process" in str(running.error)
+    assert "The leaf worker process (w, pid" in str(running.error)
     assert "died 3 times in short succession, the last time with killed by SIGABRT" in str(
         running.error
     )
@@ -227,8 +228,8 @@ def test_an_engine_that_is_away_is_no_reason_to_give_up(
     ("entry", "seconds", "words"),
     [
         (entries.refusing, 60, "The cluster is not there: start it."),
-        (entries.mute, 60, "ended while it started (exit code 7)"),
-        (entries.slow, 1, "The leaf part was not ready after 1 s"),
+        (entries.mute, 60, "ended during its start (exit code 7)"),
+        (entries.slow, 1, "The leaf worker process was not ready after 1 s"),
     ],
 )
 def test_a_part_that_does_not_start_ends_the_start(
@@ -252,9 +253,7 @@ def test_a_process_that_cannot_be_started_ends_the_start(
     running = Running(plans, entries.obedient)
     running.finish()
     assert isinstance(running.error, WorkerStartError)
-    assert "The process of the leaf part cannot be started ([Errno 11] Resource" in str(
-        running.error
-    )
+    assert "The leaf worker process cannot be started ([Errno 11] Resource" in str(running.error)
 
 
 def test_leaves_that_outlast_their_time_are_ended_and_the_log_says_what_becomes_of_them(
@@ -270,8 +269,8 @@ def test_leaves_that_outlast_their_time_are_ended_and_the_log_says_what_becomes_
     assert all(map(is_gone, pids))
     assert "waits for 1 running leaf." in caplog.text
     assert (
-        "was ended (not done after 0.5 s) with 1 running leaf, which Hatchet gives to another "
-        "worker in about 30 s." in caplog.text
+        "was killed (it had not stopped after 0.5 s) with 1 running leaf, which Hatchet gives to "
+        "another worker in about 30 s." in caplog.text
     )
 
 
@@ -286,7 +285,7 @@ def test_a_part_without_leaves_gets_time_to_wind_down(
     started = time.monotonic()
     running.finish()
     assert time.monotonic() - started >= 0.9
-    assert "was ended (not done after 1 s)." in caplog.text
+    assert "was killed (it had not stopped after 1 s)." in caplog.text
 
 
 def test_the_second_request_ends_the_parts_at_once(

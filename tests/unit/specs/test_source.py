@@ -110,7 +110,9 @@ def test_a_table_whose_columns_have_one_name() -> None:
         list(iterate_specs(frame, STORE, Wall))
 
 
-@pytest.mark.parametrize("given", [pl.Series([1.5]), pa.chunked_array([[1.5]])], ids=["polars", "pyarrow"])
+@pytest.mark.parametrize(
+    "given", [pl.Series([1.5]), pa.chunked_array([[1.5]])], ids=["polars", "pyarrow"]
+)
 def test_a_column_is_no_table(given: Any) -> None:
     with pytest.raises(SpecError, match="is no table of specs"):
         list(iterate_specs(given, STORE, Wall))

@@ -212,7 +212,11 @@ def test_text_of_polars_and_pandas_go_together(tmp_path: Path) -> None:
     assert merged(tmp_path, *frames)["s"].tolist() == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("value", [1, "s3://b/k.pq", [1], {"a": [1]}, None, object()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value",
+    [1, "s3://b/k.pq", [1], {"a": [1]}, None, object()],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_is_no_table(value: Any) -> None:
     assert not is_table(value)
 
