@@ -1,1 +1,1 @@
-"""Hatchet: its client, its workers, its tasks, and what it loses."""
+"""Hatchet: client, workers, tasks, and recovery from lost messages."""

@@ -1,8 +1,8 @@
-"""Wait for the children of a scatter node, and ask after those of which nothing is heard.
+"""Waits for the children of a scatter node, and polls the engine when it sends no news.
 
-The engine tells a node when a child is over. An engine that is killed may lose that for good: the
-child is over, and no wait for it ever ends. So a node that has had no news for a while asks after a
-few of its open children, and less and less often while they are not over.
+The engine notifies a node when a child ends. An engine that is killed may lose a notification for
+good, so that a wait for a child would never end. A node without news for a while therefore asks for
+a few of its open children, and less and less often while they are running.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 Output = dict[str, Any] | BaseException
 FindEnd = Callable[[str], Awaitable[Output | None]]
 
-QUIET = 10.0  # seconds without news before it is asked
-LONGEST = 60.0
+QUIET = 10.0  # seconds without news until the first request
+LONGEST = 60.0  # seconds, the longest pause between two requests
 _FEW = 4  # a node may have 1,000 children that run for hours
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,11 @@ class OpenChildren:
     """The children that a node waits for.
 
     Args:
-        waits: For each child, by its run, what ends with its output, or with the exception of one
-            that failed, when the engine tells so. They are left as they are.
-        find_end: Asks the engine for the same; None while the child is not over.
-        quiet: Seconds without news after which is asked.
-        longest: Seconds between two questions at most.
+        waits: By the child's run, a future that ends with the child's output or exception when the
+            engine notifies the node. Not modified here.
+        find_end: Asks the engine for output or exception; None while the child has not ended.
+        quiet: Seconds without news until the first request.
+        longest: The longest pause between two requests, in seconds.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class OpenChildren:
         self._longest = longest
         self._order = tuple(waits)
         self._ends: dict[str, Output] = {}
-        self._open = dict.fromkeys(waits)  # those to ask after next are first
+        self._open = dict.fromkeys(waits)  # in the order of the next requests
         self._all_over = asyncio.Event()
         for run_id, wait in waits.items():
             wait.add_done_callback(partial(self._be_told, run_id))
 
     async def outputs(self) -> list[Output]:
-        """Wait until all are over; return their outputs, or exceptions, in the order of `waits`."""
+        """Wait for all children; return their outputs or exceptions in the order of `waits`."""
         pause = self._quiet
         while self._open:
             before = len(self._open)
@@ -64,13 +64,13 @@ class OpenChildren:
             if len(self._open) < before:
                 pause = self._quiet
             elif await self._ask_after_some():
-                pause = 0.0  # what was lost with one was likely lost with others
+                pause = 0.0  # others were probably lost together with this one
             else:
                 pause = max(self._quiet, min(1.5 * pause, self._longest))
         return [self._ends[run_id] for run_id in self._order]
 
     async def _ask_after_some(self) -> bool:
-        """Ask after the next children; return whether any was over."""
+        """Ask for the next children; return whether any has ended."""
         asked = list(islice(self._open, _FEW))
         found = await asyncio.gather(*map(self._find_end, asked))
         ends = {run_id: end for run_id, end in zip(asked, found, strict=True) if end is not None}
@@ -81,11 +81,11 @@ class OpenChildren:
                 del self._open[run_id]
                 self._open[run_id] = None
         if ends:
-            logger.warning("The engine has not told that these are over: %s", ", ".join(ends))
+            logger.warning("The engine has not reported the end of these runs: %s", ", ".join(ends))
         return bool(ends)
 
     def _be_told(self, run_id: str, wait: asyncio.Future[Output]) -> None:
-        # A wait that broke says nothing about its child, which is asked after.
+        # A wait that broke says nothing about its child; it is polled instead.
         if not wait.cancelled() and wait.exception() is None:
             self._close(run_id, wait.result())
 

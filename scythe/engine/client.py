@@ -1,4 +1,4 @@
-"""Hatchet: the only module that uses its client and its worker."""
+"""The Hatchet client and the Hatchet worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scythe.errors import EngineError
 from scythe.processes.blocking import call_within
 
 _CHECK_SECONDS = 8.0
-_ANSWER_SECONDS = 5.0  # for a question that is asked again
+_ANSWER_SECONDS = 5.0  # timeout of a request that is repeated
 
 
 @lru_cache(maxsize=1)
@@ -27,7 +27,7 @@ def client() -> Any:
     """Return the Hatchet client of this process, made on first use.
 
     Raises:
-        EngineError: There is no token, or it is not one.
+        EngineError: There is no token, or it is invalid.
     """
     require_engine()
     from hatchet_sdk import ClientConfig, Hatchet
@@ -37,7 +37,7 @@ def client() -> Any:
     except ValidationError as error:
         reasons = "; ".join(item["msg"] for item in error.errors(include_input=False))
         raise EngineError(
-            f"There is no usable Hatchet token ({reasons}): set {TOKEN} to a token of your engine, "
+            f"There is no usable Hatchet token ({reasons}). Set {TOKEN} to a token of your engine, "
             "or start the local stack with `scythe dev`."
         ) from error
 
@@ -48,7 +48,7 @@ def _engine_address() -> str:
 
 
 def check_engine() -> str:
-    """Return version and address of the engine, or say within seconds why it cannot be used.
+    """Return version and address of the engine, or raise within seconds.
 
     Raises:
         EngineError: It cannot be reached, does not answer, or refuses the token.
@@ -58,40 +58,40 @@ def check_engine() -> str:
     host, _, port = address.rpartition(":")
     try:
         call_within(
-            _CHECK_SECONDS / 2,  # also where the name service hangs
+            _CHECK_SECONDS / 2,  # covers a name service that hangs
             lambda: socket.create_connection((host, int(port)), _CHECK_SECONDS / 2).close(),
             lambda: TimeoutError("no answer"),
         )
     except (OSError, ValueError) as error:
         raise EngineError(
-            f"The Hatchet engine at {address} cannot be reached ({error}): check that it runs, and "
-            "HATCHET_CLIENT_HOST_PORT; the local stack starts with `scythe dev`."
+            f"The Hatchet engine at {address} cannot be reached ({error}). Check that it runs, "
+            "and HATCHET_CLIENT_HOST_PORT; `scythe dev` starts the local stack."
         ) from error
     try:
         version = asyncio.run(asyncio.wait_for(_version(hatchet), _CHECK_SECONDS))
     except TimeoutError as error:
         raise EngineError(
-            f"The Hatchet engine at {address} does not answer within {_CHECK_SECONDS:.0f} s: check "
+            f"The Hatchet engine at {address} does not answer within {_CHECK_SECONDS:.0f} s. Check "
             "HATCHET_CLIENT_TLS_STRATEGY (`none` for an engine without TLS) and the engine's log."
         ) from error
     except Exception as error:
         raise EngineError(_explain_refusal(address, error)) from error
-    client.cache_clear()  # its channel belongs to the event loop that has just ended
+    client.cache_clear()  # its channel belongs to the event loop that has ended
     if version is None:
         raise EngineError(
-            f"What answers at {address} is no Hatchet engine, or one older than v0.78: check "
+            f"The server at {address} is not a Hatchet engine, or older than v0.78. Check "
             "HATCHET_CLIENT_HOST_PORT (the engine's gRPC port, not the dashboard's)."
         )
     return f"Hatchet {version} at {address}"
 
 
 def shift_health_port(number: int) -> None:
-    """Give one of several workers of a machine a port of its own for the SDK's health server.
+    """Set the port of the SDK's health server, so that each process of a worker has its own.
 
-    It listens on loopback unless HATCHET_CLIENT_WORKER_HEALTHCHECK_BIND_ADDRESS says otherwise.
+    It listens on loopback unless HATCHET_CLIENT_WORKER_HEALTHCHECK_BIND_ADDRESS is set.
 
     Args:
-        number: Added to HATCHET_CLIENT_WORKER_HEALTHCHECK_PORT (8001 where it is not set).
+        number: Added to HATCHET_CLIENT_WORKER_HEALTHCHECK_PORT (default 8001).
     """
     server = client().config.healthcheck
     server.port += number
@@ -112,18 +112,18 @@ def _explain_refusal(address: str, error: Exception) -> str:
     details = getattr(error, "details", lambda: str(error))()
     if name == "UNAVAILABLE":
         return (
-            f"The Hatchet engine at {address} cannot be reached ({details}): check that it runs, "
-            "and HATCHET_CLIENT_HOST_PORT; the local stack starts with `scythe dev`."
+            f"The Hatchet engine at {address} cannot be reached ({details}). Check that it "
+            "runs, and HATCHET_CLIENT_HOST_PORT; `scythe dev` starts the local stack."
         )
     return (
-        f"The Hatchet engine at {address} cannot be used ({name}: {details}): check "
+        f"The Hatchet engine at {address} cannot be used ({name}: {details}). Check "
         "HATCHET_CLIENT_TLS_STRATEGY (`none` for an engine without TLS) and the engine's log."
     )
 
 
 @contextmanager
 def engine_explained() -> Generator[None]:
-    """Raise what the engine refuses as an `EngineError` that says what to do."""
+    """Convert errors of the engine to an `EngineError` that says what to do."""
     from grpc import RpcError
 
     try:
@@ -144,11 +144,11 @@ def start_run(task_name: str, payload: BaseModel, metadata: Mapping[str, Any]) -
 
 
 def register_missing(name: str, make: Callable[[], Any]) -> None:
-    """Register a task or workflow that the engine does not know.
+    """Register a task or workflow with the engine unless it is registered.
 
     Args:
         name: Its name.
-        make: Makes it.
+        make: Returns the SDK's object to register.
 
     Raises:
         EngineError: The engine cannot be reached, or refuses it.
@@ -158,19 +158,19 @@ def register_missing(name: str, make: Callable[[], Any]) -> None:
 
     hatchet = client()
     full_name = hatchet.config.apply_namespace(name)
-    with suppress(ApiException, HTTPError):  # then it is registered again, which does no harm
+    with suppress(ApiException, HTTPError):  # then it is registered again, which is harmless
         found = hatchet.workflows.list(workflow_name=name)
         if any(item.name == full_name for item in found.rows or []):
             return
     with engine_explained():
-        hatchet._client.admin.put_workflow(make().to_proto())  # noqa: SLF001 - only workers do it
+        hatchet._client.admin.put_workflow(make().to_proto())  # noqa: SLF001 - the public API registers only from a worker
 
 
 def run_state(workflow_run_id: str) -> str:
     """Return Hatchet's state of a run: QUEUED, RUNNING, COMPLETED, FAILED or CANCELLED.
 
-    It is UNKNOWN when the engine does not answer, or does not know the run: a new run is shown a
-    moment after it was started.
+    UNKNOWN means that the engine does not answer, or does not know the run. A new run is unknown
+    for a moment after its start.
 
     Raises:
         EngineError: The engine refuses the token.
@@ -180,7 +180,7 @@ def run_state(workflow_run_id: str) -> str:
     from urllib3.exceptions import HTTPError
 
     try:
-        # `runs.get_status` tries for 20 s to find a run that is not there.
+        # `runs.get_status` searches for 20 s for a run that does not exist.
         with client().runs.client() as api:
             ask = WorkflowRunsApi(api).v1_workflow_run_get_status
             return str(ask(workflow_run_id, _request_timeout=_ANSWER_SECONDS).value)
@@ -191,10 +191,10 @@ def run_state(workflow_run_id: str) -> str:
 
 
 def read_result(reference: Any) -> dict[str, Any]:
-    """Return the outputs of a run that is over, or `{"error": text}` where tasks failed.
+    """Return the outputs of a run that has ended, or `{"error": text}` if tasks failed.
 
     Raises:
-        EngineError: It was cancelled, or Hatchet does not know it.
+        EngineError: The run was cancelled, or Hatchet does not know it.
     """
     from hatchet_sdk.exceptions import FailedTaskRunExceptionGroup
 
@@ -204,8 +204,8 @@ def read_result(reference: Any) -> dict[str, Any]:
         return {"error": "\n".join(str(error) for error in group.exceptions)}
     except ValueError as error:
         raise EngineError(
-            f"Run {reference.workflow_run_id} has no result ({error}). A run is cancelled by "
-            "somebody, or when no worker with its labels takes it within its schedule timeout."
+            f"Run {reference.workflow_run_id} has no result ({error}). It was cancelled, or no "
+            "worker with its labels took it within its schedule timeout."
         ) from error
 
 
@@ -215,26 +215,26 @@ def cancel_run(workflow_run_id: str) -> None:
 
 
 def has_durable_tasks(workflow: Any) -> bool:
-    """Return whether a Hatchet task or workflow has durable tasks, which need a fan worker."""
+    """Return whether a Hatchet task or workflow has durable tasks, which need durable slots."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # there is no other way to ask
+        warnings.simplefilter("ignore", DeprecationWarning)  # the only way to find out
         return any(task.is_durable for task in workflow.tasks)
 
 
 def task_name_of(task: Any) -> str:
-    """Return the name of a Hatchet task without the namespace, which starting it adds again."""
+    """Return the name of a Hatchet task without the namespace, which its start adds again."""
     return str(task.name).removeprefix(client().config.namespace)
 
 
 def is_hatchet_workflow(item: Any) -> bool:
-    """Return whether something is a Hatchet workflow of several tasks, not a single task."""
+    """Return whether an object is a Hatchet workflow, rather than a single task."""
     from hatchet_sdk.runnables.workflow import Workflow
 
     return isinstance(item, Workflow)
 
 
 def is_hatchet_runnable(item: Any) -> bool:
-    """Return whether something is a Hatchet task or workflow, and no experiment."""
+    """Return whether an object is a Hatchet task or workflow, and not an experiment."""
     from hatchet_sdk.runnables.workflow import BaseWorkflow
 
     return issubclass(type(item), BaseWorkflow)
@@ -254,16 +254,16 @@ def make_worker(
 
     Args:
         name: The worker's name.
-        workflows: What it serves. Durable slots are only offered where these need them.
+        workflows: The workflows to serve. Durable slots are offered only if these need them.
         slots: Slots for leaves and other ordinary tasks.
         durable_slots: Slots for scatter nodes and other durable tasks.
         labels: The worker's labels.
-        lifespan: Runs to its `yield` before the first task, and on after the last one has ended.
-        waiting: Tells how many of its tasks wait for a place to run.
+        lifespan: Runs to its `yield` before the first task, and continues after the last one.
+        waiting: Returns the number of its tasks that wait in the executor.
     """
     durable = durable_slots if any(map(has_durable_tasks, workflows)) else None
     with warnings.catch_warnings():
-        # The SDK wants a list of labels from v2 on, but its client only takes a dict.
+        # The SDK announces a list of labels for v2, but its client still takes only a dict.
         warnings.simplefilter("ignore", DeprecationWarning)
         worker = client().worker(
             name=name,
@@ -278,7 +278,7 @@ def make_worker(
 
 
 def update_labels(worker: Any, worker_id: str, labels: Mapping[str, str]) -> None:
-    """Give a running worker other labels. Those that are left out stay as they are.
+    """Update labels of a running worker. Labels that are left out stay unchanged.
 
     Raises:
         EngineError: The engine cannot be reached, or refuses it.
@@ -286,12 +286,12 @@ def update_labels(worker: Any, worker_id: str, labels: Mapping[str, str]) -> Non
     from hatchet_sdk.types.labels import WorkerLabel
 
     changed = [WorkerLabel(key=name, value=value) for name, value in labels.items()]
-    with engine_explained():  # public only in a task's context, and without labels comes no task
+    with engine_explained():  # the public API needs a running task
         worker._client.dispatcher.upsert_worker_labels(worker_id, changed)  # noqa: SLF001
 
 
 def find_worker(worker_id: str) -> Any:
-    """Return what the engine knows of a worker; None where it does not tell."""
+    """Return the engine's record of a worker, or None if the engine does not answer."""
     from hatchet_sdk.clients.rest.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 

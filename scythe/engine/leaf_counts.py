@@ -1,7 +1,7 @@
-"""Counts of a worker's leaves, and how they get to the SDK's `/metrics`.
+"""Counts the leaves of a worker for the SDK's `/metrics`.
 
-That is served by a process of the SDK, next to its health check. The counts are in memory that both
-processes share, so that a count costs nothing and no number is ever old.
+A child process of the SDK serves the metrics, beside its health check. The counts are in memory
+that both processes share, so counting costs nothing and the metrics are always current.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from scythe.executor import Capacity, Executor
 from scythe.outcomes import FailureKind, LeafCall, LeafReply
 
 _GAUGES = {
-    "scythe_slots": "Leaves that this worker takes at one time.",
-    "scythe_leaves_in_flight": "Leaves that Hatchet gave to this worker and that are not over.",
-    "scythe_leaves_queued": "Leaves in flight that wait for a place to run.",
+    "scythe_slots": "Leaves that this worker runs at one time.",
+    "scythe_leaves_in_flight": "Leaves that Hatchet gave to this worker and that have not ended.",
+    "scythe_leaves_queued": "Leaves in flight that wait for a CPU.",
 }
 _COUNTERS = {
-    "scythe_leaves_done": "Tries of leaves that ended well.",
+    "scythe_leaves_done": "Attempts of leaves that succeeded.",
     "scythe_leaf_seconds": "Seconds for which leaves were in flight.",
 }
 _FAILED = "scythe_leaves_failed"
@@ -37,10 +37,10 @@ class CountingExecutor:
     """Counts the leaves that run in an executor.
 
     Args:
-        executor: The executor.
+        executor: The wrapped executor.
 
     Attributes:
-        running: Leaves that it has now.
+        running: Number of leaves that it has now.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -57,16 +57,16 @@ class CountingExecutor:
 
     @property
     def waiting(self) -> int:
-        """Leaves that it has now and that wait for a place to run."""
+        """Number of leaves that it has now and that wait for a CPU."""
         capacity = self.capacity
         return max(0, self.running - (capacity.places or capacity.slots))
 
     async def astart(self) -> None:
-        """Begin to watch the place."""
+        """Start to watch the capacity."""
         await self._executor.astart()
 
     async def run(self, call: LeafCall) -> LeafReply:
-        """Run one try of one leaf, see `scythe.executor.Executor`."""
+        """Run one attempt of one leaf, see `scythe.executor.Executor`."""
         began = time.monotonic()
         self.running += 1
         self._show_running()
@@ -84,7 +84,7 @@ class CountingExecutor:
             self._add("scythe_leaf_seconds", time.monotonic() - began)
 
     async def aclose(self) -> None:
-        """End all that the executor started."""
+        """Close the wrapped executor."""
         await self._executor.aclose()
 
     def _show_running(self) -> None:
@@ -97,24 +97,24 @@ class CountingExecutor:
 
 
 def shared_counts() -> Any:
-    """Return what a process that is being spawned can be given to read the counts; or None."""
+    """Return the shared counts to pass to a process that is being spawned, or None."""
     return _shared if get_spawning_popen() is not None else None
 
 
 def serve_counts(numbers: Any) -> None:
-    """Add the counts of another process to the metrics that this process serves.
+    """Add the counts of a worker process to the metrics of this process.
 
     Args:
-        numbers: What `shared_counts` gave there.
+        numbers: The result of `shared_counts` in the worker process.
     """
     from prometheus_client import REGISTRY
 
-    with suppress(ValueError):  # they are there already
+    with suppress(ValueError):  # already added
         REGISTRY.register(_Collector(numbers))
 
 
 class _Collector:
-    """Reads the counts whenever the metrics are asked for."""
+    """Reads the counts at each request for metrics."""
 
     def __init__(self, numbers: Any) -> None:
         self._numbers = numbers
@@ -126,7 +126,7 @@ class _Collector:
             yield GaugeMetricFamily(name, text, value=self._numbers[_PLACE[name]])
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(name, text, value=self._numbers[_PLACE[name]])
-        failed = CounterMetricFamily(_FAILED, "Tries of leaves that failed.", labels=["kind"])
+        failed = CounterMetricFamily(_FAILED, "Attempts of leaves that failed.", labels=["kind"])
         for kind in _KINDS:
             failed.add_metric([kind], self._numbers[_PLACE[kind]])
         yield failed

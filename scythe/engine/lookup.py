@@ -1,4 +1,4 @@
-"""Questions about a run that gives no news; the engine answers each within seconds, or not."""
+"""Queries about runs without news; each one returns or fails within seconds."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from scythe.environment import refused_token
 from scythe.errors import EngineError
 
 _ANSWER_SECONDS = 5.0
-_BEFORE = timedelta(hours=1)  # by which the clocks of this machine and the engine's may differ
+_BEFORE = timedelta(hours=1)  # allowed difference between the clocks of this host and the engine
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectedWorker:
-    """A Hatchet worker that is connected now.
+    """A connected Hatchet worker.
 
     Attributes:
         name: Its name.
         tasks: The tasks and workflows that it serves, in lower case and without the namespace.
         labels: Its labels.
-        is_paused: Whether it takes no tasks at the moment.
+        is_paused: Whether it takes no tasks for now.
         slots: Leaves that it runs at one time.
-        free_slots: How many of these slots are free.
+        free_slots: Number of these slots that are free.
     """
 
     name: str
@@ -39,7 +39,7 @@ class ConnectedWorker:
 
 
 def connected_workers() -> list[ConnectedWorker]:
-    """Return the workers that are connected now.
+    """Return the connected workers.
 
     Raises:
         EngineError: The engine does not answer, or refuses the token.
@@ -58,11 +58,11 @@ def connected_workers() -> list[ConnectedWorker]:
 
 
 def find_run(experiment_id: str, since: datetime) -> str | None:
-    """Return Hatchet's id of a task of a run; None where nothing of it was started.
+    """Return Hatchet's id of any task of a run, or None if nothing was started.
 
     Args:
         experiment_id: The run.
-        since: When it can have been started at the earliest.
+        since: The earliest time at which it can have started.
 
     Raises:
         EngineError: The engine does not answer, or refuses the token.
@@ -86,7 +86,7 @@ def find_run(experiment_id: str, since: datetime) -> str | None:
 
 @contextmanager
 def answered() -> Generator[None]:
-    """Raise `EngineError` where the engine does not answer a question."""
+    """Convert failed requests to `EngineError`."""
     from hatchet_sdk.clients.rest.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -97,7 +97,7 @@ def answered() -> Generator[None]:
             raise EngineError(refused_token(client().config.server_url)) from error
         reason = str(getattr(error, "reason", None) or error).splitlines()[0]
         raise EngineError(
-            f"The Hatchet engine at {client().config.server_url} does not answer ({reason}): check "
+            f"The Hatchet engine at {client().config.server_url} does not answer ({reason}). Check "
             "that it runs, and HATCHET_CLIENT_SERVER_URL."
         ) from error
 

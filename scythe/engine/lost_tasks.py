@@ -1,10 +1,10 @@
-"""Notice what was lost when the connection to the engine was renewed.
+"""Detects tasks and events that were lost when the connection to the engine was renewed.
 
-An engine that dies, or a connection that breaks, takes along what was just being sent. The engine
-does not send a task again while the worker's heart beats: it would hold its slot, and wait, until
-its timeout. And it tells a scatter node the ends of its children in the order in which they came:
-over a new connection it waits for those that it has told already, and after a minute makes the
-worker drop the node, without giving it to another. A worker that ends gives both back.
+When the engine dies or a connection breaks, messages in transit are lost. The engine does not send
+a task again while the worker sends heartbeats, so the task would hold its slot until its timeout.
+And it sends the ends of a scatter node's children in order: over a new connection it waits for
+those that it has sent already, and after a minute it makes the worker drop the node without giving
+it to another worker. Restarting the worker process returns both to the engine.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_LOOKS = 6  # in a row that show a difference
-_LOOKS_LEFT = 60  # after the connection was renewed
-_LOOK = 10.0  # seconds between two looks
-_LOOK_SOON = 2.0
+_LOOKS = 6  # comparisons in a row that must differ
+_LOOKS_LEFT = 60  # comparisons after the connection was renewed
+_LOOK = 10.0  # seconds between two comparisons
+_LOOK_SOON = 2.0  # seconds, after a difference
 logger = logging.getLogger("scythe.worker")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSight:
-    """A worker, as the engine sees it.
+    """The tasks of a worker, as the engine and the worker count them.
 
     Attributes:
-        renewed: How often the connection was renewed.
-        counted: Tasks that it runs, as the engine counts.
-        here: Tasks that it really has.
+        renewed: Number of times the connection was renewed.
+        counted: Number of its tasks by the engine's count.
+        here: Number of tasks that it really has.
     """
 
     renewed: int
@@ -37,15 +37,15 @@ class WorkerSight:
 
 
 class LostTasks:
-    """Compares what the engine counts with what is here, each time the connection was renewed.
+    """Compares the engine's count of tasks with the worker's, after the connection was renewed.
 
-    A task that has just been sent, or that has just ended, makes a difference too, or hides one:
-    only one that shows at several looks in a row counts, and it is looked for some time. Nodes that
-    are here always count.
+    A task that is being sent or has just ended also makes a difference, or hides one. So only a
+    difference in several comparisons in a row counts, and comparisons continue for some time. All
+    scatter nodes count as lost, because they wait for events of the engine.
 
     Args:
-        look: Returns what the engine sees now, None where it does not answer.
-        waits: Whether the tasks are nodes, which wait for the engine.
+        look: Returns both counts, or None if the engine does not answer.
+        waits: Whether the tasks are scatter nodes.
     """
 
     def __init__(self, look: Callable[[], WorkerSight | None], *, waits: bool = False) -> None:
@@ -56,11 +56,11 @@ class LostTasks:
 
     @property
     def is_suspicious(self) -> bool:
-        """Whether to look again soon."""
+        """Whether the next comparison should come soon."""
         return self._left > 0
 
     def found(self) -> int:
-        """Look once; return how many tasks are lost."""
+        """Compare once; return the number of lost tasks."""
         seen = self._look()
         if seen is None:
             return 0
@@ -82,21 +82,21 @@ class LostTasks:
 def wait_for_lost(
     look: Callable[[], WorkerSight | None], is_over: Callable[[], bool], *, waits: bool
 ) -> str:
-    """Look again and again; return why this part should be started anew, or nothing.
+    """Compare until something is lost; return the reason for a restart, or an empty text.
 
     Args:
-        look: Returns what the engine sees now, None where it does not answer.
-        is_over: Whether to look no more.
-        waits: Whether the tasks are nodes, which wait for the engine.
+        look: Returns both counts, or None if the engine does not answer.
+        is_over: Returns whether to stop.
+        waits: Whether the tasks are scatter nodes.
     """
     tasks = LostTasks(look, waits=waits)
     while not is_over():
         if count := tasks.found():
             message = (
-                f"{count} task(s) may wait for what was lost with the connection to Hatchet, "
-                "which gives them out again"
+                f"events of {count} task(s) may have been lost when the connection to Hatchet "
+                "broke, so that Hatchet has to reassign them"
             )
-            logger.warning("%s. This part ends what it runs, and is started anew.", message)
+            logger.warning("Restarting this worker process: %s.", message)
             return message
         time.sleep(_LOOK_SOON if tasks.is_suspicious else _LOOK)
     return ""

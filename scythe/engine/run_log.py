@@ -6,20 +6,20 @@ import logging
 import time
 from collections.abc import Callable
 
-_MESSAGE_CHARS = 8_000  # the engine takes 10,000
-_SINGLE_LINES = 20  # so many lines are messages of their own, more are sent together
-_PER_SECOND = 100.0  # messages; each is a request to the engine and a row in its database
-_BURST = 500.0  # the SDK keeps 1,000 that are not sent yet
+_MESSAGE_CHARS = 8_000  # the engine's limit is 10,000
+_SINGLE_LINES = 20  # up to this many lines are sent as one message each
+_PER_SECOND = 100.0  # messages; each one is a request to the engine and a row in its database
+_BURST = 500.0  # messages; the SDK queues at most 1,000
 _SAY_AGAIN = 60.0
 logger = logging.getLogger("scythe.worker")
 
 
 class RunLog:
-    """Sends logs, in order, and leaves out what would be too much for the engine.
+    """Sends logs in order, and drops whole logs above the engine's limits.
 
     Args:
-        per_second: Messages that may be sent in the long run.
-        burst: Messages that may be sent at once.
+        per_second: Messages per second in the long run.
+        burst: Messages at once.
     """
 
     def __init__(self, per_second: float = _PER_SECOND, burst: float = _BURST) -> None:
@@ -30,11 +30,11 @@ class RunLog:
         self._said = float("-inf")
 
     def send(self, text: str, write: Callable[[str], object]) -> None:
-        """Send the log of one try of a leaf: all of it, or nothing where there is no room.
+        """Send the log of one attempt of a leaf, or drop it as a whole.
 
         Args:
-            text: What the leaf printed; mostly nothing.
-            write: Takes one message; does not block.
+            text: The output of the leaf; usually empty.
+            write: Sends one message; does not block.
         """
         if not text:
             return
@@ -53,14 +53,14 @@ class RunLog:
         if now >= self._said + _SAY_AGAIN:
             self._said = now
             logger.warning(
-                "Leaves print more than %g messages a second: the logs of some are not sent to "
+                "Leaves print more than %g messages per second; not sending the logs of some to "
                 "Hatchet.",
                 self._per_second,
             )
 
 
 def messages_of(text: str) -> list[str]:
-    """Cut a log into messages that the engine takes, at the ends of lines where that can be."""
+    """Cut a log into messages within the engine's limit, at the ends of lines if possible."""
     lines = [line for line in text.splitlines() if line.strip()]
     together = len(lines) > _SINGLE_LINES
     messages: list[str] = []

@@ -1,7 +1,7 @@
-"""All Hatchet tasks of one run: cancel those that are open, and read how its leaf tasks ended.
+"""The Hatchet tasks of one run: cancels the open ones, and reads the ends of its leaf tasks.
 
-What is asked here is answered from copies that the engine keeps for queries. A task appears in them
-a moment after it was started, and a state a moment after it has changed.
+The engine answers these queries from a copy of its tables, in which tasks and changes of their
+states appear with a short delay.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 from scythe.engine.client import client
 from scythe.engine.running_node import end_of
 
-_LONGEST_RUN = timedelta(days=30)  # further back Hatchet is not asked
-_CHUNK = 500  # ids in one request
-_PAGE = 500  # tasks in one answer, which holds their inputs and outputs
-_CLOCKS = timedelta(seconds=60)  # by which the clocks of this host and the engine's may differ
+_LONGEST_RUN = timedelta(days=30)  # queries go no further back
+_CHUNK = 500  # ids per request
+_PAGE = 500  # tasks per answer, which has their inputs and outputs
+_CLOCKS = timedelta(seconds=60)  # allowed difference between the clocks of this host and the engine
 _ASK_AGAIN_SECONDS = 5.0
 _PAUSE_SECONDS = 0.7
-_STUCK_SECONDS = 15.0  # for which the number of open tasks stays as it is
+_STUCK_SECONDS = 15.0  # without a change of the number of open tasks, until it gives up
 _ASKERS = 8
-_LOOKS = 3  # without an open task: what was just started may not be shown yet
+_LOOKS = 3  # queries without an open task, because new tasks appear with a delay
 _OPEN = ("QUEUED", "RUNNING")
 
 
@@ -34,11 +34,11 @@ class TaskEnd:
 
     Attributes:
         workflow_run_id: Hatchet's id of its run.
-        rows: First row of its leaves in the specs, and the one after its last.
+        rows: The first spec row of its leaves, and the row after the last.
         state: Hatchet's state: QUEUED, RUNNING, COMPLETED, FAILED or CANCELLED.
         output: Its output, or the text of its error.
-        created: When it was handed to Hatchet, in seconds since 1970.
-        has_started: Whether a worker has begun it.
+        created: When Hatchet got it, in seconds since 1970.
+        has_started: Whether a worker has started it.
         finished: When it ended, in seconds since 1970; 0 before.
     """
 
@@ -57,21 +57,21 @@ class RunTasks:
 
     Attributes:
         experiment_id: The run.
-        since: When the run began, in seconds since 1970; 0 where it is not known.
+        since: When the run began, in seconds since 1970; 0 if unknown.
     """
 
     experiment_id: str
     since: float = 0.0
 
     def cancel_open(self, *, spare: str, grace: float = 0.0) -> bool:
-        """Cancel all tasks, and wait until none is open any more, as long as they become fewer.
+        """Cancel all tasks, and wait until none is open or their number stops falling.
 
         Args:
-            spare: The workflow run that is left alone.
-            grace: Seconds for which leaves that run already may go on.
+            spare: The workflow run that is not cancelled.
+            grace: Seconds for which running leaves may continue.
 
         Returns:
-            Whether none is open.
+            Whether no task is open.
         """
         if grace > 0:
             self._let_run_out(time.monotonic() + grace)
@@ -90,7 +90,7 @@ class RunTasks:
         return looks_without == _LOOKS
 
     def _let_run_out(self, deadline: float) -> None:
-        """Cancel the leaves that wait, and wait for those that run."""
+        """Cancel the waiting leaves, and wait for the running ones."""
         asked: dict[str, float] = {}
         looks_without = 0
         while looks_without < _LOOKS and time.monotonic() < deadline:
@@ -99,11 +99,11 @@ class RunTasks:
             time.sleep(min(_PAUSE_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def leaf_ends(self, states: Sequence[str], *, payloads: bool) -> Iterator[list[TaskEnd]]:
-        """Yield the leaf tasks that are in one of these states, some at a time.
+        """Yield pages of the leaf tasks in one of these states.
 
         Args:
             states: Hatchet's states.
-            payloads: Whether outputs and errors are asked for.
+            payloads: Whether to include outputs and errors.
         """
         offset = 0
         while True:
@@ -114,7 +114,7 @@ class RunTasks:
             offset += len(rows)
 
     def look_again(self, tasks: Sequence[TaskEnd]) -> list[TaskEnd]:
-        """Ask for tasks that the copies show as open in the tables that the engine works with."""
+        """Query the engine's working tables for tasks that its copy may show in an old state."""
         with ThreadPoolExecutor(_ASKERS, "scythe-ask") as threads:
             return list(threads.map(_look_again, tasks))
 
@@ -129,7 +129,7 @@ class RunTasks:
                 additional_metadata=[f"{key}:{self.experiment_id}"],
                 statuses=_statuses(states),
             )
-        return list(found or ())  # the engine says null where there is none
+        return list(found or ())  # the engine returns null for no tasks
 
     def _list(self, states: Sequence[str], *, offset: int, payloads: bool) -> list[Any]:
         from hatchet_sdk.clients.rest.api.workflow_runs_api import WorkflowRunsApi
@@ -155,14 +155,14 @@ class RunTasks:
         return datetime.fromtimestamp(self.since, UTC) - _CLOCKS
 
 
-# In the metadata of a leaf task: the run, and the rows of its specs. The engine finds what has one
-# of several values, so one key says both that a task is a leaf and of which run.
+# Metadata keys of a leaf task: its run, and the rows of its specs. The engine matches tasks by any
+# of several values, so one key marks a task both as a leaf and as one of this run.
 LEAF_OF = "leaf_of"
 ROWS = "rows"
 
 
 def leaf_metadata(experiment_id: str, rows: tuple[int, int]) -> dict[str, Any]:
-    """Return the metadata by which a leaf task is found again."""
+    """Return the metadata by which queries find a leaf task."""
     return {LEAF_OF: experiment_id, ROWS: f"{rows[0]}-{rows[1]}"}
 
 
@@ -176,7 +176,7 @@ def _look_again(task: TaskEnd) -> TaskEnd:
 
 
 def _cancel_once(found: Sequence[str], asked: dict[str, float]) -> None:
-    """Cancel runs, unless that was asked for a moment ago: they are shown as open for a while."""
+    """Cancel runs, except those cancelled a moment ago, which the copy still shows as open."""
     from hatchet_sdk.features.runs import BulkCancelReplayOpts
 
     now = time.monotonic()
@@ -193,9 +193,9 @@ def _statuses(states: Sequence[str]) -> list[Any]:
 
 
 def _task_end(row: Any) -> TaskEnd | None:
-    """Read a row of the engine's answer; None where it is not a leaf task of ours.
+    """Read a row of the engine's answer; None if it is not a leaf task.
 
-    What a task of the user's starts inherits its metadata, and is of another name.
+    Tasks that the user's code starts inherit the metadata, but have other names.
     """
     metadata = row.additional_metadata or {}
     name = client().config.apply_namespace(str(metadata.get("experiment_name", "")))

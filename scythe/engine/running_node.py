@@ -1,7 +1,7 @@
-"""A scatter node while it runs: what nothing public of the SDK tells, or does.
+"""Access to private SDK state of a running scatter node.
 
-What is asked here is answered from the tables that the engine itself works with. `run_state` and
-the counts come from copies, which may stay behind for good when an engine was killed.
+The queries here read the engine's working tables. `run_state` and the counts read a copy, which may
+stay out of date for good after an engine was killed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scythe.engine.children import Output
 from scythe.engine.client import client
 from scythe.engine.sdk_logs import reason_of
 
-_ANSWER = 20.0  # seconds that the engine may take
+_ANSWER = 20.0  # seconds, the timeout of a request
 _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="scythe-ask")
 logger = logging.getLogger(__name__)
 
@@ -27,13 +27,12 @@ async def start_children(context: Any, items: Sequence[Any]) -> dict[str, asynci
 
     Args:
         context: The node's durable context.
-        items: What the SDK starts runs by.
+        items: The SDK's trigger items, one per child.
 
     Returns:
-        For each child, by its run, the durable wait for it: the output, or the exception of one
-        that failed.
+        By the child's run, the durable wait for its output or exception.
     """
-    started = await context._spawn_children_no_wait(list(items))  # noqa: SLF001 - the public way waits
+    started = await context._spawn_children_no_wait(list(items))  # noqa: SLF001 - the public method waits
     return {
         child.workflow_run_external_id: asyncio.create_task(_wait_for(context, child))
         for child in started
@@ -52,9 +51,9 @@ async def _wait_for(context: Any, child: Any) -> Output:
 
 
 async def find_end(workflow_run_id: str) -> Output | None:
-    """Ask the engine how a run ended; see `end_of`. None where it does not answer as well.
+    """Ask the engine how a run ended; see `end_of`. Also None if the engine does not answer.
 
-    A node whose worker let go of it, and that nobody has taken on, is given to the next worker.
+    A node that its worker has dropped, and that no other worker has, is given to the next worker.
     """
     details = await _ask(workflow_run_id)
     if details is None:
@@ -70,8 +69,8 @@ def end_of(details: Any) -> Output | None:
         details: The SDK's `WorkflowRunDetail`.
 
     Returns:
-        The outputs of its tasks, by name; empty where it was cancelled; the exception of one that
-        failed; None while the run is not over, or will be tried again.
+        The outputs of its tasks by name, empty if it was cancelled; or the exception with which it
+        failed; or None while it runs or will be retried.
     """
     from hatchet_sdk.exceptions import TaskRunError
 
@@ -87,21 +86,21 @@ def end_of(details: Any) -> Output | None:
 
 
 async def is_cancelled(workflow_run_id: str) -> bool:
-    """Return whether somebody cancelled a run."""
+    """Return whether a run was cancelled."""
     details = await _ask(workflow_run_id)
     return details is not None and details.status.value == "CANCELLED"
 
 
 async def creation_of(workflow_run_id: str) -> datetime | None:
-    """Return when a run was created, by the engine's clock. None where it does not answer."""
+    """Return when a run was created, by the engine's clock; None if it does not answer."""
     details = await _in_thread(client().runs.get, workflow_run_id)
     return None if details is None else details.run.metadata.created_at
 
 
 async def hand_on(workflow_run_id: str) -> None:
-    """Give a node that its worker has let go of to the next worker, at once.
+    """Give a node that its worker has dropped to the next worker at once.
 
-    By itself the engine does so when a child ends, and never when none does any more.
+    The engine itself does so only when a child ends, which may never happen again.
     """
     details = await _ask(workflow_run_id)
     if details is not None:
@@ -126,11 +125,15 @@ async def _ask(workflow_run_id: str) -> Any:
 
 
 async def _in_thread(function: Any, argument: str) -> Any:
-    """Call what blocks; return None where the engine does not answer, or not in time."""
+    """Call a blocking function; return None if the engine does not answer in time."""
     call = asyncio.get_running_loop().run_in_executor(_threads, function, argument)
     try:
         async with asyncio.timeout(_ANSWER):
             return await call
-    except Exception as error:  # noqa: BLE001 - of gRPC, REST and the SDK; it is asked again
-        logger.warning("Hatchet does not answer for %s: %s", argument, reason_of(error))
+    except Exception as error:  # noqa: BLE001 - from gRPC, REST or the SDK; the request is repeated
+        logger.warning(
+            "Hatchet does not answer a request about %s, trying again later: %s",
+            argument,
+            reason_of(error),
+        )
         return None

@@ -1,7 +1,7 @@
-"""Makes the import of the Hatchet SDK cheaper, whoever imports it after `scythe`.
+"""Speeds up the import of the Hatchet SDK in every process that imports `scythe` first.
 
-Its generated REST client has 450 methods with `pydantic.validate_call`, hardly any of which is
-called. To make their validators takes a third of the SDK's import, in each process of a worker.
+The SDK's generated REST client has 450 methods with `pydantic.validate_call`, few of which are ever
+called. Building their validators takes a third of the SDK's import, in each process of a worker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SDK = "hatchet_sdk"
 
 
 class _SdkFinder(MetaPathFinder):
-    """Finds the SDK once, for a loader that defers its validators."""
+    """Import hook that loads the SDK once, with deferred validators."""
 
     def find_spec(
         self,
@@ -56,7 +56,7 @@ class _DeferringLoader(Loader):
             config: dict[str, Any] | None = None,
             validate_return: bool = False,
         ) -> Any:
-            """Validate calls as ever; the validator is made for the first of them."""
+            """Wrap a function so that its validator is built at the first call."""
             config = {**(config or {}), "defer_build": True}
             return validate_call(function, config=config, validate_return=validate_return)
 
@@ -69,6 +69,6 @@ class _DeferringLoader(Loader):
 
 
 def make_sdk_import_cheap() -> None:
-    """Let the SDK's next import defer its validators, unless it was imported already."""
+    """Install the import hook, unless the SDK was imported already."""
     if _SDK not in sys.modules and not any(isinstance(one, _SdkFinder) for one in sys.meta_path):
         sys.meta_path.insert(0, _SdkFinder())

@@ -1,6 +1,6 @@
 """Filters the log of the Hatchet SDK: each new event is one readable line.
 
-The SDK writes four lines for each leaf, and tracebacks all the time while the engine is away.
+The SDK writes four lines for each leaf, and a traceback per attempt to reach a missing engine.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from scythe.messages import FAILURE_MARK
 from scythe.processes import logs as worker_logs
 
 _SDK = "hatchet"
-_REPEAT = 30.0  # seconds for which the same trouble is not said again
-_NO_NEWS = ("interrupted read_with_interrupt task",)  # said each time it stops
+_REPEAT = 30.0  # seconds for which a line is not repeated
+_NO_NEWS = ("interrupted read_with_interrupt task",)  # logged at each stop
 _REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 _BACK = "action listener established"
-RENEWED = signal.SIGURG  # to the parent of the SDK's process, which does nothing by itself
+RENEWED = signal.SIGURG  # sent to the worker process on a reconnect; ignored by default
 
 
 class SdkLogger(logging.Logger):
-    """The logger that the SDK is given, which its processes get too.
+    """The logger that is passed to the SDK, and by the SDK to its child processes.
 
-    So it quiets them, and tells them the counts that are served with the SDK's metrics.
+    When it arrives in a child process, it installs the log filter and the metrics there.
     """
 
     def __reduce__(self) -> tuple[Callable[[str | None, Any], logging.Logger], tuple[Any, Any]]:
@@ -42,17 +42,17 @@ def _logger_of_sdk_process(label: str | None, counts: Any) -> logging.Logger:
 
 
 def quiet_logger(label: str | None = None) -> logging.Logger:
-    """Return the logger for the SDK, whose lines go to the logger `scythe` from now on.
+    """Return the logger for the SDK, which forwards its lines to the logger `scythe`.
 
     Args:
-        label: What the lines are marked with in a process that the SDK started.
+        label: Prefix of the lines in a child process of the SDK.
     """
     sdk = logging.getLogger(_SDK)
     sdk.setLevel(logging.WARNING)
     if label is not None:
         worker_logs.configure(label)
-        sdk.setLevel(logging.INFO)  # for the one line that tells that the engine is back
-    sdk.handlers.clear()  # the SDK's own writes to standard output
+        sdk.setLevel(logging.INFO)  # for the one line that reports a reconnect
+    sdk.handlers.clear()  # the SDK's own handler writes to standard output
     sdk.filters[:] = [SdkFilter(tell=label is not None)]
     sdk.parent = logging.getLogger("scythe")
     sdk.propagate = True
@@ -62,10 +62,10 @@ def quiet_logger(label: str | None = None) -> logging.Logger:
 
 
 class SdkFilter(logging.Filter):
-    """Passes what is news, without tracebacks.
+    """Passes new events, without tracebacks.
 
     Args:
-        tell: Whether the parent process is told, by `RENEWED`, when the engine is back.
+        tell: Whether to send `RENEWED` to the parent process on a reconnect.
     """
 
     def __init__(self, *, tell: bool = False) -> None:
@@ -74,7 +74,7 @@ class SdkFilter(logging.Filter):
         self._said: dict[tuple[str, int], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a line is to be written; it may be made shorter."""
+        """Return whether to write a line; may shorten it."""
         message = record.getMessage()
         if record.levelno < logging.WARNING:
             if message != _BACK:
@@ -102,10 +102,10 @@ class SdkFilter(logging.Filter):
 
 
 class SdkErrors(logging.Handler):
-    """Keeps the SDK's errors while a worker starts, for one sentence of our own.
+    """Keeps the SDK's errors during a worker's start, to report one of them.
 
     Attributes:
-        last: The last error in words, or None.
+        last: The text of the last error, or None.
     """
 
     def __init__(self) -> None:
@@ -113,31 +113,31 @@ class SdkErrors(logging.Handler):
         self.last: str | None = None
 
     def install(self) -> None:
-        """Take the SDK's log lines from now on."""
+        """Start to receive the SDK's log lines."""
         sdk = logging.getLogger(_SDK)
         sdk.addHandler(self)
         sdk.propagate = False
 
     def remove(self) -> None:
-        """Leave the SDK's log lines to the worker's log again."""
+        """Stop receiving the SDK's log lines."""
         sdk = logging.getLogger(_SDK)
         sdk.removeHandler(self)
         sdk.propagate = True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep an error."""
+        """Keep the text of an error."""
         self.last = record.getMessage()
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """Return whether the engine refused the token: in gRPC, or in its REST API."""
+    """Return whether the engine refused the token, in gRPC or REST."""
     code = getattr(error, "code", None)
     name = getattr(code(), "name", "") if callable(code) else ""
     return name in _REFUSED or getattr(error, "status", None) in (401, 403)
 
 
 def reason_of(error: BaseException) -> str:
-    """Say in one line why the engine did not do what it was asked."""
+    """Return a one-line reason for a failed request to the engine."""
     if is_refusal(error):
         return refused_token()
     details = getattr(error, "details", None)
@@ -146,14 +146,14 @@ def reason_of(error: BaseException) -> str:
 
 
 def sentence(record: logging.LogRecord) -> str:
-    """Return a line of the SDK's log with the reason of its exception, if it has one."""
+    """Return a line of the SDK's log, with the reason of its exception if it has one."""
     error = record.exc_info[1] if record.exc_info else None
     details = getattr(error, "details", None)
     reason = details() if callable(details) else error
     message = record.getMessage()
     if is_refusal(error):
         return refused_token()
-    if FAILURE_MARK in message:  # of a leaf, whose traceback is in `errors.pq`
+    if FAILURE_MARK in message:  # a leaf's failure; its traceback is in `errors.pq`
         message = message.splitlines()[0]
         reason = str(reason or "").partition("\n")[0]
     said = f"{message[:1].upper()}{message[1:]}"

@@ -1,7 +1,7 @@
 """Patches for the SDK's action-listener process, which exchanges messages with the engine.
 
-It is told of tasks by the worker (`sdk_queues`), says that to the engine and nothing else, several
-ends in one message, and reads its queue in its event loop.
+The patched process sends exactly the events that the worker puts into its queue (`sdk_queues`),
+several ends in one message, and reads that queue in its event loop.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from queue import Empty
 from typing import Any
 
-_PATIENCE = 10.0  # seconds for one message
+_PATIENCE = 10.0  # seconds, the timeout of one message
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Several tasks have ended well.
+    """The successful ends of several tasks.
 
     Attributes:
         events: The SDK's event of each, at least one.
@@ -28,7 +28,7 @@ class Ends:
 
     @property
     def action(self) -> Any:
-        """The action of one of them, for the SDK's log."""
+        """The action of the first one, for the SDK's log."""
         return self.events[0].action
 
     @property
@@ -38,14 +38,14 @@ class Ends:
 
 
 async def next_in(queue: Any, seconds: float | None = None) -> Any:
-    """Return the next item of a queue between processes that nobody else reads.
+    """Return the next item of a `multiprocessing` queue, without a thread.
 
     Args:
-        queue: The queue, of `multiprocessing`.
-        seconds: How long to wait for it; None for ever.
+        queue: The queue, which has no other reader.
+        seconds: Seconds to wait; None for ever.
 
     Raises:
-        Empty: There was none for so long.
+        Empty: No item came in time.
     """
     loop = asyncio.get_running_loop()
     pipe = queue._reader.fileno()  # noqa: SLF001
@@ -65,7 +65,7 @@ async def next_in(queue: Any, seconds: float | None = None) -> Any:
 
 
 def say_what_is_told() -> None:
-    """Say to the engine what the worker tells, and nothing else."""
+    """Patch the SDK's listener so that it sends only the worker's events to the engine."""
     from hatchet_sdk.contracts.dispatcher_pb2 import STEP_EVENT_TYPE_STARTED
     from hatchet_sdk.worker.action_listener_process import WorkerActionListenerProcess
 
@@ -99,12 +99,12 @@ def say_what_is_told() -> None:
 
 
 class _HeardEvents:
-    """The worker's queue where it is read.
+    """The worker's event queue, in the process that reads it.
 
     Args:
         queue: The SDK's queue.
-        unheard: Takes the time of each task of which the worker has said nothing yet: for the
-            SDK's warning, and its health check, of a worker that does not begin with its tasks.
+        unheard: Receives the arrival time of each task until the worker's first event about it.
+            The SDK uses it to warn about a worker that does not start its tasks.
     """
 
     def __init__(self, queue: Any, unheard: dict[str, float]) -> None:
@@ -112,17 +112,17 @@ class _HeardEvents:
         self._unheard = unheard
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else a queue has."""
+        """Delegate all else to the queue."""
         return getattr(self._queue, name)
 
     def put(self, event: Any) -> None:
-        """Note the task of which the engine has just told, whose start is not said."""
-        note = self._unheard.__setitem__  # at once the SDK would take it for a task that runs
+        """Record the arrival of a task instead of sending its start."""
+        note = self._unheard.__setitem__  # immediately, the SDK would count it as running
         asyncio.get_running_loop().call_soon(note, event.action.step_run_id, time.time())
 
 
 async def _say_start(client: Any, action: Any, started: int) -> None:
-    """Say a start with its time: the SDK's own function would give it the time of the message."""
+    """Send the start of a task with its true time, in place of the time of the message."""
     from google.protobuf.timestamp_pb2 import Timestamp
     from hatchet_sdk.contracts.dispatcher_pb2 import STEP_EVENT_TYPE_STARTED, StepActionEvent
 
@@ -145,7 +145,7 @@ async def _say_start(client: Any, action: Any, started: int) -> None:
 
 
 async def _say_ends(client: Any, events: list[Any]) -> None:
-    """Say the ends of several tasks in one message, or one by one: engines before v0.98."""
+    """Send the ends of several tasks in one message, or one each to engines before v0.98."""
     from google.protobuf.timestamp_pb2 import Timestamp
     from hatchet_sdk.contracts.dispatcher_pb2 import BatchActionEvent, BatchActionEventItem
 
@@ -173,9 +173,9 @@ async def _say_ends(client: Any, events: list[Any]) -> None:
 
 
 async def _say(client: Any, name: str, message: Any) -> bool:
-    """Send a message to the engine once; return whether it took it.
+    """Send a message to the engine once; return whether it succeeded.
 
-    Where it did not, the SDK's own way says what is wrong, and tries again.
+    After a failure, the SDK's own method sends it, with retries and its error messages.
     """
     from hatchet_sdk.utils.api_auth import create_authorization_header
 
@@ -185,6 +185,6 @@ async def _say(client: Any, name: str, message: Any) -> bool:
         send = getattr(client.aio_client, name)
         metadata = create_authorization_header(client.token)
         await send(message, metadata=metadata, timeout=_PATIENCE)
-    except Exception:  # noqa: BLE001 - of whatever kind
+    except Exception:  # noqa: BLE001 - any failure falls back to the SDK
         return False
     return True

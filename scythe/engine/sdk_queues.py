@@ -1,14 +1,14 @@
 """Queues to the SDK's action-listener process: fewer events and no threads.
 
-The engine is told once that a task has started, and of a short one only that it has ended. The SDK
-says a start twice, when that process hears of the task and when the worker begins with it,
-milliseconds apart. Each costs the engine about a twentieth of a leaf that does nothing, the two
-processes as much again, and is for Hatchet's dashboard alone: there a task that was over within
-`SHORT` has no start, a longer one its true one.
+The SDK sends the start of a task twice, milliseconds apart: when the listener process receives the
+task, and when the worker starts it. Each event costs the engine about a twentieth of a no-op leaf,
+and the two processes as much again, and only Hatchet's dashboard uses it. So a start is sent once,
+with its true time, and not at all for a task that ends within `SHORT`.
 
-Short tasks that end soon after each other are told as one: then the engine also writes them down,
-frees their slots and gives out the next ones together, for a tenth to a third less of its time. So
-are tasks of any length while leaves wait in the worker for a place to run: these keep all busy.
+Ends of short tasks that come soon after each other are sent in one message. The engine then also
+stores them, frees their slots and assigns the next tasks together, which saves a tenth to a third
+of its time. While leaves wait in the worker, the same is done with tasks of any length, since the
+waiting leaves keep all CPUs busy.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from typing import Any
 
 from scythe.engine.sdk_process import Ends, next_in, say_what_is_told
 
-SHORT = 0.25  # seconds
-_LATER = 0.1  # of the time after which a slot has its next end: that much later an end may be told
-_LATEST = 0.025  # seconds
+SHORT = 0.25  # seconds; the start of a shorter task is not sent
+_LATER = 0.1  # longest delay of an end, as a share of the mean time between two ends of a slot
+_LATEST = 0.025  # seconds, the longest delay of an end
 _LATEST_WITH_MORE = 1.0  # the same while leaves wait in the worker
-_MUCH = 1 << 20  # characters; the engine takes messages of 4 MiB
+_MUCH = 1 << 20  # characters of one message; the engine's limit is 4 MiB
 
 
 def talk_less(worker: Any, slots: int, waiting: Callable[[], int]) -> None:
-    """Have a worker and its process say to each other what is needed, and without threads.
+    """Replace the queues between a worker and its listener process.
 
     Args:
-        worker: The SDK's worker, not started yet.
-        slots: How many tasks it may have at a time.
-        waiting: Tells how many of those that it has wait for a place to run.
+        worker: The SDK's worker, before its start.
+        slots: Number of tasks that it may have at one time.
+        waiting: Returns the number of its tasks that wait in the executor.
     """
     from hatchet_sdk.worker.runner.run_loop_manager import WorkerActionRunLoopManager
 
     async def next_action(self: Any) -> Any:
         return await next_in(self.action_queue)
 
-    events = TaskEvents(worker._event_queue, slots, waiting)  # noqa: SLF001 - no hook is public
+    events = TaskEvents(worker._event_queue, slots, waiting)  # noqa: SLF001 - there is no public hook
     worker._event_queue = events  # noqa: SLF001
     manager: Any = WorkerActionRunLoopManager
     manager._get_action = next_action  # noqa: SLF001
 
 
 class TaskEvents:
-    """The queue from a worker to the SDK's process, as the module says.
+    """Coalesces task events before they are sent to the engine.
 
     Args:
         queue: The SDK's queue.
-        slots: How many tasks the worker may have at a time.
-        waiting: Tells how many of those that it has wait for a place to run.
+        slots: Number of tasks that the worker may have at one time.
+        waiting: Returns the number of its tasks that wait in the executor.
     """
 
     def __init__(self, queue: Any, slots: int, waiting: Callable[[], int]) -> None:
@@ -68,24 +68,24 @@ class TaskEvents:
         self._waiting = waiting
         self._started = dispatcher_pb2.STEP_EVENT_TYPE_STARTED
         self._completed = dispatcher_pb2.STEP_EVENT_TYPE_COMPLETED
-        self._young: dict[str, asyncio.TimerHandle] = {}  # tries that began within SHORT
-        self._ends: deque[float] = deque(maxlen=slots + 1)  # the times of the last ones
-        self._held: list[Any] = []  # ends that are not told yet
+        self._young: dict[str, asyncio.TimerHandle] = {}  # attempts that began less than SHORT ago
+        self._ends: deque[float] = deque(maxlen=slots + 1)  # times of the last ends
+        self._held: list[Any] = []  # ends that are not sent yet
         self._n_held = 0  # characters
         self._telling: asyncio.TimerHandle | None = None
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else a queue has."""
+        """Delegate all else to the queue."""
         return getattr(self._queue, name)
 
     def __reduce__(self) -> Any:
-        """Arrive in the SDK's process as the SDK's queue, and have it say what it is told."""
+        """Unpickle as the plain queue, and patch the listener."""
         return _arrived, (self._queue,)
 
     def put(self, event: Any) -> None:
-        """Tell the process of an event; of a start only if the task runs on for a while."""
+        """Send an event; a start only if the task runs on for a while."""
         if not isinstance(event, self._kind):
-            self._tell_held()  # the last message says that there are no more
+            self._tell_held()  # the last message ends the queue
             self._queue.put(event)
             return
         key = event.action.key
@@ -107,11 +107,11 @@ class TaskEvents:
         self._queue.put(self._bare(start))
 
     def _patience(self, *, is_short: bool) -> float:
-        """Return for how many seconds ends may be held after one more."""
+        """Return the seconds for which ends may be held after one more."""
         if self._waiting():
             return _LATEST_WITH_MORE
         if not (self._young and is_short):
-            return 0.0  # no other is about to end, or a place may be idle for longer than it pays
+            return 0.0  # no other end is expected soon, or a CPU would idle for too long
         if len(self._ends) < (self._ends.maxlen or 0):
             return _LATEST
         return min(_LATER * (self._ends[-1] - self._ends[0]), _LATEST)
@@ -125,7 +125,7 @@ class TaskEvents:
         self._n_held += size
 
     def _tell_later(self, seconds: float) -> None:
-        """Tell what is held, at the latest after so many seconds."""
+        """Send the held ends after at most this many seconds."""
         if not seconds:
             self._tell_held()
         elif self._held:
@@ -148,7 +148,7 @@ class TaskEvents:
             self._queue.put(Ends(held) if len(held) > 1 else held[0])
 
     def _bare(self, event: Any) -> Any:
-        # What the task was given is not said again: it may be large.
+        # Leave out the task's input, which may be large.
         known = event.action.model_copy(update={"action_payload": self._no_input})
         return replace(event, action=known)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from scythe.engine.client import client, engine_explained
 
-_ATTRIBUTES = ("_client", "_config", "_task", "_workflow")  # of its instances
+_ATTRIBUTES = ("_client", "_config", "_task", "_workflow")  # set on its instances
 
 
 def has_attribute(name: str) -> bool:
-    """Return whether a standalone has an attribute of this name."""
+    """Return whether a `Standalone` has an attribute of this name."""
     from hatchet_sdk.runnables.workflow import Standalone
 
     return name in _ATTRIBUTES or hasattr(Standalone, name)
@@ -39,15 +39,15 @@ def run_input(workflow_run_id: str) -> dict[str, Any]:
 
 
 def is_in_durable_task() -> bool:
-    """Return whether this is called in a durable task of the user's, whose waits are durable."""
+    """Return whether this runs in a durable task of the user's, so that waits are durable."""
     from hatchet_sdk.runnables.contextvars import ctx_durable_context
 
     return ctx_durable_context.get() is not None
 
 
 async def durable_outputs(standalone: Any, items: Sequence[Any]) -> list[dict[str, Any]]:
-    """Start runs in a durable task and wait for them in a durable wait; errors are `error`."""
-    workflow = standalone._workflow  # noqa: SLF001 - the standalone reads results by itself
+    """Start runs and wait durably for them, in a durable task; an error becomes `{"error": …}`."""
+    workflow = standalone._workflow  # noqa: SLF001 - the `Standalone` itself would convert the results
     outputs = await workflow.aio_run_many(list(items), return_exceptions=True)
     return [
         output if isinstance(output, dict) else {"error": "\n".join(map(str, _causes(output)))}

@@ -1,4 +1,4 @@
-"""The Hatchet tasks of Scythe: the leaf of an experiment, and the scatter node."""
+"""Scythe's Hatchet tasks: leaves and scatter nodes."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from scythe.messages import LeafInput, find_payload
 from scythe.options import LeafDefinition
 
 _SLICE_ITEMS = 900
-_SLICE_BYTES = 3_000_000  # the engine takes messages of 4 MiB, framing included
+_SLICE_BYTES = 3_000_000  # the engine's limit for a message is 4 MiB, framing included
 _NODE_RETRIES = 2
 _CANCEL_SECONDS = 60.0
-_RUN_LOG = RunLog()  # of all tasks of this process
+_RUN_LOG = RunLog()  # shared by all tasks of this process
 
-Child = NewType("Child", str)  # its workflow run
+Child = NewType("Child", str)  # the id of its workflow run
 LeafHandler = Callable[[LeafInput, "TaskRun"], Awaitable[dict[str, Any]]]
 NodeHandler = Callable[[Any, "NodeRun"], Awaitable[BaseModel]]
 
 
 class PlainInput(BaseModel):
-    """The input of a task that is not one of Scythe's: any JSON object."""
+    """The input of the user's own task: any JSON object."""
 
     model_config = ConfigDict(extra="allow", ser_json_inf_nan="constants")
 
@@ -53,9 +53,9 @@ class TaskRun:
 
     Attributes:
         workflow_run_id: Hatchet's id of the run.
-        attempt: 1 for the first try.
+        attempt: The number of the attempt, from 1 on.
         extend: Gives the task more time in Hatchet.
-        log: Takes what the leaf printed; does not block.
+        log: Sends the output of the leaf; does not block.
     """
 
     workflow_run_id: str
@@ -72,7 +72,7 @@ class NodeRun:
         workflow_run_id: Hatchet's id of the run.
         task_run_id: Hatchet's id of its task.
         context: The SDK's durable context.
-        is_last_attempt: Whether Hatchet does not try the node again when it fails.
+        is_last_attempt: Whether Hatchet will not retry the node if it fails.
     """
 
     workflow_run_id: str
@@ -92,13 +92,13 @@ class NodeRun:
     ) -> list[Child]:
         """Start children.
 
-        A node that is started again after its worker died gets the same children back, by key, if
-        it starts them in the same order.
+        A node that restarts after its worker died gets the same children again, by key, provided it
+        starts them in the same order.
 
         Args:
             task_name: The Hatchet task.
             inputs: One input for each child.
-            keys: One key for each child, unique in this node and the same on every try.
+            keys: One key for each child, unique in this node and the same in every attempt.
             metadata: Metadata of all children; they also get `index`.
             own_metadata: Further metadata of each child.
         """
@@ -117,36 +117,36 @@ class NodeRun:
         return [Child(run) for run in waits]
 
     async def outputs(self, children: Sequence[Child]) -> list[Output]:
-        """Wait until some of the children are over, in a durable wait.
+        """Wait durably until these children have ended.
 
         Returns:
-            For each of them its output (empty when Hatchet cancelled it), or the exception.
+            The output of each child (empty if Hatchet cancelled it), or its exception.
         """
         waits: dict[str, asyncio.Task[Output]] = {child: self._waits[child] for child in children}
         outputs = await OpenChildren(waits, find_end).outputs()
         return [find_payload(end) if isinstance(end, dict) else end for end in outputs]
 
     def stop_waiting(self) -> None:
-        """End the waits that the engine has not ended, now that the node is over.
+        """Cancel the waits that are still open when the node has ended.
 
-        Not earlier: the SDK holds back what it is told of other children behind the end of one
-        that nobody waits for.
+        Not earlier: the SDK queues events of other children behind the end of a child that nobody
+        waits for.
         """
         for wait in self._waits.values():
             wait.cancel()
 
     async def is_cancelled(self) -> bool:
-        """Return whether somebody cancelled the run: its worker's end cancels the node as well."""
+        """Return whether the run was cancelled; the end of its worker also cancels this task."""
         return await is_cancelled(self.workflow_run_id)
 
     async def be_cancelled(self) -> None:
-        """Let Hatchet show this run as cancelled; never returns where it does so."""
+        """Cancel this run in Hatchet; does not return if that succeeds."""
         await asyncio.to_thread(cancel_run, self.workflow_run_id)
         await asyncio.sleep(_CANCEL_SECONDS)
 
     async def count_children(self) -> dict[str, int]:
-        """Return how many children are queued, running, completed, failed and cancelled."""
-        # Without it the engine looks through all tasks of the last day, and at none before.
+        """Return the numbers of queued, running, completed, failed and cancelled children."""
+        # Without a start time, the engine scans all tasks of the last day, and none before.
         self._created = self._created or await creation_of(self.workflow_run_id)
         metrics = await client().metrics.aio_get_task_metrics(
             since=self._created, parent_task_external_id=self.task_run_id
@@ -155,7 +155,7 @@ class NodeRun:
 
 
 def _slices(items: list[Any]) -> list[list[Any]]:
-    """Cut children into messages that the engine takes."""
+    """Group children into messages within the engine's limit."""
     slices: list[list[Any]] = []
     size = _SLICE_BYTES
     for item in items:
@@ -194,15 +194,15 @@ def leaf_task(experiment: LeafDefinition, handler: LeafHandler) -> Any:
             input_validator=LeafInput,
             desired_worker_labels=_sdk_labels(options.desired_worker_labels),
             schedule_timeout=_whole(experiment.schedule_timeout),
-            # Our own timer ends a leaf; this one must not while a leaf waits for a place to run.
+            # Scythe's own timer ends a leaf; this one allows for leaves that wait in the executor.
             execution_timeout=_whole(experiment.execution_timeout + experiment.schedule_timeout),
             retries=options.retries,
             **config,
         )
     except TypeError as error:
         raise RegistrationError(
-            f"{experiment.name}: Register() passes on {sorted(config)}, which Hatchet does not "
-            f"take ({error}): correct the names of these options."
+            f"{experiment.name}: Hatchet does not accept the options {sorted(config)} of "
+            f"Register() ({error}). Correct their names."
         ) from error
     return decorate(_resolved(leaf, LeafInput, Context, dict[str, Any]))
 
@@ -237,18 +237,18 @@ def node_task(
         schedule_timeout=_whole(schedule_timeout),
         execution_timeout=_whole(execution_timeout),
         retries=_NODE_RETRIES,
-        # A node that waits costs nothing here; evicted, it would replay all its children.
+        # A waiting node costs nothing; after an eviction it would replay all its children.
         eviction_policy=EvictionPolicy(ttl=None, allow_capacity_eviction=False),
     )(_resolved(node, input_type, DurableContext, output_type))
 
 
 def _whole(limit: timedelta) -> timedelta:
-    """Round a limit up: the SDK drops fractions of a second, and of half a second leaves none."""
+    """Round a limit up to seconds, because the SDK drops fractions of a second."""
     return timedelta(seconds=math.ceil(limit.total_seconds()))
 
 
 def _resolved(fn: Any, input_type: type, context_type: type, output_type: Any) -> Any:
-    """Give a handler annotations that the SDK can read: classes, not text."""
+    """Replace a handler's annotations, which are text here, by classes for the SDK."""
     fn.__annotations__ = {"payload": input_type, "ctx": context_type, "return": output_type}
     return fn
 
@@ -272,11 +272,11 @@ def _sdk_labels(desired: Mapping[str, Any] | None) -> list[Any]:
 
 
 def task_error(message: str, *, final: bool) -> Exception:
-    """Make the exception with which a task fails, for Hatchet to retry or not."""
+    """Return the exception that fails a task, with or without retries by Hatchet."""
     from hatchet_sdk.exceptions import NonRetryableException
 
     return NonRetryableException(message) if final else LeafError(message)
 
 
 class LeafError(Exception):
-    """A leaf failed; the message holds all that is known (see `scythe.messages`)."""
+    """A leaf failed; the message encodes its failure (see `scythe.messages`)."""

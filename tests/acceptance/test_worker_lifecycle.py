@@ -345,7 +345,7 @@ ERRORS = {
     "refused token": ({}, r"refuses the token: make a new"),
     "engine unreachable": (
         {"HATCHET_CLIENT_HOST_PORT": "127.0.0.1:9"},
-        r"The Hatchet engine at 127\.0\.0\.1:9 cannot be reached .*: check that it runs",
+        r"The Hatchet engine at 127\.0\.0\.1:9 cannot be reached .*. Check that it runs",
     ),
     "no bucket named": (
         {"SCYTHE_STORAGE_BUCKET": None, "SCYTHE_DEV_HOME": "/nowhere"},

@@ -34,4 +34,4 @@ def test_what_is_too_much_for_the_engine_is_left_out_and_said_once(
     log.send("e\nf", sent.append)
     log.send("g", sent.append)
     assert sent == ["a", "b", "g"]
-    assert caplog.text.count("Leaves print more than 0.001 messages a second") == 1
+    assert caplog.text.count("Leaves print more than 0.001 messages per second") == 1
