@@ -13,15 +13,15 @@ from scythe.executor import Capacity, Host, NoHost, closed_failure
 from scythe.leaf.faults import Reruns
 from scythe.outcomes import LeafCall, LeafFailure, LeafReply
 from scythe.processes.waiting import to_the_end
-from scythe_ray.attempt import PlaceLost, ProcessFault
-from scythe_ray.cluster import Cluster
-from scythe_ray.failures import lost_failure
-from scythe_ray.offer import Offer
-from scythe_ray.remote import UsedProcess
-from scythe_ray.resources import RayNode, demand_of
-from scythe_ray.scratch import sweep_scratch
-from scythe_ray.session import Session
-from scythe_ray.settings import RaySettings
+from scythe_ray.cluster.capacity import ClusterCapacity
+from scythe_ray.cluster.cluster import Cluster
+from scythe_ray.config.resources import RayNode, demand_of
+from scythe_ray.config.settings import RaySettings
+from scythe_ray.on_node.scratch import sweep_scratch
+from scythe_ray.on_node.task import UsedProcess
+from scythe_ray.submit.failures import lost_failure
+from scythe_ray.submit.session import Session
+from scythe_ray.submit.submission import PlacementLost, ProcessFault
 
 _THREADS = 32
 _BACKOFF = 0.5  # seconds before a leaf is sent again, doubled each time
@@ -47,7 +47,7 @@ class RayExecutor:
         self,
         cluster: Cluster,
         nodes: Sequence[RayNode],
-        offer: Offer,
+        offer: ClusterCapacity,
         settings: RaySettings,
         host: Host | None = None,
     ) -> None:
@@ -93,7 +93,7 @@ class RayExecutor:
             except ProcessFault as fault:
                 reruns.add(fault.failure, fault.journal)
                 continue
-            except PlaceLost as loss:
+            except PlacementLost as loss:
                 again = crashed if loss.is_crash else losses >= self._settings.SYSTEM_RETRIES
                 self._check_away()
                 if again:
@@ -167,7 +167,7 @@ class RayExecutor:
             self._host.offer(taking=True)
 
     def _see(self, nodes: Sequence[RayNode]) -> None:
-        """Offer what there is now; without any node there is nothing to go by."""
+        """ClusterCapacity what there is now; without any node there is nothing to go by."""
         if self._offer.used(nodes):
             self._capacity = self._offer.capacity(nodes)
 
@@ -212,7 +212,7 @@ class RayExecutor:
         self._threads.shutdown(wait=False)
 
 
-def _for_good(loss: PlaceLost) -> LeafFailed | ExecutorUnavailable:
+def _for_good(loss: PlacementLost) -> LeafFailed | ExecutorUnavailable:
     if not loss.is_crash:
         return ExecutorUnavailable(loss.failure)
     message = f"{loss.failure.message}, also when it was tried again"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from scythe.errors import WorkerStartError
 from scythe.executor import ExecutorRequest
 from scythe.processes.spawning import is_preparing
-from scythe_ray.driver import import_ray
-from scythe_ray.offer import Offer
-from scythe_ray.resources import CPU, GPU, RayNode, check_labels, show_amount
-from scythe_ray.settings import ray_settings
+from scythe_ray.cluster.capacity import ClusterCapacity
+from scythe_ray.cluster.driver import import_ray
+from scythe_ray.config.resources import CPU, GPU, RayNode, check_labels, show_amount
+from scythe_ray.config.settings import ray_settings
 
 if TYPE_CHECKING:
-    from scythe_ray.cluster import Cluster
+    from scythe_ray.cluster.cluster import Cluster
     from scythe_ray.executor import RayExecutor
 
 logger = logging.getLogger("scythe.ray")
@@ -37,7 +37,7 @@ def open_executor(request: ExecutorRequest) -> RayExecutor:
         raise WorkerStartError(f"SLOTS={request.slots} leaves no place for a leaf: use 1 or more.")
     _check_ray()
     import_ray()
-    from scythe_ray.attach import join_cluster, open_cluster
+    from scythe_ray.cluster.attach import join_cluster, open_cluster
     from scythe_ray.executor import RayExecutor
 
     settings = ray_settings()
@@ -53,7 +53,7 @@ def open_executor(request: ExecutorRequest) -> RayExecutor:
         )
     try:
         nodes = cluster.nodes()
-        offer = Offer(request, settings, cluster)
+        offer = ClusterCapacity(request, settings, cluster)
         used = offer.used(nodes)
         if not request.shared:
             check_labels(request.labels, used, own=cluster.is_own)

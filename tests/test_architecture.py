@@ -151,6 +151,24 @@ def test_one_sub_package_knows_the_local_stack() -> None:
     assert outside == {"scythe.environment", "scythe.cli"}
 
 
+def test_packages_of_scythe_ray_import_downwards() -> None:
+    """Each package may import from itself and from those in its row."""
+    below = {
+        "config": set[str](),
+        "on_node": set[str](),
+        "cluster": {"config"},
+        "submit": {"config", "cluster", "on_node"},
+    }
+    wrong = {
+        f"{i.importer} imports {i.target}"
+        for i in all_imports()
+        for package in [i.importer.split(".")[1:2]]
+        if i.importer.startswith("scythe_ray.") and i.module.startswith("scythe_ray.")
+        if package[0] in below and i.target.split(".")[1] not in below[package[0]] | {package[0]}
+    }
+    assert wrong == set()
+
+
 def test_scythe_ray_uses_the_seam_and_no_engine() -> None:
     ours = {
         i.target

@@ -28,12 +28,12 @@ from scythe.executor import ExecutorRequest
 from scythe.locate import code_ref
 from scythe.outcomes import FailureKind, LeafCall, LeafResources, StoreConfig
 from scythe.specs.codec import encode_spec
-from scythe_ray import controls as scythe_ray_controls
-from scythe_ray import driver as scythe_ray_driver
-from scythe_ray import remote
-from scythe_ray.discovery import answers, gcs_client, raylets_here
+from scythe_ray.cluster import driver as scythe_ray_driver
+from scythe_ray.cluster.discovery import answers, gcs_client, raylets_here
 from scythe_ray.executor import RayExecutor
+from scythe_ray.on_node import task as remote
 from scythe_ray.plugin import open_executor
+from scythe_ray.submit import node_agent_client as scythe_ray_controls
 from tests.ray_bed import RayBed, ray_bed
 
 HERE = Path(__file__).parent
@@ -247,13 +247,13 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file to which each actor that ends leaves on another node adds what it was told."""
     file = tmp_path / "told"
 
-    class ControlActor(remote.ControlActor):
+    class NodeAgentActor(remote.NodeAgentActor):
         def __init__(self, driver: bytes, kills: int | None) -> None:
             super().__init__(driver, kills)
             with file.open("a") as lines:
                 lines.write(f"{kills}\n")
 
-    monkeypatch.setattr(scythe_ray_controls, "ControlActor", ControlActor)
+    monkeypatch.setattr(scythe_ray_controls, "NodeAgentActor", NodeAgentActor)
     return file
 
 
@@ -449,7 +449,7 @@ def has_control(cluster: Nodes) -> bool:
     raylets = [
         info["pid"] for info, line in lines if info["name"] == "raylet" and cluster.other in line
     ]
-    return any("ray::ControlActor" in line and info["ppid"] in raylets for info, line in lines)
+    return any("ray::NodeAgentActor" in line and info["ppid"] in raylets for info, line in lines)
 
 
 def test_a_node_whose_leaves_are_over_is_idle_to_the_autoscaler(
@@ -697,7 +697,9 @@ def test_a_promised_gpu_that_is_missing_is_noticed_before_ray_starts(
 ) -> None:
     monkeypatch.setenv("SCYTHE_RAY_ADDRESS", "local")
     monkeypatch.setenv(name, value)
-    monkeypatch.setattr("scythe_ray.own_cluster.connect", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(
+        "scythe_ray.cluster.own_cluster.connect", lambda *_, **__: pytest.fail("too late")
+    )
     with pytest.raises(WorkerStartError, match=r"`has_gpu` is set, .* no GPU.*SCYTHE_RAY_NUM_GPUS"):
         open_executor(ExecutorRequest(labels={"has_gpu": "yes"}, slots=1))
 

@@ -14,7 +14,7 @@ from tests.integration.test_ray_loss import says
 
 LEFT = """
 import sys, threading
-from scythe_ray import driver
+from scythe_ray.cluster import driver
 
 driver.import_ray()
 import ray

@@ -31,15 +31,15 @@ from scythe.errors import (
 )
 from scythe.executor import ExecutorRequest
 from scythe.outcomes import FailureKind
-from scythe_ray import driver as scythe_ray_driver
-from scythe_ray import nodes as scythe_ray_nodes
-from scythe_ray.attempt import PlaceLost
+from scythe_ray.cluster import driver as scythe_ray_driver
+from scythe_ray.config.resources import demand_of
+from scythe_ray.config.settings import ray_settings
 from scythe_ray.executor import RayExecutor
-from scythe_ray.failures import lost_failure
 from scythe_ray.plugin import open_executor
-from scythe_ray.resources import demand_of
-from scythe_ray.session import Session
-from scythe_ray.settings import ray_settings
+from scythe_ray.submit import node_table as scythe_ray_nodes
+from scythe_ray.submit.failures import lost_failure
+from scythe_ray.submit.session import Session
+from scythe_ray.submit.submission import PlacementLost
 from tests.integration.test_ray_cluster import announced, call, hanging, is_alive, until
 
 RAY = Path(sys.executable).with_name("ray")
@@ -256,14 +256,14 @@ def test_a_leaf_that_is_about_to_be_sent_when_the_cluster_is_lost_is_not_sent(he
             await session.give_up(failure)
             await session.run(call(), demand_of(call()))
 
-        with pytest.raises(PlaceLost) as caught:
+        with pytest.raises(PlacementLost) as caught:
             do(send(), within=10)
         assert caught.value.failure == failure
 
 
 STOPPED = """
 import os, signal, sys, threading
-from scythe_ray import driver
+from scythe_ray.cluster import driver
 
 def elsewhere(work):
     thread = threading.Thread(target=work)

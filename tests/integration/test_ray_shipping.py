@@ -110,7 +110,7 @@ def test_a_node_that_lacks_the_code_names_it_and_how_to_ship_it(
     code = f"""
 import pickle, sys
 from scythe.outcomes import CodeRef, LeafCall, StoreConfig
-from scythe_ray.remote import Job, load_outcome, run_envelope, this_driver
+from scythe_ray.on_node.task import Job, load_outcome, run_envelope, this_driver
 driver = this_driver("id", {str(tmp_path)!r}, {str(tmp_path)!r}, None)
 ref = CodeRef("wall", {module!r}, "wall", {main_path!r})
 call = LeafCall("1", ref, "{{}}", "e/v1.0.0/now", StoreConfig("none"))

@@ -21,7 +21,7 @@ from scythe.settings import (
     store_config,
 )
 from scythe.worker import ScytheWorkerConfig
-from scythe_ray.settings import RaySettings
+from scythe_ray.config.settings import RaySettings
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Finding, attaching to and starting a Ray cluster, and its capacity."""

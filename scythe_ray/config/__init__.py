@@ -1,0 +1,1 @@
+"""Settings, runtime environment and resources of the executor; needs no Ray."""

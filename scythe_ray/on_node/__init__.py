@@ -1,0 +1,1 @@
+"""Code that runs on a Ray node: the task, the node agent and their records."""

@@ -1,0 +1,1 @@
+"""The driver's side: submission of leaves to Ray, and their failures."""
