@@ -1,4 +1,4 @@
-"""Whether a leaf's process has the code with which its run was allocated."""
+"""Checks that a leaf's process has the code with which its run was allocated."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from scythe.storage.store import open_store
 
 
 def check_code(call: LeafCall, experiment: Experiment[Any, Any]) -> None:
-    """Raise if a leaf may not be run with the code that this process has.
+    """Raise if the code of this process may not run a leaf.
 
     Raises:
-        SchemaMismatchError: The input has other fields than that of the run: specs would be read
-            with values missing.
-        CodeMismatchError: The code is another, and the run or the worker asks for the same.
+        SchemaMismatchError: The input model has other fields than the run's; values of specs would
+            be lost.
+        CodeMismatchError: The code differs, and the run or the worker requires the same code.
     """
     run = call.run_code
     code = experiment.code
@@ -46,7 +46,7 @@ def check_code(call: LeafCall, experiment: Experiment[Any, Any]) -> None:
 
 @lru_cache(maxsize=64)
 def _stored_fields(store: StoreConfig, experiment_id: str) -> dict[str, str]:
-    """Read the fields of a run's input, once in this process."""
+    """Read the fields of a run's input model. Cached."""
     key = RunLayout(store.prefix, experiment_id).io_spec
     return input_fields(from_yaml(open_store(store).get_bytes(key)))
 

@@ -1,4 +1,4 @@
-"""Run a batch of leaves in this process, one after another, and keep a journal of it."""
+"""Runs a batch of leaves in this process, one after another, with a journal."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from scythe.tables.packs import write_pack
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_INLINE_BYTES = 32 * 1024  # of a whole batch; what is larger goes to the bucket
-_LEAF_BYTES = 1 << 20  # of the tables of one leaf that are kept in memory
-_PART_BYTES = 16 << 20  # of tables in memory until they are stored
+_INLINE_BYTES = 32 * 1024  # of all tables of a batch; larger ones go to the bucket
+_LEAF_BYTES = 1 << 20  # of a leaf's tables; larger ones go to the bucket at once
+_PART_BYTES = 16 << 20  # of tables in memory, after which they are stored
 _PART_LEAVES = 20_000
-_LONG = 0.1  # seconds
+_LONG = 0.1  # seconds; a longer leaf gets a new deadline for the steps after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class BatchPlace:
     """The means of a process to run a batch.
 
     Attributes:
-        journal: Where the journal is written; it is removed at the end.
-        folder: Where the leaves' `tempdir`s are made.
-        log: What takes what they print; it is open.
-        between: Called after each try of a leaf with its seconds (infinite to look at the process
-            in any case), to make the process as it was; returns whether it can run a further leaf.
-        state: What it was made as; None where user code cannot harm the next leaf.
+        journal: The file of the journal; it is removed at the end.
+        folder: Parent of the leaves' `tempdir`s.
+        log: Captures the output of the leaves; it is open.
+        between: Restores the process after each attempt of a leaf; returns whether it can run a
+            further leaf. Its argument is the seconds of the attempt; infinite forces a full check.
+        state: The process state to compare with; None if user code cannot harm the next leaf.
     """
 
     journal: Path
@@ -57,16 +57,16 @@ class BatchPlace:
 
 
 def run_batch(call: LeafCall, batch: Batch, place: BatchPlace) -> BatchResult | LeafFailure:
-    """Run the leaves of a batch that are not over, or some of them.
+    """Run the leaves of a batch that have not ended, or some of them if the process is damaged.
 
     Args:
-        call: What the leaves have in common.
+        call: The settings of all leaves.
         batch: The leaves.
-        place: What the process has for them.
+        place: The means of this process.
 
     Raises:
-        BaseException: Something failed outside of the user's function: the process is not as it
-            should be. The journal tells which leaves are over.
+        BaseException: Something failed outside of the user's function, so the process is damaged.
+            The journal has the leaves that ended before.
     """
     forget_begun()
     meter = LeafMeter()
@@ -84,16 +84,16 @@ def run_batch(call: LeafCall, batch: Batch, place: BatchPlace) -> BatchResult | 
 
 @cache
 def _spare_the_collector() -> None:
-    """Let Python's garbage collector pass over what is imported by now, once in a process.
+    """Exclude all present objects from garbage collection, once in a process.
 
-    It would look through all of it every few thousand leaves, and find nothing.
+    The collector would scan them every few thousand leaves and find nothing.
     """
     gc.collect()
     gc.freeze()
 
 
 class _BatchRun:
-    """A batch and what came of its leaves so far."""
+    """A running batch, with the outcomes so far."""
 
     def __init__(self, call: LeafCall, batch: Batch, journal: Journal, place: BatchPlace) -> None:
         self._call = call
@@ -106,7 +106,7 @@ class _BatchRun:
         self._log = ""
         self._is_used_up = False
         self._is_sound = False
-        # The leaves before this one, in the journal until there, ran in a process that was sound.
+        # The last leaf and journal position at which the process was seen to be undamaged.
         self._sound = (self._stored + len(self._records), journal.end)
 
     def run(self, runner: LeafRunner) -> BatchResult:
@@ -129,12 +129,12 @@ class _BatchRun:
         return self._result()
 
     def _result_of(self, over: int, end: int, closely: int) -> BatchResult:
-        """Return what is known of the leaves that are over; the rest needs another process.
+        """Return the outcomes so far; another process must run the rest.
 
         Args:
-            over: How many there are.
-            end: Where they end in the journal.
-            closely: Which leaves that process is to look at one by one, see `Batch.closely`.
+            over: Number of leaves that have ended.
+            end: End of their lines in the journal.
+            closely: Leaves after which that process checks itself, see `Batch.closely`.
         """
         journal = self._journal.text(end)
         state = self._place.state
@@ -153,14 +153,14 @@ class _BatchRun:
     def _run_tries(
         self, runner: LeafRunner, text: str, which: tuple[int, int, int]
     ) -> LeafRecord | None:
-        """Run a leaf until a try ends well, or none can help any more.
+        """Run a leaf until an attempt succeeds or no further one is allowed.
 
         Returns:
-            What came of it; None if one of the leaves since the process was last seen sound has
-            damaged it, so that nobody knows what came of the others.
+            Its outcome; None if a leaf since the last check has damaged the process, so that the
+            outcomes since then cannot be trusted.
         """
         number, sort_index, attempt = which
-        # Files of leaves are named after this id, so each leaf of a batch has its own.
+        # Names of files contain this id, so each leaf of a batch needs its own.
         run_id = leaf_run_id(self._call, self._batch.rows[0] + number)
         leaf_id = f"{sort_index:08d}-{run_id}"
         journal = self._journal
@@ -171,7 +171,7 @@ class _BatchRun:
             outcome = runner.run(text, leaf_id, run_id)
             seconds = outcome.stats.finished - outcome.stats.started
             if seconds > _LONG:
-                journal.begin()  # what follows is not the leaf's time
+                journal.begin()  # the leaf's time limit does not cover the next steps
             if not self._look(number, outcome, seconds):
                 return None
             log.renew()
@@ -183,9 +183,9 @@ class _BatchRun:
             attempt += 1
 
     def _look(self, number: int, outcome: LeafOutcome, seconds: float) -> bool:
-        """Make the process ready for the next try; return whether the outcome is the leaf's own.
+        """Prepare the process for the next attempt; return whether the outcome can be trusted.
 
-        What very short leaves do to the process is seen some leaves later, unless one fails.
+        After very short leaves the process is not checked each time, unless one fails.
         """
         place = self._place
         state = self._place.state
@@ -203,7 +203,7 @@ class _BatchRun:
         if state.looks == looks:
             self._is_sound = False
             return True
-        # A leaf that failed may have met what another one left, put back by now.
+        # A failed leaf may have met damage of another one that has been repaired by now.
         harmed = state.has_changed if isinstance(outcome, LeafFailure) else bool(state.damage)
         self._is_sound = not state.damage
         if self._is_sound:
@@ -211,7 +211,7 @@ class _BatchRun:
         return not harmed or number == self._sound[0]
 
     def _store_part(self) -> None:
-        """Store the results that are in memory."""
+        """Store the results in memory as one part."""
         pack, part = self._pack()
         self._put(pack, part)
         self._journal.add_part(part)
@@ -224,8 +224,8 @@ class _BatchRun:
         return part.key
 
     def _pack(self) -> tuple[bytes, Part]:
-        """Return the results that are in memory as a pack, and what it holds."""
-        self._journal.begin()  # it is not the time of the leaf that was last
+        """Return the results in memory as a pack, and its description."""
+        self._journal.begin()  # the last leaf's time limit does not cover this step
         first = self._stored
         specs: pa.Table = self._specs.slice(first, len(self._records))
         start = self._batch.rows[0] + first
@@ -270,12 +270,12 @@ class _BatchRun:
 
 
 def leaf_run_id(call: LeafCall, row: int) -> str:
-    """Return the id of a leaf of a batch, in place of Hatchet's."""
+    """Return the id of a leaf in a batch, which has no Hatchet run of its own."""
     return f"{call.workflow_run_id}-{row}"
 
 
 def _size(outcome: LeafResult | LeafFailure) -> int:
-    """Return how much memory the tables of a leaf take; one in the bucket is a large one."""
+    """Return the memory of a leaf's tables; one in the bucket counts as large."""
     if not isinstance(outcome, LeafResult) or not outcome.tables:
         return 0
     tables = outcome.tables.values()

@@ -1,4 +1,4 @@
-"""Processes that a leaf leaves running, as its own process finds them."""
+"""Finds the child processes that a leaf has left running."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import psutil
 
-_TRACKER = "multiprocessing.resource_tracker"  # ends with this process, and serves the next leaf
+_TRACKER = "multiprocessing.resource_tracker"  # ends with this process and is used by the next leaf
 
 
 def children_left() -> list[psutil.Process]:
-    """Return the processes that the leaf left running, and forget the ended ones."""
+    """Return the child processes that still run, and reap the ended ones."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return []  # by far the most usual case, in one system call
+        return []  # the usual case, in one system call
     except AttributeError:
-        pass  # a system that cannot ask so
+        pass  # not supported by this system
     import multiprocessing
 
     import psutil
 
-    multiprocessing.active_children()  # lets it forget those that have ended
+    multiprocessing.active_children()  # reaps those that have ended
     left: list[psutil.Process] = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error, ChildProcessError):

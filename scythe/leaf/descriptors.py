@@ -6,13 +6,15 @@ import fcntl
 import os
 import resource
 
-_MANY = 1 << 16  # whatever the limit is: the system keeps a table up to the highest number
+_MANY = (
+    1 << 16
+)  # used even if the limit is higher: the kernel's table grows with the highest number
 
 
 class Descriptors:
-    """Tells when a process should run no further leaf, before leaves fail as they can open nothing.
+    """Detects a process that runs out of file descriptors, before leaves fail because of it.
 
-    Nobody can close what a leaf left open: it may be needed, by a library say, for the next ones.
+    What a leaf left open cannot be closed: a library may need it for the next leaf.
     """
 
     def __init__(self) -> None:
@@ -22,11 +24,11 @@ class Descriptors:
         self._enough = (self._any + most) // 2
 
     def run_short(self) -> bool:
-        """Return whether half of those that were free at the beginning are open."""
-        # New ones get the lowest number that is free; those that were closed leave gaps.
+        """Return whether half of the descriptors that were free at first are now open."""
+        # A new descriptor gets the lowest free number, so its number bounds the open ones.
         try:
             number = fcntl.fcntl(self._any, fcntl.F_DUPFD_CLOEXEC, self._enough)
-        except OSError:  # there is none left, or a leaf closed everything
+        except OSError:  # none is left, or a leaf closed everything
             return True
         os.close(number)
         return number > self._enough

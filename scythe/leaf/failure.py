@@ -19,7 +19,7 @@ _OWN_FOLDER = str(Path(__file__).parents[1])
 
 
 def failure_of(error: BaseException, meter: LeafMeter) -> LeafFailure:
-    """Describe what a leaf raised."""
+    """Return the failure for an exception that a leaf raised."""
     kind = FailureKind.APPLICATION
     message = _message_of(error)
     if isinstance(error, CodeNotFoundError):
@@ -44,7 +44,7 @@ def failure_of(error: BaseException, meter: LeafMeter) -> LeafFailure:
 
 
 def format_traceback(error: BaseException) -> str:
-    """Return the traceback as text from the user's first frame on, its end kept when it is long."""
+    """Return the traceback as text, from the user's first frame on; a long one loses its start."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         frames = frames.tb_next
@@ -58,7 +58,9 @@ def format_traceback(error: BaseException) -> str:
 
 def _message_of(error: BaseException) -> str:
     try:
-        if isinstance(error, ValidationError):  # pydantic puts lines around an error of ours
+        if isinstance(
+            error, ValidationError
+        ):  # pydantic wraps Scythe's own errors in further lines
             contexts = [one.get("ctx", {}).get("error") for one in error.errors()]
             return next((str(one) for one in contexts if isinstance(one, OutputError)), str(error))
         return str(error)

@@ -1,7 +1,7 @@
-"""Processes in which something fails outside of the user's function: they end, and leaves run anew.
+"""Ends processes in which something fails outside of the user's function, and repeats their leaves.
 
-Such a process cannot be trusted, nor can what it says. So it only leaves a note and ends; where the
-leaf runs next is decided by who started it.
+Such a process cannot be trusted, and neither can its messages. It writes a note and exits; the
+process that started it decides where the leaf runs next.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ logger = logging.getLogger("scythe.leaf")
 
 
 def give_up(trace: int, error: BaseException) -> NoReturn:
-    """End this process, as something failed in it outside of the user's function.
+    """Exit this process after a failure outside of the user's function.
 
     Args:
-        trace: The descriptor that takes the note.
+        trace: File descriptor for the note.
         error: What was raised.
     """
     try:
@@ -42,21 +42,21 @@ def give_up(trace: int, error: BaseException) -> NoReturn:
 def fault_failure(
     trace: str, stats: LeafStats, log: str = "", status: int | None = None
 ) -> LeafFailure | None:
-    """Return the failure of a leaf whose process gave up; None where it ended in another way.
+    """Return the failure of a leaf whose process gave up; None if the process ended otherwise.
 
     Args:
-        trace: What the process has left.
-        stats: Where and how long it ran.
-        log: What the leaf has printed.
-        status: The exit code of the process, where it is known.
+        trace: The text with the note.
+        stats: The measurements of the leaf.
+        log: The output of the leaf.
+        status: The exit code of the process, if known.
     """
     found = _FOUND.search(trace)
     if found is None and status != STATUS:
         return None
     if found is None:
         message = (
-            "the process could not go on after the function, nor write down why: the function must "
-            "leave its open files and its limits as they were"
+            "the process could not continue after the function, nor record the reason: the "
+            "function must not change the open files and limits of its process"
         )
         return LeafFailure(FailureKind.WORKER_CRASH, "ProcessDamaged", message, "", stats, log)
     when, text = found.groups()
@@ -64,11 +64,11 @@ def fault_failure(
     if when == "before":
         kind = FailureKind.ENVIRONMENT
         what = "the leaf could not be prepared in its process"
-        advice = "correct that on the machine"
+        advice = "correct the cause on the machine"
     else:
         kind = FailureKind.APPLICATION
-        what = "the process could not go on after the function"
-        advice = "the function must leave what Python itself needs as it was"
+        what = "the process could not continue after the function"
+        advice = "the function must not change what Python itself needs"
     name = last.partition(":")[0].rpartition(".")[2]
     return LeafFailure(kind, name, f"{what} ({last}): {advice}", text, stats, log)
 
@@ -76,11 +76,11 @@ def fault_failure(
 class Reruns:
     """Reruns of a leaf or batch whose process failed outside the user's function.
 
-    It runs once more, in a process that ran no other leaf; if that fails too, the failure is its
-    own. A batch goes on where it was; each of its leaves may fail so once.
+    It runs once more, in a process that ran no other leaf. If that fails too, it has failed. A
+    batch continues where it was, and each of its leaves gets one rerun.
 
     Attributes:
-        call: What is to be run next.
+        call: The next call to run.
 
     Args:
         call: The leaf, or batch.
@@ -91,14 +91,14 @@ class Reruns:
         self._is_second = False
 
     def add(self, failure: LeafFailure, journal: bytes | None = None) -> None:
-        """Make `call` what is to be run after such a failure.
+        """Set `call` to the rerun after a failure.
 
         Args:
             failure: The failure.
-            journal: What came of the leaves of the batch.
+            journal: The journal of the batch.
 
         Raises:
-            LeafFailed: It is the second one.
+            LeafFailed: It is the second failure.
         """
         batch = self.call.batch
         if batch is not None and journal is not None:
@@ -112,5 +112,5 @@ class Reruns:
         resources = replace(self.call.resources, fresh_process=True)
         self.call = replace(self.call, batch=batch, resources=resources)
         logger.warning(
-            "Leaf %s: %s. It runs again in a new process.", self.call.leaf_id, failure.summary
+            "Leaf %s: %s. Running it again in a new process.", self.call.leaf_id, failure.summary
         )

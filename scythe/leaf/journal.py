@@ -1,11 +1,11 @@
-"""The journal of a batch: what came of each leaf, on the disk of the node before the next begins.
+"""The journal of a batch: the outcome of each leaf, on local disk before the next leaf begins.
 
-The process that runs the batch writes it. Should the process end, its leaves that are over are
-known from it, and so is the one that it had begun. One line holds one leaf, or one part of the
-results that is stored already.
+The process that runs the batch writes it. If that process dies, the journal has the leaves that had
+ended and the one that was running. A line has one leaf, or one part of the results that is stored
+in the bucket.
 
-The file is written as memory: that outlives the process as well, without a call of the system for
-each leaf. Its head says how much of it counts, and is written after the line.
+The file is memory-mapped, which outlives the process without a system call per leaf. Its header has
+the length that is valid, and is written after each line.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from scythe.messages import LeafRecord
 from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats
 from scythe.texts import printable
 
-# Until where the file counts, and when the step that goes on is late (the node's monotonic clock).
+# Header: the valid length, and the deadline of the current step (monotonic clock).
 _HEAD = struct.Struct("qd")
 _END = struct.Struct("q")
 _LATE = struct.Struct("d")
-# As they are before user code runs, whatever that puts in their places.
+# References from before user code runs, which may replace these functions.
 _open = os.open
 _close = os.close
 _write = os.write
@@ -43,20 +43,20 @@ _now = time.monotonic
 _dumps = json.dumps
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 _GROWTH = 256 * 1024  # bytes
-_PART = b"{"  # where the line of a leaf begins with a bracket
+_PART = b"{"  # first byte of a part; the line of a leaf begins with a bracket
 _STATS = attrgetter(*LeafStats.__slots__)
-_STORE_LIMIT = 300.0  # seconds for writing the results of many leaves to the bucket
+_STORE_LIMIT = 300.0  # seconds to write the results of many leaves to the bucket
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Results that are stored already.
+    """Results that are in the bucket.
 
     Attributes:
         key: The object in the bucket that holds them.
         n_leaves: Number of leaves.
         n_failed: Number of leaves among them that failed.
-        seconds: The time that these leaves took.
+        seconds: The summed run time of these leaves.
     """
 
     key: str
@@ -70,7 +70,7 @@ class Journal:
 
     Args:
         path: The file.
-        text: The lines of the process that ran the batch before.
+        text: The lines of the process that ran the batch before this one.
     """
 
     def __init__(self, path: Path, text: bytes = b"") -> None:
@@ -83,31 +83,31 @@ class Journal:
         self._append(text)
 
     def begin(self, limit: float = _STORE_LIMIT) -> None:
-        """Say that a step begins which may take `limit` seconds."""
+        """Record that a step begins, with a deadline in `limit` seconds."""
         _LATE.pack_into(self._memory, _END.size, _now() + limit)
 
     def add(self, record: LeafRecord) -> None:
-        """Write what came of a leaf."""
+        """Write the outcome of a leaf."""
         self._append(write_line(record))
 
     def add_part(self, part: Part) -> None:
-        """Write that the leaves since the last part are stored."""
+        """Record that the leaves since the last part are stored."""
         self._append(_json(asdict(part)))
 
     def keep(self) -> None:
-        """Write the file again if a leaf, or a cleaner, has removed it."""
+        """Write the file again if a leaf or a cleaner has removed it."""
         if not _exists(self._path):
             self._memory = self._grown(self._size)
 
     @property
     def end(self) -> int:
-        """Where the next line will be, see `text`."""
+        """Position of the next line, see `text`."""
         return self._end
 
     def text(self, end: int | None = None) -> bytes:
-        """Return all its lines, or those until there.
+        """Return all lines, or those before `end`.
 
-        It opens nothing: the process may have no descriptor left for that.
+        Opens nothing, because the process may have no free file descriptor.
         """
         return self._memory[_HEAD.size : end or self._end]
 
@@ -120,7 +120,7 @@ class Journal:
         _END.pack_into(self._memory, 0, end)
 
     def _grown(self, least: int) -> mmap.mmap:
-        """Return the file as memory, long enough. It is opened anew: a leaf may close all files."""
+        """Map the file again, with at least this size. A leaf may close all files, so reopen it."""
         try:
             file = _open(self._path, _FLAGS, 0o600)
         except FileNotFoundError:
@@ -130,7 +130,8 @@ class Journal:
             there = _fstat(file).st_size
             known = self._memory[there:] if self._size > there else b""
             more = known + bytes(max(_GROWTH, least - self._size) if least > self._size else 0)
-            rest = memoryview(more)  # a full disk is an error here, and a signal in memory
+            # Write first: a full disk is an error here, and SIGBUS in mapped memory.
+            rest = memoryview(more)
             while rest:
                 rest = rest[_write(file, rest) :]
             self._size = there + len(more)
@@ -143,13 +144,13 @@ class Journal:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._memory.close()
-        # After a failure of the process, who started it goes on from here.
+        # After a failure, the process that started this one continues from the file.
         if kind is None or issubclass(kind, ScytheError):
             self._path.unlink(missing_ok=True)
 
 
 def read_journal(path: Path) -> bytes | None:
-    """Return the lines that a process has left; None where it had not begun its batch."""
+    """Return the lines that a process has left; None if it had not begun its batch."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -159,7 +160,7 @@ def read_journal(path: Path) -> bytes | None:
 
 
 def time_left(path: Path) -> float | None:
-    """Return the seconds until the step of a batch that goes on is late; None if none has begun."""
+    """Return the seconds until the deadline of the current step; None if none has begun."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD.size)
@@ -170,13 +171,13 @@ def time_left(path: Path) -> float | None:
 
 
 def count_leaves(text: bytes) -> int:
-    """Return how many leaves are over by the lines of a journal."""
+    """Return the number of leaves that have ended by the lines of a journal."""
     parts, records = _split(text)
     return sum(part.n_leaves for part in parts) + len(records)
 
 
 def read_lines(text: bytes) -> tuple[list[Part], list[LeafRecord]]:
-    """Read the lines of a journal: the parts that are stored, and the leaves after them."""
+    """Read the lines of a journal: stored parts, and the leaves after them."""
     parts, lines = _split(text)
     return parts, [_read_line(line) for line in lines]
 
@@ -189,7 +190,7 @@ def _split(text: bytes) -> tuple[list[Part], list[bytes]]:
 
 
 def write_line(record: LeafRecord) -> bytes:
-    """Write what came of a leaf as one line."""
+    """Encode the outcome of a leaf as one line."""
     outcome = record.outcome
     common = (record.attempts, record.workflow_run_id, _STATS(outcome.stats))
     if isinstance(outcome, LeafFailure):
@@ -204,7 +205,7 @@ def write_line(record: LeafRecord) -> bytes:
 def _json(values: Any) -> bytes:
     try:
         return to_json(values) + b"\n"
-    except ValueError:  # half of a surrogate pair
+    except ValueError:  # a lone surrogate
         return _dumps(values).encode() + b"\n"
 
 
@@ -231,6 +232,6 @@ def _read_line(line: bytes) -> LeafRecord:
 
 
 def with_failure(text: bytes, failure: LeafFailure, attempts: int, run_id: str) -> bytes:
-    """Add a leaf that ended its process, or had to be ended."""
+    """Append the failure of a leaf that ended its process or was killed."""
     short = replace(failure, traceback=failure.traceback[-8000:])
     return text + write_line(LeafRecord(short, attempts, run_id))

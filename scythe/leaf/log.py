@@ -1,7 +1,7 @@
 """Captures the output of a leaf in a file, and reads it when the leaf has ended.
 
-A file costs nothing while nobody prints. It keeps standard output and error in order, takes what C
-code and child processes write, and is still there when the process was killed.
+A file costs nothing while nobody prints. It keeps the order of standard output and error, includes
+the output of C code and child processes, and survives the process.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from scythe.outcomes import BatchResult, LeafFailure, LeafResult
 
 OutcomeT = TypeVar("OutcomeT", bound=LeafResult | BatchResult | LeafFailure)
 
-CAP = 64 * 1024  # bytes of a log that are kept: its first and its last half
-LEFT_OUT = "\n[… what was printed in between is left out …]\n"
+CAP = 64 * 1024  # bytes of a log that are kept: half from its start, half from its end
+LEFT_OUT = "\n[… output in between left out …]\n"
 _TRIM_ABOVE = 16 * CAP
 _TRIM_EVERY = 1.0
 _CHATTY = ("boto3", "botocore", "s3transfer", "urllib3")
 
 
 class LeafLog:
-    """Takes what a leaf prints inside of `with`; `added_to` then hands it out with the outcome.
+    """Captures the output of a leaf inside a `with` block; `added_to` adds it to the outcome.
 
-    In between it stays in the file, where who ends this process finds it. After the block, standard
-    output and error are as they were before; between the leaves of a batch `renew` sees to that.
+    Until then it stays in the file, where the process that kills this one finds it. After the
+    block, standard output and error are restored; in a batch, `renew` does so between leaves.
 
     Args:
-        path: The file, of this process alone.
+        path: The file, which no other process uses.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,11 +52,11 @@ class LeafLog:
         self._streams.lead_back()
 
     def renew(self) -> None:
-        """Take all that is printed until now, and from now on, whatever a leaf did meanwhile."""
+        """Flush the output so far and capture it again, whatever a leaf did to the streams."""
         self._streams.lead_to(self._file)
 
     def added_to(self, outcome: OutcomeT) -> OutcomeT:
-        """Return the outcome with what its leaf printed, which is shown here as well."""
+        """Return the outcome with the output of its leaf, which is also shown here."""
         if os.lseek(self._file, 0, os.SEEK_END) == 0:
             return outcome
         data = _read(self._file)
@@ -66,7 +66,7 @@ class LeafLog:
 
 
 def read_log(path: Path) -> str:
-    """Return what a process that is gone left in its file."""
+    """Return the captured output of a process that has ended."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -78,29 +78,29 @@ def read_log(path: Path) -> str:
 
 
 def show_log(text: str) -> None:
-    """Show here what a process that is gone had printed."""
+    """Write the output of a process that has ended to this process's output."""
     if text:
         _show(text.encode(), 1)
 
 
 def shortened(text: str) -> str:
-    """Return a log without its middle, where it is too large."""
+    """Return a log, without its middle if it is too large."""
     half = CAP // 2
     return text if len(text) <= CAP else f"{text[:half]}{LEFT_OUT}{text[-half:]}"
 
 
 def keep_small(folder: Path, pattern: str) -> None:
-    """Shorten logs of running leaves that grow large, in a thread, while the folder is there.
+    """Shorten the growing logs of running leaves, in a thread, while the folder exists.
 
     Args:
-        folder: Where the files are.
-        pattern: Which ones.
+        folder: The folder of the logs.
+        pattern: Glob pattern of their names.
     """
 
     def work() -> None:
         while folder.is_dir():
             for path in folder.glob(pattern):
-                with suppress(OSError):  # it is gone by now
+                with suppress(OSError):  # removed meanwhile
                     _trim(path)
             time.sleep(_TRIM_EVERY)
 
@@ -134,17 +134,17 @@ def _text(data: bytes) -> str:
 
 
 def _show(data: bytes, descriptor: int | None) -> None:
-    """Write all to one descriptor, by which lines of several processes are not mixed."""
+    """Write all at once, so that lines of several processes do not mix."""
     rest = memoryview(data if data.endswith(b"\n") else data + b"\n")
-    with suppress(OSError):  # nobody listens
+    with suppress(OSError):  # no reader
         while rest and descriptor is not None:
             rest = rest[os.write(descriptor, rest) :]
 
 
 def _log_to_stderr() -> None:
-    """Write what is logged from INFO on to standard error, unless the user's logging takes it.
+    """Write log records from INFO on to standard error unless the user has configured logging.
 
-    No handler is added for it: `logging.basicConfig()` in a leaf would do nothing then.
+    Adds no handler to the root logger: `logging.basicConfig()` in a leaf would then do nothing.
     """
     root = logging.getLogger()
     if root.handlers:
@@ -155,7 +155,7 @@ def _log_to_stderr() -> None:
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what is standard error at that moment."""
+    """Writes to the current standard error."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self, logging.INFO)
@@ -166,6 +166,6 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
         return sys.stderr
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether it is a line of interest."""
+        """Return whether to write the record."""
         library = record.name.partition(".")[0]
         return record.levelno >= logging.WARNING or library not in _CHATTY

@@ -14,10 +14,10 @@ from scythe.outcomes import LeafStats
 _GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 _PEAK = b"VmHWM:"
 _STATUS_BYTES = 4096
-_SHORT = 0.002  # seconds in which no leaf takes much memory: to look takes as long as it does
-_MOMENT = 0.05  # seconds for which short leaves share a peak
+_SHORT = 0.002  # seconds; a shorter leaf cannot use much memory, and measuring would take as long
+_MOMENT = 0.05  # seconds for which short leaves share one measured peak
 
-# As they are before user code runs, whatever that puts in their places.
+# References from before user code runs, which may replace these functions.
 _now = time.monotonic
 _write = os.write
 _pread = os.pread
@@ -27,7 +27,7 @@ _close = os.close
 class LeafMeter:
     """Measures one leaf after another in this process; `start` and `stats` take microseconds.
 
-    By a clock that nobody sets: a leaf takes as long as it takes when the time of day steps.
+    Uses the monotonic clock, so steps of the wall clock do not matter.
 
     Attributes:
         code: The code that the leaves run, see `LeafStats.code`.
@@ -42,7 +42,7 @@ class LeafMeter:
         self._since = time.time() - self._started  # 1970
         self._last_peak = 0
         self._forgotten = -_MOMENT
-        # Linux alone forgets an older peak; elsewhere the peak is that of the process.
+        # Only Linux can reset the peak; elsewhere it is the peak of the process.
         self._reset = _open("/proc/self/clear_refs", os.O_WRONLY)
         self._status = _open("/proc/self/status", os.O_RDONLY)
 
@@ -53,7 +53,7 @@ class LeafMeter:
             self._forget_peak(now)
 
     def stats(self) -> LeafStats:
-        """Return what is known of the leaf that began last."""
+        """Return the measurements of the leaf that began last."""
         finished = _now()
         if finished - self._started > _SHORT or not self._last_peak:
             self._last_peak = self._peak()
@@ -70,7 +70,7 @@ class LeafMeter:
         )
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Close its files."""
         for descriptor in (self._reset, self._status):
             if descriptor >= 0:
                 with suppress(OSError):  # a leaf has closed it
@@ -89,7 +89,7 @@ class LeafMeter:
             text = _pread(self._status, _STATUS_BYTES, 0)
             start = text.index(_PEAK) + len(_PEAK)
             return int(text[start : text.index(b"kB", start)]) * 1024
-        except (OSError, ValueError):  # not Linux, or the leaf closed all files
+        except (OSError, ValueError):  # not Linux, or the leaf has closed all files
             factor = 1 if sys.platform == "darwin" else 1024
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * factor
 

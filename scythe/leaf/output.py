@@ -1,4 +1,4 @@
-"""Store what a leaf returns: its files, and what is too large to travel with the result."""
+"""Stores the output of a leaf: its files, and what is too large for the message."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _PLAIN: tuple[Any, ...] = (int, float, str, bool)
 
 
 class LeafOutput:
-    """Makes the results of leaves from what their functions return.
+    """Makes the results of leaves from the return values of their functions.
 
     Args:
         experiment_id: The run.
         store: Its bucket.
-        inline_bytes: Size of tables, and of scalars, from which on they go to the bucket.
+        inline_bytes: Size above which tables, and scalars, go to the bucket.
     """
 
     def __init__(self, experiment_id: str, store: StoreConfig, inline_bytes: int) -> None:
@@ -45,18 +45,18 @@ class LeafOutput:
         meter: LeafMeter,
         tempdir: Path | None = None,
     ) -> LeafResult:
-        """Store what must be stored, and return the rest.
+        """Store files and large tables, and return the result.
 
         Args:
             leaf_id: Unique in its run; safe as a file name.
             spec: Its input.
-            output: What its function returned.
-            meter: What measured it.
+            output: The return value of its function.
+            meter: Measured the leaf.
             tempdir: Its folder, which is removed afterwards.
 
         Raises:
             OutputError: A file or a table of the output cannot be stored.
-            StorageError: The bucket does not take it.
+            StorageError: The bucket did not accept it.
         """
         files: dict[str, Any] = {}
         plain = _is_plain(type(output))
@@ -86,7 +86,7 @@ class LeafOutput:
         output: ExperimentOutputSpec,
         tempdir: Path | None,
     ) -> dict[str, bytes | str]:
-        """Turn the user's tables into Arrow, and store what is too large to travel."""
+        """Convert the user's tables to Arrow, and store those too large for the message."""
         if "scalars" in output.dataframes:
             raise ScalarInDataframesError(output.dataframes["scalars"])
         if "result_file_refs" in output.dataframes:
@@ -114,7 +114,7 @@ class LeafOutput:
 
 
 def _check_no_path_in_table(name: str, table: Any, tempdir: Path) -> None:
-    """Raise where a column of text names a file of the leaf's folder, which is removed."""
+    """Raise if a text column names a file in the leaf's folder, which is removed."""
     import pyarrow.compute as pc
 
     for column in table.column_names:
@@ -133,12 +133,12 @@ def _below(folder: Path) -> Any:
 
 
 def _scalars(output: ExperimentOutputSpec, files: dict[str, Any], *, plain: bool) -> str:
-    """Return the scalar outputs as JSON, without the fields that are files."""
-    if plain:  # in one step, which takes a third of the time
+    """Return the scalar outputs as JSON, without file fields."""
+    if plain:  # in one step, in a third of the time
         serializer = type(output).__pydantic_serializer__
         try:
             return serializer.to_json(output, exclude=_NO_SCALARS).decode()
-        except ValueError:  # half of a surrogate pair in a text
+        except ValueError:  # a lone surrogate in a text
             return json.dumps(output.scalar_fields)
     try:
         scalars = output.scalar_fields
@@ -154,12 +154,12 @@ def _scalars(output: ExperimentOutputSpec, files: dict[str, Any], *, plain: bool
 
 
 def _no_scalar(output: ExperimentOutputSpec, error: PydanticSerializationError) -> OutputError:
-    """Return the error that a field holds what JSON has not."""
+    """Return the error for fields with values that JSON lacks."""
     values = {**vars(output), **(output.model_extra or {})}
     names = [repr(n) for n in values if n not in _NO_SCALARS and not _has_json(output, n)]
     return OutputError(
-        f"Output {' and '.join(names)} cannot be stored: {error}. Convert it, for example with "
-        ".item() or .tolist(), which values of numpy have."
+        f"Output {' and '.join(names)} cannot be stored: {error}. Convert it, for example numpy "
+        "values with .item() or .tolist()."
     )
 
 
@@ -173,7 +173,7 @@ def _has_json(output: ExperimentOutputSpec, name: str) -> bool:
 
 @cache
 def _is_plain(cls: type[ExperimentOutputSpec]) -> bool:
-    """Return whether all outputs are plain numbers and texts, beside the tables."""
+    """Return whether all outputs, apart from tables, are plain numbers and texts."""
     fields = {name: one for name, one in cls.model_fields.items() if name not in _NO_SCALARS}
     return (
         all(one.annotation in _PLAIN for one in fields.values())

@@ -1,6 +1,6 @@
-"""Run leaves: fetch their files, call the user's function, store what it returns.
+"""Runs leaves: fetch their files, call the user's function, store its return value.
 
-The same code runs in whatever process the executor picks, and needs no Hatchet.
+The same code runs in the leaf processes of all executors, without Hatchet.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from scythe.storage.file_values import has_files
 from scythe.storage.leaf_files import fetch_inputs
 from scythe.storage.store import wait_for_room
 
-_forks = 0  # that lie between the process that imported this and the one that runs it
+_forks = 0  # number of forks since this module was imported
 _has_begun = False
 
 
@@ -38,40 +38,39 @@ def _note_fork() -> None:
     _forks += 1
 
 
-os.register_at_fork(after_in_child=_note_fork)  # a leaf is not to wait for a call of the system
-# As they are before user code runs, whatever that puts in their places.
+os.register_at_fork(after_in_child=_note_fork)  # cheaper than os.getpid() in every leaf
+# References from before user code runs, which may replace these functions.
 _exit = os._exit
 _working_folder = os.getcwd
 _enter = os.chdir
 _make_folders = os.makedirs
 _TEMPDIR = "scythe-tempdir-"
-INLINE_BYTES = 32 * 1024  # of tables, and of scalars; what is larger goes to the bucket
+INLINE_BYTES = 32 * 1024  # of tables, and of scalars; larger ones go to the bucket
 
 
 def has_begun() -> bool:
-    """Return whether the function of the leaf, or of one of the batch, that runs was called."""
+    """Return whether the function of the current leaf or batch has been called."""
     return _has_begun
 
 
 def forget_begun() -> None:
-    """Another leaf, or batch, is being prepared."""
+    """Record that another leaf or batch is being prepared."""
     global _has_begun
     _has_begun = False
 
 
 def run_leaf(call: LeafCall, parent_folder: str | None = None) -> LeafResult | LeafFailure:
-    """Run one try of a leaf to its end. What goes wrong with it is the outcome.
+    """Run one attempt of a leaf. Whatever the leaf raises becomes its outcome.
 
-    The working directory and the environment of the process are as before when it returns.
+    Restores the working directory and the environment of the process.
 
     Args:
-        call: The try.
-        parent_folder: Where the leaf's `tempdir` is made: a folder that somebody else removes, as
-            a process that is killed cannot. By default the system's folder for such files.
+        call: The attempt.
+        parent_folder: Parent of the leaf's `tempdir`, which another process removes if this one is
+            killed. By default the system's folder for temporary files.
 
     Raises:
-        BaseException: Something failed outside of the user's function: the process is not as it
-            should be.
+        BaseException: Something failed outside of the user's function, so the process is damaged.
     """
     forget_begun()
     meter = LeafMeter()
@@ -95,14 +94,14 @@ class LeafRunner:
     """Runs leaves of one experiment in this process, one after another.
 
     Args:
-        call: What they have in common.
+        call: The settings of all leaves.
         experiment: The experiment.
-        meter: What measures them.
+        meter: Measures them.
         parent_folder: See `run_leaf`.
-        inline_bytes: Size of a leaf's tables, and of its scalars, that travel with its result.
+        inline_bytes: Size up to which tables, and scalars, travel with the result.
 
     Raises:
-        MismatchError: The run may not be run with the code that this process has.
+        MismatchError: The code of this process may not run leaves of this run.
     """
 
     def __init__(
@@ -134,7 +133,7 @@ class LeafRunner:
             self._known["root_workflow_run_id"] = call.root_workflow_run_id
 
     def run(self, text: str, leaf_id: str, workflow_run_id: str | None) -> LeafResult | LeafFailure:
-        """Run one leaf. What goes wrong with it is the outcome.
+        """Run one leaf. Whatever it raises becomes its outcome.
 
         Args:
             text: Its spec.
@@ -151,7 +150,7 @@ class LeafRunner:
             spec = self._spec(text, workflow_run_id)
             output = self._call_function(spec, folder)
             return self._output.result(leaf_id, spec, output, self._meter, folder)
-        except BaseException as error:  # noqa: BLE001 - sys.exit and the like are outcomes too
+        except BaseException as error:  # noqa: BLE001 - sys.exit and KeyboardInterrupt are outcomes too
             return failure_of(error, self._meter)
         finally:
             end_leaf()
@@ -160,7 +159,7 @@ class LeafRunner:
                 rmtree(folder, ignore_errors=True)
 
     def _new_folder(self) -> Path:
-        """Make a leaf's folder, and the one above it if a leaf, or a cleaner, has removed that."""
+        """Make a leaf's folder, and its parent if a leaf or a cleaner has removed that."""
         try:
             return Path(mkdtemp(prefix=_TEMPDIR, dir=self._parent_folder))
         except FileNotFoundError:
@@ -171,7 +170,7 @@ class LeafRunner:
 
     def _spec(self, text: str, workflow_run_id: str | None) -> ExperimentInputSpec:
         spec: ExperimentInputSpec = decode_spec(self._experiment.input_validator_type, text)
-        # As `model_copy` does, without the copy: nobody else has this spec.
+        # Like `model_copy`, without the copy, because the spec is not shared.
         values = vars(spec)
         known = spec.model_fields_set
         values.update(self._known)
@@ -196,7 +195,7 @@ class LeafRunner:
         except BaseException:
             if self._forks != _forks:
                 traceback.print_exc()
-                _exit(1)  # a fork of the user's that comes back: it must not send a second result
+                _exit(1)  # a fork made by the user's code; it must not send a second result
             raise
         if self._forks != _forks:
             _exit(0)
@@ -204,44 +203,44 @@ class LeafRunner:
         if type(output) is not expected and not isinstance(output, expected):
             raise OutputError(
                 f"{experiment.fn.__qualname__} returned {type(output).__name__}, not "
-                f"{expected.__name__}: return an instance of that class."
+                f"{expected.__name__}. Return an instance of that class."
             )
         return output
 
     def _with_files(self, spec: ExperimentInputSpec, folder: Path | None) -> ExperimentInputSpec:
-        """Return the spec with local paths in place of the URIs of its files."""
+        """Return the spec with its files downloaded and their URIs replaced by local paths."""
         copies_to = folder if self._copies else None
         return spec.with_local_files(fetch_inputs(spec, spec.fetch_uri, copies_to))
 
 
 class _ProcessPlace:
-    """The working directory and the environment of this process, for the next leaf."""
+    """Saves and restores the working directory and the environment of this process."""
 
     def __init__(self) -> None:
         self._folder = _working_folder()
-        # The table behind `os.environ`, as bytes: to decode it takes longer than a short leaf.
+        # The bytes behind `os.environ`, since decoding it takes longer than a short leaf.
         self._environ = os.environ
         self._table: dict[Any, Any] = vars(os.environ)["_data"]
         self._before = dict(self._table)
 
     def restore(self) -> None:
-        """Make them as they were; a working directory that is gone is made again."""
+        """Restore both; create the working directory again if it is gone."""
         environ = self._environ
-        os.environ = environ  # noqa: B003 - the object that it was
+        os.environ = environ  # noqa: B003 - restore the original object
         if self._table != self._before or vars(environ)["_data"] is not self._table:
             environ.clear()
             environ.update({os.fsdecode(k): os.fsdecode(v) for k, v in self._before.items()})
             self._table = vars(environ)["_data"]
         try:
             moved = _working_folder() != self._folder
-        except OSError:  # the leaf removed it
+        except OSError:  # the leaf has removed it
             moved = True
         if moved:
             enter_folder(self._folder)
 
 
 def enter_folder(folder: str) -> None:
-    """Make a folder the working directory, and make it again if it is gone."""
+    """Make a folder the working directory, creating it if it is gone."""
     try:
         _enter(folder)
     except FileNotFoundError:

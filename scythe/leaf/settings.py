@@ -1,4 +1,4 @@
-"""Settings of this process that user code may change, and that can be put back."""
+"""Process settings that user code may change and that can be restored."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _LIMITS = [
 
 
 class _Setting(NamedTuple):
-    """A setting: what user code calls or assigns to change it, how to ask for it and put it back.
+    """A process setting: how user code changes it, and the functions to read and restore it.
 
-    The functions are those from before user code ran, whatever their modules hold later.
+    The functions are references from before user code ran.
     """
 
     name: str
@@ -39,15 +39,15 @@ class _Setting(NamedTuple):
 
 
 def _rules(context: decimal.Context) -> tuple[int, str, int, int]:
-    """Return what decides how decimals are rounded; what a calculation has met is none of it."""
+    """Return the settings of a decimal context, without the flags that calculations set."""
     return context.prec, context.rounding, context.Emin, context.Emax
 
 
 class ProcessSettings:
-    """All of them, as they are now.
+    """A snapshot of all process settings.
 
     Attributes:
-        changed: Whether any was not as it was when they were last put back.
+        changed: Whether the last restore found a change.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class ProcessSettings:
         self._were = [(setting, setting.get()) for setting in _SETTINGS]
 
     def restore(self) -> list[str]:
-        """Put back what was changed; return the names of what could not be put back."""
+        """Restore changed settings; return the names of those that could not be restored."""
         left: list[str] = []
         self.changed = False
         for setting, was in self._were:
@@ -67,7 +67,7 @@ class ProcessSettings:
                 if setting.get() != was:
                     self.changed = True
                     setting.put(was)
-            except Exception:  # noqa: BLE001 - whatever it is, the process is not as it was
+            except Exception:  # noqa: BLE001 - whatever it is, the process is damaged
                 left.append(setting.name)
         if _set_umask(self._umask) != self._umask or _rules(_get_context()) != self._rules:
             self.changed = True
@@ -77,7 +77,7 @@ class ProcessSettings:
 
 
 def _lists(name: str, *spaces: Any) -> list[_Setting]:
-    """Return the settings that are lists, in modules of which each has one of this name."""
+    """Return settings for the list of this name in each of these modules."""
 
     def setting(space: Any) -> _Setting:
         own: list[Any] = getattr(space, name)
@@ -92,7 +92,7 @@ def _lists(name: str, *spaces: Any) -> list[_Setting]:
 
 
 def _values(space: Any, *names: str) -> list[_Setting]:
-    """Return the settings that are plain attributes of a module or an object."""
+    """Return settings for plain attributes of a module or an object."""
 
     def setting(name: str) -> _Setting:
         def get() -> Any:
@@ -116,7 +116,7 @@ def _put_collector(was: tuple[Any, ...]) -> None:
 
 
 def _put_filters(was: list[Any]) -> None:
-    warnings.resetwarnings()  # which tells the C part, too, that there are other ones
+    warnings.resetwarnings()  # also invalidates the C cache of filters
     warnings.filters[:] = was  # pyright: ignore[reportIndexIssue]
 
 
@@ -136,7 +136,7 @@ def _copied(value: Any) -> Any:
 
 
 def _put_locale(was: str) -> None:
-    with contextlib.suppress(locale.Error):  # what it says itself is not always what it takes
+    with contextlib.suppress(locale.Error):  # a locale's own name is not always accepted
         locale.setlocale(locale.LC_ALL, was)
 
 
@@ -145,7 +145,7 @@ def _refuse(was: Any) -> None:
 
 
 def _audit_hooks() -> Callable[[], int]:
-    """Return what counts the hooks that are added from now on: none can be removed."""
+    """Return a function that counts audit hooks added from now on, which cannot be removed."""
     count = 0
     add = sys.addaudithook
 

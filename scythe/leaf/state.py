@@ -18,14 +18,14 @@ from scythe.leaf.settings import ProcessSettings
 from scythe.leaf.watch import Watch
 from scythe.outcomes import FailureKind, LeafFailure, LeafOutcome
 
-_MOMENT = 0.01  # seconds
-_BRIEF = 0.0001
-_MANY_THREADS = 64  # that leaves may leave running
+_MOMENT = 0.01  # seconds between two checks in a batch
+_BRIEF = 0.0001  # seconds; a longer leaf is always followed by a check
+_MANY_THREADS = 64  # left running, after which the process runs no further leaf
 _NAMES = 5  # names of changed attributes in one message
-DUMP_SIGNAL = signal.SIGUSR2  # makes the process write the stacks of its threads
+DUMP_SIGNAL = signal.SIGUSR2  # the process writes the stacks of its threads
 _SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-# As they are before user code runs.
+# References from before user code runs.
 _getsignal: Any = _signal.getsignal  # pyright: ignore[reportUnknownMemberType]
 _signal_set = signal.signal
 _set_timer = signal.setitimer
@@ -40,17 +40,17 @@ _fault_off = faulthandler.unregister
 
 
 class ProcessState:
-    """Signal handlers, timers, crash reports, settings and open files, as they are now.
+    """A snapshot of signal handlers, timers, crash reports, settings and open files.
 
-    What is not as it was is put back. Where that cannot be done, or user code has replaced what
-    other code relies on, the process is damaged: no further leaf may run in it.
+    Changes are restored. If that fails, or user code has replaced functions on which other code
+    relies, the process is damaged and runs no further leaf.
 
     Attributes:
-        looks: How often all of it was looked at.
-        damage: What was not as it was at the last look, and could not be put back.
+        looks: Number of full checks.
+        damage: Names of what the last check found changed and could not restore.
 
     Args:
-        crash: Where `faulthandler` writes; emptied for each leaf.
+        crash: The file of `faulthandler`; emptied for each leaf.
     """
 
     def __init__(self, crash: IO[bytes]) -> None:
@@ -66,8 +66,8 @@ class ProcessState:
         self.accept()
 
     def accept(self) -> None:
-        """Take what it is now as what each leaf shall find: the user's code has been imported."""
-        # None is a handler that Python did not install and cannot install again.
+        """Take a new snapshot, after the user's code was imported."""
+        # None stands for a handler that Python did not install and cannot restore.
         self._handlers = [(one, _getsignal(one)) for one in _SIGNALS]
         self._threads = threading.active_count()
         self._settings = ProcessSettings()
@@ -75,17 +75,17 @@ class ProcessState:
 
     @property
     def has_changed(self) -> bool:
-        """Whether anything was not as it was at the last look, put back or not."""
+        """Whether the last check found a change, restored or not."""
         return bool(self.damage) or self._settings.changed or self._had_handlers
 
     @property
     def is_used_up(self) -> bool:
-        """Whether no further leaf should run here, see `left`."""
+        """Whether no further leaf may run here, see `left`."""
         return bool(self.left)
 
     @property
     def left(self) -> list[str]:
-        """Reasons, in words, why no further leaf should run in this process."""
+        """The reasons why no further leaf may run in this process, as text."""
         found: list[str] = []
         if self.damage:
             more = f" and {len(self.damage) - _NAMES} more" if len(self.damage) > _NAMES else ""
@@ -99,23 +99,23 @@ class ProcessState:
         return found
 
     def note(self, outcome: LeafOutcome) -> None:
-        """Take note of what came of a leaf: of memory that ran out, much may still be in use."""
+        """Record the outcome of a leaf; after a lack of memory, the process is used up."""
         if isinstance(outcome, LeafFailure) and outcome.kind is FailureKind.OUT_OF_MEMORY:
             self._memory_ran_out = True
 
     def is_due(self, seconds: float) -> bool:
-        """Return whether what a leaf of a batch may have changed is to be looked at now.
+        """Return whether to check the process after a leaf of a batch.
 
-        It takes as long as a very short leaf: after those, only when that was not done for a
-        moment. No process is started in so short a time.
+        A check takes as long as a very short leaf, so after such leaves it is done only every
+        10 ms. No leaf can start a process in so short a time.
 
         Args:
-            seconds: How long the leaf ran; infinite to look in any case.
+            seconds: Run time of the leaf; infinite to force a check.
         """
         return seconds > _BRIEF or time.monotonic() - self._looked > _MOMENT
 
     def restore_soon(self, seconds: float = 0.0) -> None:
-        """Make it as it was, timers at once and the rest unless that was done a moment ago.
+        """Restore timers at once, and the rest if a check is due.
 
         Args:
             seconds: As in `is_due`.
@@ -126,7 +126,7 @@ class ProcessState:
             self.restore()
 
     def restore(self) -> None:
-        """Make it as it was, and see what cannot be made so."""
+        """Restore everything, and record what cannot be restored."""
         _set_timer(_REAL, 0)
         for timer in _TIMERS:
             _set_timer(timer, 0)
@@ -147,13 +147,13 @@ class ProcessState:
 
 
 def give_forks_usual_signals(ours: Mapping[signal.Signals, Any]) -> None:
-    """Let forks of the leaf's, such as those of multiprocessing, end by signals as usual.
+    """Give forks made by a leaf, such as those of multiprocessing, the default signal handlers.
 
-    The signals wait while a process forks: Python forgets what a new process gets before it has
-    told it that it is one, and who ended it in that moment would wait for it for ever.
+    Signals are blocked during a fork: Python drops a signal that the new process gets before it is
+    initialised, so whoever sent it would wait for ever.
 
     Args:
-        ours: The handlers that a fork does not keep, unless the leaf has set its own.
+        ours: Handlers to reset in a fork, unless the leaf has set its own.
     """
     kept = threading.local()
 

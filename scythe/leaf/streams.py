@@ -1,4 +1,4 @@
-"""Standard output and error of a process that runs leaves, whatever a leaf does to them."""
+"""Redirects and restores standard output and error of a leaf process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _LINE_BUFFERED = 1  # _IOLBF of C
 
 
 class Streams:
-    """Standard output and error as they are now: the objects in `sys` and the descriptors.
+    """A snapshot of standard output and error: the objects in `sys` and the file descriptors.
 
-    A descriptor that is closed stays so.
+    A closed descriptor stays closed.
     """
 
     def __init__(self) -> None:
@@ -24,17 +24,19 @@ class Streams:
         self._flush_c = _line_buffered_c()
         for name, number in _NUMBERS.items():
             if hasattr(self._objects[name], "reconfigure"):
-                self._objects[name].reconfigure(line_buffering=True)  # nothing is lost in a crash
+                self._objects[name].reconfigure(
+                    line_buffering=True
+                )  # so that a crash loses nothing
             with suppress(OSError):
                 self._usual[number] = os.dup(number)
 
     @property
     def usual(self) -> int | None:
-        """A descriptor of where they lead by themselves."""
+        """A descriptor of the original target."""
         return next(iter(self._usual.values()), None)
 
     def lead_to(self, descriptor: int) -> None:
-        """Let both lead there, also where user code closed, redirected or replaced them."""
+        """Redirect both, even if user code has closed, redirected or replaced them."""
         is_whole = self._flush()
         for number in self._usual:
             os.dup2(descriptor, number)
@@ -42,17 +44,17 @@ class Streams:
             self._put_back()
 
     def lead_back(self) -> None:
-        """Let them lead where they usually do."""
+        """Restore the original targets."""
         self._flush()
         for number, usual in self._usual.items():
             os.dup2(usual, number)
 
     def _flush(self) -> bool:
-        """Write what is buffered; return whether that worked, and they are still the same."""
+        """Flush both; return whether that succeeded and the objects are unchanged."""
         try:
             sys.stdout.flush()
             sys.stderr.flush()
-        except Exception:  # noqa: BLE001 - a leaf may have put anything there
+        except Exception:  # noqa: BLE001 - a leaf may have replaced them by anything
             return False
         finally:
             self._flush_c(None)
@@ -63,7 +65,7 @@ class Streams:
             if stream is not None and stream.closed:
                 self._objects[name] = _opened(_NUMBERS[name])
             setattr(sys, name, self._objects[name])
-        self._flush()  # what could not be written where they led
+        self._flush()  # output that could not be written before
 
 
 def _opened(number: int) -> TextIO:
@@ -71,7 +73,7 @@ def _opened(number: int) -> TextIO:
 
 
 def _line_buffered_c() -> Any:
-    """Let C code write each line at once, also to a file; return C's `fflush`."""
+    """Make C code flush each line, also to a file; return C's `fflush`."""
     library = ctypes.CDLL(None)
     name = "__stdoutp" if sys.platform == "darwin" else "stdout"
     with suppress(ValueError, AttributeError):

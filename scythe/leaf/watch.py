@@ -31,21 +31,21 @@ _MODULES: tuple[ModuleType, ...] = (
     *(pickle, select, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time),
     traceback,
 )
-# What has a function of its own to set it; `scythe.leaf.settings` puts some of it back.
+# Attributes with their own setter; `scythe.leaf.settings` restores some of them.
 _SETTABLE = {
     *("excepthook", "unraisablehook", "displayhook", "breakpointhook"),
     *("_logRecordFactory", "_loggerClass"),
 }
 _OWN = ("scythe.", "scythe_ray.")
-_HEAP_TYPE = 1 << 9  # of a class that Python code has defined, in which methods can be replaced
+_HEAP_TYPE = 1 << 9  # set for classes defined in Python code, whose methods can be replaced
 
 
 class Watch:
-    """The functions and classes of these modules, and the modules, as they are now."""
+    """A snapshot of these modules and of their functions and classes."""
 
     def __init__(self) -> None:
         self._names: list[tuple[str, Any, tuple[str, ...]]] = []
-        # With the size of what is a class: a method that is added comes before an inherited one.
+        # With the size of each class, because an added method overrides an inherited one.
         self._looks: list[tuple[int, Callable[[Any], Any], Mapping[str, Any], tuple[Any, ...]]] = []
         self._members: dict[int, set[str]] = {}
         for module in _MODULES:
@@ -59,18 +59,18 @@ class Watch:
         self._keep("sys.modules", sys.modules, sys.modules, names)
 
     def replaced(self) -> list[str]:
-        """Return the names of what is not as it was; takes tens of microseconds."""
+        """Return the names of what was replaced; takes tens of microseconds."""
         for size, look, space, was in self._looks:
             try:
                 if look(space) == was and size in (0, len(space)):
                     continue
-            except Exception:  # noqa: BLE001 - it was deleted, or compares in its own way
+            except Exception:  # noqa: BLE001 - it was deleted, or has its own comparison
                 return self._put_back()
             return self._put_back()
         return []
 
     def _put_back(self) -> list[str]:
-        """Make all as it was, for what this process still has to say; return the names."""
+        """Restore all, so that this process can still send messages; return the names."""
         found: list[str] = []
         missing = object()
         for (where, owner, names), (_, _, space, was) in zip(self._names, self._looks, strict=True):
@@ -91,7 +91,7 @@ class Watch:
         self._keep(where, owner, vars(owner), [one for one in found if one not in _SETTABLE])
 
     def _keep(self, where: str, owner: Any, space: Mapping[str, Any], names: list[str]) -> None:
-        if len(names) > 1:  # of one name, `itemgetter` returns no tuple
+        if len(names) > 1:  # for one name, `itemgetter` returns no tuple
             look = itemgetter(*names)
             self._names.append((where, owner, tuple(names)))
             size = 0

@@ -273,7 +273,7 @@ VALUES: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize(
     ("text", "name", "reason"),
     [
-        ("nothing", "OutputError", "returns returned NoneType, not Out: return an instance"),
+        ("nothing", "OutputError", "returns returned NoneType, not Out. Return an instance"),
         ("dict", "OutputError", "returned dict, not Out"),
         ("input", "OutputError", "returned In, not Out"),
         ("scalars", "ScalarInDataframesError", "`scalars` key is already in `dataframes`"),
@@ -301,7 +301,7 @@ VALUES: dict[str, Callable[[], Any]] = {
         (
             "other model",
             "OutputError",
-            "returned ExperimentOutputSpec, not Out: return an instance",
+            "returned ExperimentOutputSpec, not Out. Return an instance",
         ),
         ("no file", "OutputError", "Output file report='/not/there.html' is not there. Write it"),
         ("folder", "OutputError", "Output file report='/tmp' is a folder: pack it into one file"),
