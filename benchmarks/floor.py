@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from scythe.engine.client import register_missing
 from scythe.engine.sdk_logs import quiet_logger
-from scythe.nodes.references import RunRef
+from scythe.scatter.references import RunRef
 
 _SLICE = 900
 hatchet = Hatchet(config=ClientConfig(logger=quiet_logger()))

@@ -22,9 +22,9 @@ import pyarrow as pa
 
 from benchmarks.table import Table
 from scythe.messages import LeafInput, LeafRecord
-from scythe.nodes.models import ScatterGatherInput
-from scythe.nodes.tree import RecursionMap, plan_tree
 from scythe.outcomes import LeafResult, LeafStats, StoreConfig
+from scythe.scatter.models import ScatterGatherInput
+from scythe.scatter.tree import RecursionMap, plan_tree
 from scythe.settings import ScytheStorageSettings
 from scythe.storage.files import S3Url
 from scythe.storage.store import Store

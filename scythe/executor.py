@@ -21,7 +21,7 @@ from scythe.outcomes import FailureKind, LeafCall, LeafFailure, LeafReply, LeafS
 ENTRY_POINT_GROUP = "scythe.executors"
 
 
-class Host(Protocol):
+class WorkerCallbacks(Protocol):
     """The worker, as its executor sees it. Nothing here blocks, and any thread may call it."""
 
     def offer(self, *, taking: bool) -> None:
@@ -37,7 +37,7 @@ class Host(Protocol):
         ...
 
 
-class NoHost:
+class NoCallbacks:
     """In place of a worker, for an executor that is used by itself."""
 
     def offer(self, *, taking: bool) -> None:
@@ -72,7 +72,7 @@ class ExecutorRequest:
     classes: tuple[LeafClass, ...] = ()
     leaf_class: LeafClass | None = None
     shared: dict[str, str] = field(default_factory=dict[str, str])
-    host: Host = field(default_factory=NoHost, repr=False)
+    host: WorkerCallbacks = field(default_factory=NoCallbacks, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,13 @@ from scythe.durations import parse_timeout
 from scythe.engine.tasks import leaf_task
 from scythe.errors import RegistrationError
 from scythe.messages import LeafInput
-from scythe.nodes.known_tasks import make_experiment_known
-from scythe.nodes.standalone import HatchetTask
-from scythe.nodes.tree import AUTO
 from scythe.options import TASK_OPTIONS, ExperimentOptions
 from scythe.outcomes import LeafResources
 from scythe.provenance.identity import CodeIdentity, identify
 from scythe.provenance.sources import remember_sources
+from scythe.scatter.registration import make_experiment_known
+from scythe.scatter.standalone import HatchetTask
+from scythe.scatter.tree import AUTO
 from scythe.settings import TimeoutSettings
 from scythe.single import mock_single, read_single, served_here, spec_payload
 from scythe.specs.fields import fields_digest, input_fields

@@ -17,12 +17,12 @@ from scythe.errors import (
     ExperimentVersionNotFoundError,
 )
 from scythe.experiment import TInput, TOutput, batch_size_of
-from scythe.nodes.references import RunRef
 from scythe.runnable import SerializableRunnable
 from scythe.runs.allocate import Allocation, AllocationOptions
 from scythe.runs.explain import LeafTask
 from scythe.runs.keys import RunKeys
 from scythe.runs.reading import RunReader
+from scythe.scatter.references import RunRef
 from scythe.scatter_gather import RecursionMap, ScatterGatherResult
 from scythe.semver import SemVer, VersioningStrategy, as_version
 from scythe.settings import ScytheStorageSettings, default_storage_settings, store_config

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from scythe.base import ExperimentOutputSpec
-from scythe.nodes.known_tasks import make_nodes_known, scatter_task
-from scythe.nodes.models import (
+from scythe.scatter.models import (
     NODE_TASK,
     GatheredExperimentRuns,
     ScatterGatherInput,
     ScatterGatherResult,
 )
-from scythe.nodes.references import read_tree
-from scythe.nodes.standalone import HatchetTask
-from scythe.nodes.tree import RecursionMap, RecursionSpec
+from scythe.scatter.references import read_tree
+from scythe.scatter.registration import make_nodes_known, scatter_task
+from scythe.scatter.standalone import HatchetTask
+from scythe.scatter.tree import RecursionMap, RecursionSpec
 from scythe.utils.results import sift_results, transpose_dataframe_dict
 
 __all__ = [
@@ -48,7 +48,7 @@ class ScatterGather(HatchetTask[ScatterGatherResult]):
 
     def make_standalone(self) -> Any:
         """Make the task that a worker serves which was made with Hatchet's SDK."""
-        from scythe.nodes.running import run_node
+        from scythe.scatter.node_task import run_node
 
         return scatter_task(run_node)
 

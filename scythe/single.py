@@ -62,7 +62,9 @@ def served_here(experiment: Any) -> LeafHandler:
 
     async def handle(payload: LeafInput, run: TaskRun) -> dict[str, Any]:
         # By its name: executors know experiments, and no experiment knows executors.
-        return await import_module("scythe.parts.own_worker").run_leaf(experiment, payload, run)
+        return await import_module("scythe.worker_processes.own_worker").run_leaf(
+            experiment, payload, run
+        )
 
     return handle
 

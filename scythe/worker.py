@@ -22,13 +22,13 @@ from scythe.errors import ScytheError, SettingsError, SettingsExit, WorkerExit, 
 from scythe.experiment import Experiment
 from scythe.labels import ScytheWorkerLabel
 from scythe.locate import is_importing
-from scythe.nodes.standalone import HatchetTask
-from scythe.parts.names import WorkerNameConfig, free_worker_name
-from scythe.parts.plan import PartPlan, Work
-from scythe.parts.worker_run import WorkerRun
 from scythe.registry import ExperimentFunction, ExperimentRegistry
+from scythe.scatter.standalone import HatchetTask
 from scythe.settings import check_limits, explain_values
 from scythe.storage.cache import check_cache
+from scythe.worker_processes.names import WorkerNameConfig, free_worker_name
+from scythe.worker_processes.process_spec import ProcessSpec, Work
+from scythe.worker_processes.worker_run import WorkerRun
 
 __all__ = ["ScytheWorkerConfig", "ScytheWorkerLabel", "WorkerNameConfig"]
 
@@ -195,7 +195,7 @@ class ScytheWorkerConfig(BaseSettings):
             return self._run_as(free_name, [one for one in workflows if not _is_ours(one)])
 
     def _run_as(self, name: str, workflows: Sequence[Any]) -> int | None:
-        base = PartPlan(
+        base = ProcessSpec(
             name=name,
             executor=self.executor,
             slots=self._own_slots,

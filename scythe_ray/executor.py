@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from scythe.errors import ExecutorUnavailable, LeafFailed
-from scythe.executor import Capacity, Host, NoHost, closed_failure
+from scythe.executor import Capacity, NoCallbacks, WorkerCallbacks, closed_failure
 from scythe.leaf.faults import Reruns
 from scythe.outcomes import LeafCall, LeafFailure, LeafReply
 from scythe.processes.waiting import to_the_end
@@ -49,9 +49,9 @@ class RayExecutor:
         nodes: Sequence[RayNode],
         offer: ClusterCapacity,
         settings: RaySettings,
-        host: Host | None = None,
+        host: WorkerCallbacks | None = None,
     ) -> None:
-        self._host = host or NoHost()
+        self._host = host or NoCallbacks()
         self._cluster = cluster
         self._offer = offer
         self._settings = settings

@@ -39,12 +39,12 @@ LAYERS: list[set[str]] = [
     {"tables", "engine", "utils"},
     {"base", "hatchet"},
     {"specs"},
-    {"nodes"},
+    {"scatter"},
     {"experiment", "single", "scatter_gather"},
     {"registry", "runs"},
     {"locate", "runnable"},
     {"leaf", "experiments"},
-    {"local", "parts"},
+    {"local", "worker_processes"},
     {"worker"},
 ]
 ALLOWED_BACKWARDS = {("experiment", "single")}  # `experiment.run(spec)` starts itself
@@ -179,7 +179,7 @@ def test_scythe_ray_uses_the_seam_and_no_engine() -> None:
     assert not ours & {
         "scythe.engine.client",
         "scythe.engine.tasks",
-        "scythe.parts.serve",
+        "scythe.worker_processes.served_tasks",
         "scythe.worker",
         "scythe.storage.store",
     }

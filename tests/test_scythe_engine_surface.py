@@ -29,7 +29,7 @@ from scythe.registry import ExperimentRegistry
 
 VERSION = "1.3.0"
 ALLOCATES = "a step of `allocate`, which checks, uploads and starts in one go"
-NODES = "a step of a scatter node, which is a durable task here (scythe.nodes)"
+NODES = "a step of a scatter node, which is a durable task here (scythe.scatter)"
 LIMITS = "a run or a queue that takes an hour is usual: finished work was lost"
 LOGGERS = "nobody's: loggers are named in docs/observability.md"
 TYPES = "a type variable of scythe-engine's own functions"

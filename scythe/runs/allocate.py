@@ -13,13 +13,13 @@ from typing import Any
 from scythe.base import ExperimentInputSpec
 from scythe.errors import RegistrationError, SpecError, StorageError
 from scythe.experiment import Experiment
-from scythe.nodes.models import ScatterGatherInput
-from scythe.nodes.references import RunRef, start_root, workflow_reference
-from scythe.nodes.tree import AUTO, PROBES, RecursionMap, RunPlan, plan_tree
 from scythe.outcomes import RunCode
 from scythe.processes.interrupts import HeldInterrupt, RunInterrupted
 from scythe.provenance.identity import CodeIdentity, identify
 from scythe.runs.folder import FolderT, RunFolder, claim, discard, release
+from scythe.scatter.models import ScatterGatherInput
+from scythe.scatter.references import RunRef, start_root, workflow_reference
+from scythe.scatter.tree import AUTO, PROBES, RecursionMap, RunPlan, plan_tree
 from scythe.settings import check_limits, code_mismatch
 from scythe.specs.source import is_single, iterate_specs
 from scythe.specs.writer import CHUNK, Chunk, SpecChecker, SpecRules, SpecsWriter
@@ -206,7 +206,7 @@ class Allocation:
         return manifest
 
     def _make_tasks_known(self) -> None:
-        from scythe.nodes.known_tasks import (
+        from scythe.scatter.registration import (
             make_experiment_known,
             make_nodes_known,
             make_task_known,

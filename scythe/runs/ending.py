@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
-from scythe.nodes.finish import finish_run
-from scythe.nodes.known import RunPlace
-from scythe.nodes.stop import StopRequest, is_being_ended, put_stop
 from scythe.outcomes import FailureKind
+from scythe.scatter.finish import finish_run
+from scythe.scatter.known_leaves import RunPlace
+from scythe.scatter.stop import StopRequest, is_being_ended, put_stop
 from scythe.status import RunStatus
 from scythe.storage.files import split_s3_uri
 from scythe.storage.layout import RunLayout

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scythe.labels import required_labels
-from scythe.nodes.models import NODE_TASK
+from scythe.scatter.models import NODE_TASK
 from scythe.status import RunStatus
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scythe.engine.run_tasks import RunTasks
-from scythe.nodes.known import KnownLeaves
 from scythe.runs.ending import run_place
+from scythe.scatter.known_leaves import KnownLeaves
 from scythe.storage.layout import RunLayout
 from scythe.storage.store import Store
 

@@ -20,9 +20,9 @@ from scythe.leaf.log import CAP, LEFT_OUT
 from scythe.local.executor import LocalExecutor
 from scythe.locate import code_ref
 from scythe.outcomes import BatchResult, CodeRef, FailureKind, LeafResources, StoreConfig
-from scythe.parts.batch_calls import run_whole_batch
 from scythe.storage.store import open_store
 from scythe.tables.arrow import from_ipc
+from scythe.worker_processes.batch_calls import run_whole_batch
 from tests.contract import experiments
 from tests.contract.conftest import (
     RUN,

@@ -16,7 +16,7 @@ import pytest
 
 from scythe.errors import ExecutorError
 from scythe.outcomes import FailureKind, StoreConfig
-from scythe.parts.batch_calls import run_whole_batch
+from scythe.worker_processes.batch_calls import run_whole_batch
 from tests.contract.conftest import Harness, tables_of
 from tests.contract.damages import DAMAGES, damages
 

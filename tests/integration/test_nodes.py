@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from scythe.messages import LeafRecord
-from scythe.nodes.models import ScatterGatherInput, ScatterGatherResult
-from scythe.nodes.output import NodeFailure, NodeOutput, write_base_node, write_inner_node
-from scythe.nodes.tree import RecursionMap
 from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats
+from scythe.scatter.models import ScatterGatherInput, ScatterGatherResult
+from scythe.scatter.output import NodeFailure, NodeOutput, write_base_node, write_inner_node
+from scythe.scatter.tree import RecursionMap
 from scythe.settings import ScytheStorageSettings
 from scythe.specs.file import index_of, specs_table
 from scythe.storage.files import S3Url, split_s3_uri

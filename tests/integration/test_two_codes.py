@@ -159,7 +159,7 @@ def test_a_run_that_names_no_code_is_run_by_any_worker(
     tmp_path: Path, stack: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that an older version of Scythe has started."""
-    from scythe.nodes.models import ScatterGatherInput
+    from scythe.scatter.models import ScatterGatherInput
 
     project = Project(tmp_path)
     old, new = project.checkout("old"), project.checkout("new", field="orientation")

@@ -19,10 +19,10 @@ from scythe.errors import RegistrationError, ScytheError, SpecError
 from scythe.experiments import BaseExperiment, SemVer, SerializableRunnable
 from scythe.options import TASK_OPTIONS
 from scythe.outcomes import LeafResources
-from scythe.parts.names import free_worker_name
 from scythe.registry import ExperimentRegistry
 from scythe.settings import ScytheStorageSettings
 from scythe.worker import ScytheWorkerConfig
+from scythe.worker_processes.names import free_worker_name
 
 
 class In(ExperimentInputSpec):
@@ -282,7 +282,7 @@ def test_a_client_made_before_the_local_stack_was_known(monkeypatch: pytest.Monk
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a folder")
 def test_a_worker_says_that_the_shared_memory_is_full() -> None:
     full = "mount -t tmpfs -o size=4k tmpfs /dev/shm && head -c 9999 /dev/zero > /dev/shm/x"
-    code = "from scythe.parts import worker_run\n"
+    code = "from scythe.worker_processes import worker_run\n"
     code += "worker_run._check_shared_memory()"
     command = f"{full}; exec {sys.executable} -c '{code}'"
     done = subprocess.run(

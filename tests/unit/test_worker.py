@@ -16,9 +16,9 @@ import pytest
 
 from scythe.errors import ScytheError, SettingsError, WorkerExit, WorkerStartError
 from scythe.outcomes import CodeRef, StoreConfig
-from scythe.parts.banner import PartFacts, WorkerFacts, banner
-from scythe.parts.plan import PartPlan, PartReady, Work, plan_parts
 from scythe.worker import ScytheWorkerConfig, ScytheWorkerLabel, WorkerNameConfig
+from scythe.worker_processes.banner import ProcessFacts, WorkerFacts, banner
+from scythe.worker_processes.process_spec import ProcessReady, ProcessSpec, Work, plan_processes
 
 HOSTS = ("FLY_REGION", "AWS_BATCH_JOB_ARRAY_INDEX", "COPILOT_ENVIRONMENT_NAME")
 
@@ -229,11 +229,11 @@ def test_labels_are_those_of_the_flags() -> None:
 
 # The division of the work
 
-BASE = PartPlan("w")
+BASE = ProcessSpec("w")
 
 
 def test_leaves_and_scatter_nodes_get_processes_of_their_own(items: Any) -> None:
-    leaf, fan = plan_parts(BASE, Work([items.named]), fan=True, leaf=True)
+    leaf, fan = plan_processes(BASE, Work([items.named]), fan=True, leaf=True)
     assert (leaf.name, leaf.role) == ("w", "leaf")
     assert [ref.experiment for ref in leaf.experiments] == ["another_name"]
     assert (fan.name, fan.role, fan.experiments) == ("w--fan", "fan", ())
@@ -243,7 +243,7 @@ def test_leaves_and_scatter_nodes_get_processes_of_their_own(items: Any) -> None
 def test_a_single_role_is_one_process_with_the_workers_name(
     fan: bool, leaf: bool, items: Any
 ) -> None:
-    (plan,) = plan_parts(BASE, Work([items.named], [items.task]), fan=fan, leaf=leaf)
+    (plan,) = plan_processes(BASE, Work([items.named], [items.task]), fan=fan, leaf=leaf)
     assert (plan.name, plan.role) == ("w", "fan" if fan else "leaf")
     assert [ref.experiment for ref in plan.workflows] == ([items.task.name] if leaf else [])
 
@@ -254,46 +254,46 @@ def names_of(refs: tuple[CodeRef, ...]) -> list[str]:
 
 def test_workflows_go_where_their_kind_of_slots_is(items: Any) -> None:
     work = Work([items.named], [items.task], [items.pipeline, items.durable, items.task])
-    leaf, fan = plan_parts(BASE, work, fan=True, leaf=True)
+    leaf, fan = plan_processes(BASE, work, fan=True, leaf=True)
     assert names_of(leaf.workflows) == ["worker_items_task", "worker_items_pipeline"]
     assert names_of(fan.workflows) == ["worker_items_durable"]
-    (leaf,) = plan_parts(BASE, work, fan=False, leaf=True)
+    (leaf,) = plan_processes(BASE, work, fan=False, leaf=True)
     assert sorted(names_of(leaf.workflows)) == [
         "worker_items_durable",
         "worker_items_pipeline",
         "worker_items_task",
     ]
-    (fan,) = plan_parts(BASE, work, fan=True, leaf=False)
+    (fan,) = plan_processes(BASE, work, fan=True, leaf=False)
     assert len(fan.workflows) == 3
 
 
 def test_a_worker_of_neither_role_serves_workflows(items: Any) -> None:
-    (plan,) = plan_parts(BASE, Work([items.named], [], [items.pipeline]), fan=False, leaf=False)
+    (plan,) = plan_processes(BASE, Work([items.named], [], [items.pipeline]), fan=False, leaf=False)
     assert (plan.role, plan.name, plan.experiments) == ("tasks", "w", ())
     assert names_of(plan.workflows) == ["worker_items_pipeline"]
 
 
 def test_a_combined_worker_without_experiments_serves_workflows(items: Any) -> None:
-    tasks, fan = plan_parts(BASE, Work([], [], [items.pipeline]), fan=True, leaf=True)
+    tasks, fan = plan_processes(BASE, Work([], [], [items.pipeline]), fan=True, leaf=True)
     assert (tasks.role, tasks.name, fan.name) == ("tasks", "w", "w--fan")
-    (fan,) = plan_parts(BASE, Work([], [], [items.durable]), fan=True, leaf=True)
+    (fan,) = plan_processes(BASE, Work([], [], [items.durable]), fan=True, leaf=True)
     assert (fan.role, fan.name) == ("fan", "w")
 
 
 def test_nothing_to_do_is_refused() -> None:
     with pytest.raises(WorkerStartError, match="Import the modules that register them"):
-        plan_parts(BASE, Work(), fan=False, leaf=True)
+        plan_processes(BASE, Work(), fan=False, leaf=True)
     with pytest.raises(WorkerStartError, match="Import the modules that register them"):
-        plan_parts(BASE, Work(), fan=True, leaf=True)
+        plan_processes(BASE, Work(), fan=True, leaf=True)
     with pytest.raises(WorkerStartError, match="has nothing to do"):
-        plan_parts(BASE, Work(), fan=False, leaf=False)
+        plan_processes(BASE, Work(), fan=False, leaf=False)
 
 
 # How other processes find what is served
 
 
 def test_hatchet_workflows_travel_by_import(items: Any) -> None:
-    from scythe.parts.workflow_ref import find_workflow, workflow_ref
+    from scythe.worker_processes.workflow_ref import find_workflow, workflow_ref
 
     for item in (items.task, items.durable, items.pipeline):
         ref = pickle.loads(pickle.dumps(workflow_ref(item)))
@@ -303,7 +303,7 @@ def test_hatchet_workflows_travel_by_import(items: Any) -> None:
 
 def test_a_workflow_that_no_module_holds_is_refused(items: Any) -> None:
     from scythe.hatchet import hatchet
-    from scythe.parts.workflow_ref import workflow_ref
+    from scythe.worker_processes.workflow_ref import workflow_ref
 
     with pytest.raises(
         WorkerStartError, match="cannot find the Hatchet workflow hidden.* at module level"
@@ -315,7 +315,7 @@ def test_a_workflow_that_no_module_holds_is_refused(items: Any) -> None:
 
 def test_a_workflow_that_is_gone_is_named(items: Any) -> None:
     from scythe.locate import CodeNotFoundError
-    from scythe.parts.workflow_ref import find_workflow
+    from scythe.worker_processes.workflow_ref import find_workflow
 
     with pytest.raises(CodeNotFoundError, match="has no Hatchet workflow lost"):
         find_workflow(CodeRef("lost", "tests.unit.worker_items", "lost"))
@@ -423,17 +423,17 @@ def test_importing_the_worker_opens_nothing(tmp_path: Path) -> None:
 
 
 def test_the_banner_says_what_is_served_and_where() -> None:
-    leaf = PartPlan(
+    leaf = ProcessSpec(
         "w",
         executor="local",
         experiments=(CodeRef("one", "m", "one"), CodeRef("gpu_only", "m", "gpu_only")),
         workflows=(CodeRef("pipeline", "m", "p"),),
     )
-    fan = PartPlan("w--fan", "fan", durable_slots=50)
-    ready = PartReady(2, "2 CPUs of this machine", {"high_cpu": "yes"}, "2 processes on host")
+    fan = ProcessSpec("w--fan", "fan", durable_slots=50)
+    ready = ProcessReady(2, "2 CPUs of this machine", {"high_cpu": "yes"}, "2 processes on host")
     text = banner(
         WorkerFacts(
-            [PartFacts(leaf, ready, 11), PartFacts(fan, PartReady(1), 12)],
+            [ProcessFacts(leaf, ready, 11), ProcessFacts(fan, ProcessReady(1), 12)],
             "Hatchet v1 at host:7070",
             StoreConfig("bucket", "runs", "http://s3", access_key_id="KEY", secret_access_key="S"),
             {"one": {}, "gpu_only": {"has_gpu": "yes", "high_cpu": "yes"}},
@@ -477,7 +477,7 @@ def experiments(**labels_and_resources: tuple[str, dict[str, Any]]) -> list[Any]
     ]
 
 
-ON_RAY = PartPlan("w", executor="ray")
+ON_RAY = ProcessSpec("w", executor="ray")
 
 
 def test_each_class_of_leaves_has_a_part(items: Any) -> None:
@@ -491,7 +491,7 @@ def test_each_class_of_leaves_has_a_part(items: Any) -> None:
             large=("", {"cpus": 4}),
         )
     )
-    plans = plan_parts(ON_RAY, work, fan=True, leaf=True)
+    plans = plan_processes(ON_RAY, work, fan=True, leaf=True)
     assert [(plan.name, plan.role, plan.guest, plan.title) for plan in plans] == [
         ("w", "leaf", False, "leaf"),
         ("w--gpu", "leaf", True, "gpu"),
@@ -511,11 +511,11 @@ def test_each_class_of_leaves_has_a_part(items: Any) -> None:
 
 
 def test_a_class_alone_carries_the_workers_name(items: Any) -> None:
-    leaf, fan = plan_parts(ON_RAY, Work(experiments(gpu=("has_gpu", {}))), fan=True, leaf=True)
+    leaf, fan = plan_processes(ON_RAY, Work(experiments(gpu=("has_gpu", {}))), fan=True, leaf=True)
     assert (leaf.name, leaf.guest, leaf.ahead, fan.name) == ("w", False, (), "w--fan")
     assert leaf.leaf_class is not None
     assert leaf.leaf_class.resource == "has_gpu"
-    first, second = plan_parts(
+    first, second = plan_processes(
         ON_RAY,
         Work(experiments(memory=("high_memory", {}), gpu=("has_gpu", {}))),
         fan=False,
@@ -528,24 +528,24 @@ def test_a_class_alone_carries_the_workers_name(items: Any) -> None:
 
 def test_ordinary_tasks_do_not_hold_slots_of_a_gpu(items: Any) -> None:
     work = Work(experiments(gpu=("has_gpu", {})), [items.task])
-    tasks, gpu, _ = plan_parts(ON_RAY, work, fan=True, leaf=True)
+    tasks, gpu, _ = plan_processes(ON_RAY, work, fan=True, leaf=True)
     assert (tasks.name, tasks.role, names_of(tasks.workflows)) == (
         *("w", "tasks", ["worker_items_task"]),
     )
     assert (gpu.name, gpu.role, gpu.guest, gpu.workflows) == ("w--gpu", "leaf", False, ())
     mixed = Work(experiments(gpu=("has_gpu", {}), plain=("", {})), [items.task])
-    leaf, gpu, _ = plan_parts(ON_RAY, mixed, fan=True, leaf=True)
+    leaf, gpu, _ = plan_processes(ON_RAY, mixed, fan=True, leaf=True)
     assert (leaf.role, names_of(leaf.workflows), gpu.workflows) == (
         *("leaf", ["worker_items_task"], ()),
     )
 
 
-@pytest.mark.parametrize("base", [PartPlan("w"), PartPlan("w", executor="ray", slots=1)])
+@pytest.mark.parametrize("base", [ProcessSpec("w"), ProcessSpec("w", executor="ray", slots=1)])
 def test_leaves_are_not_divided_on_this_machine_or_with_one_slot(
-    base: PartPlan, items: Any
+    base: ProcessSpec, items: Any
 ) -> None:
     work = Work(experiments(gpu=("has_gpu", {}), plain=("", {})))
-    (leaf,) = plan_parts(base, work, fan=False, leaf=True)
+    (leaf,) = plan_processes(base, work, fan=False, leaf=True)
     assert (leaf.name, leaf.leaf_class, leaf.classes) == ("w", None, ())
     assert names_of(leaf.experiments) == ["gpu", "plain"]
 
@@ -553,21 +553,21 @@ def test_leaves_are_not_divided_on_this_machine_or_with_one_slot(
 def test_the_banner_names_parts_by_their_class_and_leaves_that_are_too_large() -> None:
     from scythe.leaf_classes import LeafClass
 
-    gpu = PartPlan("w--gpu", leaf_class=LeafClass("has_gpu"), guest=True)
-    memory = PartPlan(
+    gpu = ProcessSpec("w--gpu", leaf_class=LeafClass("has_gpu"), guest=True)
+    memory = ProcessSpec(
         "w--high-memory",
         leaf_class=LeafClass("high_memory"),
         guest=True,
         experiments=(CodeRef("heavy", "m", "heavy"),),
     )
-    leaf = PartPlan("w", experiments=(CodeRef("large", "m", "large"),))
+    leaf = ProcessSpec("w", experiments=(CodeRef("large", "m", "large"),))
     has_gpu = {"has_gpu": "yes"}
     text = banner(
         WorkerFacts(
             [
-                PartFacts(leaf, PartReady(2, "2 CPUs", has_gpu), 11),
-                PartFacts(gpu, PartReady(1, "1 GPU", has_gpu), 12),
-                PartFacts(memory, PartReady(0, labels=has_gpu), 0),
+                ProcessFacts(leaf, ProcessReady(2, "2 CPUs", has_gpu), 11),
+                ProcessFacts(gpu, ProcessReady(1, "1 GPU", has_gpu), 12),
+                ProcessFacts(memory, ProcessReady(0, labels=has_gpu), 0),
             ],
             "Hatchet",
             None,

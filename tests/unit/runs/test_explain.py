@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from scythe.engine.lookup import ConnectedWorker
-from scythe.nodes.models import NODE_TASK
 from scythe.runs.explain import LeafTask, explain_wait
+from scythe.scatter.models import NODE_TASK
 from scythe.status import RunStatus
 
 ROOF = LeafTask("scythe_experiment_simulate_roof")

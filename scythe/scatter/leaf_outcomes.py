@@ -1,0 +1,56 @@
+"""Converts the outputs of leaf tasks, as Hatchet returns them, to the outcomes of leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from scythe.errors import ScytheError
+from scythe.messages import (
+    CANCELLED,
+    SENTINEL,
+    LeafRecord,
+    decode_batch,
+    decode_failure,
+    decode_result,
+)
+from scythe.outcomes import BatchResult, FailureKind, LeafFailure
+from scythe.scatter.user_tasks import plain_record
+
+TaskOutput = dict[str, Any] | BaseException
+
+
+def batch_of(output: TaskOutput) -> BatchResult | None:
+    """Read the output of a batch's task; None if it has no result."""
+    if isinstance(output, dict) and output.get(SENTINEL) == "batch":
+        return decode_batch(output)
+    return None
+
+
+def record_of(output: TaskOutput) -> LeafRecord:
+    """Read the output of a leaf's task, or the exception with which it failed.
+
+    An output without the sentinel comes from a Hatchet task of the user; an empty one, from a
+    cancelled task.
+    """
+    if isinstance(output, BaseException):
+        return decode_failure(error_text(output))
+    if output.get(SENTINEL) == "done":
+        return decode_result(output)
+    return _plain_record(output) if output else LeafRecord(CANCELLED, 0, None)
+
+
+def error_text(error: BaseException) -> str:
+    """Return the text of an exception, or of all exceptions of a group."""
+    inner: Sequence[Any] = getattr(error, "exceptions", ()) or (error,)
+    return "\n".join(str(item) for item in inner)
+
+
+def _plain_record(output: dict[str, Any]) -> LeafRecord:
+    """Read the output of the user's own task; if it is invalid, the leaf has failed."""
+    try:
+        return plain_record(output)
+    except (ScytheError, ValueError, TypeError) as error:
+        message = f"the task's output is no experiment output: {error}"
+        failure = LeafFailure(FailureKind.APPLICATION, type(error).__name__, message[:2000])
+        return LeafRecord(failure, 1, None)

@@ -1,0 +1,307 @@
+"""A scatter node: it divides its specs among child nodes or runs leaves, then gathers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from scythe.engine.run_tasks import leaf_metadata
+from scythe.engine.tasks import Child, NodeRun, PlainInput
+from scythe.messages import LeafInput, decode_failure
+from scythe.outcomes import LeafFailure
+from scythe.processes.waiting import to_the_end
+from scythe.scatter.finish import end_in_bucket
+from scythe.scatter.known_leaves import RunPlace
+from scythe.scatter.leaf_outcomes import batch_of, error_text, record_of
+from scythe.scatter.models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
+from scythe.scatter.output import (
+    LostBatch,
+    NodeFailure,
+    NodeOutput,
+    write_base_node,
+    write_batch_node,
+    write_inner_node,
+)
+from scythe.scatter.progress import NodeProgress
+from scythe.scatter.stop import RunStopped, ending_right, read_stop
+from scythe.scatter.tree import AUTO, PROBES, RecursionMap, plan_batches, plan_tree
+from scythe.scatter.user_tasks import plain_spec
+from scythe.settings import store_config
+from scythe.specs.file import count_specs, index_of, read_rows, sort_indices, spec_texts
+from scythe.storage.layout import RunLayout
+from scythe.storage.store import Store, open_store
+from scythe.tables.gather import LeafSlice
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+logger = logging.getLogger(__name__)
+
+# Larger specs do not travel in the message: the leaf reads them from the stored specs.
+_SPEC_BYTES = 200_000
+_ROUNDS_IN_VAIN = 2
+_NodeBelow = tuple[ScatterGatherInput, Child]
+_threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="scythe-node")
+
+
+class ScatterNode:
+    """A running node of the tree.
+
+    Args:
+        payload: Its input.
+        run: Its Hatchet run.
+    """
+
+    def __init__(self, payload: ScatterGatherInput, run: NodeRun) -> None:
+        self.payload = payload
+        self.hatchet = run
+        self.config = store_config(payload.storage_settings)
+        self.store: Store = open_store(self.config)
+        self.layout = RunLayout(self.config.prefix, payload.experiment_id)
+        self.root_id = payload.root_workflow_run_id or run.workflow_run_id
+        self.n_specs = payload.n_specs or 0
+        self.tasks = payload.tasks(self.n_specs)
+        self.output = NodeOutput(self.store, self.config, self.layout, payload, self.root_id)
+        self.place = RunPlace(self.store, self.config, self.layout, payload.specs_key, self.root_id)
+
+    async def in_thread(self, function: Any, *args: Any) -> Any:
+        """Call a blocking function in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
+
+    def load(self) -> None:
+        """Determine the leaves of the node."""
+        if self.payload.n_specs is None:
+            self.n_specs = count_specs(self.config, self.payload.specs_key)
+            self.tasks = self.payload.tasks(self.n_specs)
+        self.progress = NodeProgress(
+            self.layout, self.store, self.hatchet, self.payload, self.tasks
+        )
+
+    async def run(self) -> ScatterGatherResult:
+        """Run all leaves of the node, here or in child nodes, and write its tables."""
+        maps = self.payload.nodes_below(self.tasks)
+        if self.payload.batch_size == AUTO:
+            return await self._run_measured(maps)
+        if maps:
+            return await self._run_nodes(maps)
+        return await (self._run_batches() if self.payload.batch_size > 1 else self._run_leaves())
+
+    async def _run_leaves(self) -> ScatterGatherResult:
+        """Run each spec of this node as one task."""
+        queued = time.time()
+        rows = self.tasks.single_rows()
+        specs = await self.in_thread(read_rows, self.config, self.payload.specs_key, rows)
+        inputs = await self.in_thread(self._leaf_inputs, specs, rows)
+        keys = [f"leaf-{row}" for row in rows]
+        results = await self._run_leaf_tasks(inputs, keys, [(row, row + 1) for row in rows])
+        records = [record_of(result) for result in results]
+        leaves = LeafSlice(rows, index_of(specs), records, queued, self.root_id)
+        return await self._write(write_base_node, leaves)
+
+    async def _run_batches(self) -> ScatterGatherResult:
+        """Run the specs of this node in batches."""
+        queued = time.time()
+        rows = self.tasks.parts
+        inputs = [
+            LeafInput(
+                rows=(part.start, part.stop),
+                queued=queued,
+                experiment_id=self.payload.experiment_id,
+                root_workflow_run_id=self.root_id,
+                storage_settings=self.payload.storage_settings,
+                run_code=self.payload.run_code,
+            )
+            for part in rows
+        ]
+        keys = [f"batch-{part.start}" for part in rows]
+        ranges = [(part.start, part.stop) for part in rows]
+        results = await self._run_leaf_tasks(inputs, keys, ranges)
+        batches = [
+            batch_of(result) or LostBatch(part, record_of(result), queued)
+            for part, result in zip(rows, results, strict=True)
+        ]
+        return await self._write(write_batch_node, batches)
+
+    async def _run_nodes(self, maps: Sequence[RecursionMap]) -> ScatterGatherResult:
+        """Divide the tasks of this node among child nodes, and merge their tables."""
+        nodes = await self._start_nodes([{"recursion_map": child} for child in maps])
+        return await self._write(write_inner_node, await self._results(nodes))
+
+    async def _run_measured(self, maps: Sequence[RecursionMap]) -> ScatterGatherResult:
+        """Run some leaves alone, and the others in batches whose size follows from their run time.
+
+        The first half of the single leaves is measured; the second half keeps the slots busy until
+        the batches start.
+        """
+        window = self.tasks.cut.rows
+        depth = self.payload.recursion_map.depth + 1
+        *first, last = maps
+        alone = min(window.start + PROBES, window.stop)
+        middle = (window.start + alone) // 2
+        halves = [
+            {
+                "batch_size": 1,
+                "window": part,
+                "window_depth": depth,
+                "recursion_map": child.model_copy(update={"max_depth": depth}),
+            }
+            for child, part in zip(first, [(window.start, middle), (middle, alone)], strict=True)
+        ]
+        nodes = await self._start_nodes(halves)
+        (measured,) = await self._results(nodes[:1])
+        if count := window.stop - alone:
+            is_known = isinstance(measured, ScatterGatherResult)
+            seconds = measured.seconds / max(1, measured.n_leaves) if is_known else math.inf
+            size = plan_batches(count, seconds)
+            plan = plan_tree(count, size)
+            levels = {"factor": plan.factor, "max_depth": depth + plan.max_depth}
+            rest: dict[str, Any] = {
+                "batch_size": size,
+                "tapers": True,
+                "window": (alone, window.stop),
+                "window_depth": depth,
+                "recursion_map": last.model_copy(update=levels),
+            }
+            logger.info(
+                "Leaves take %.4g s; running the other %d in batches of %d.", seconds, count, size
+            )
+            nodes += await self._start_nodes([rest])
+        results = [measured, *await self._results(nodes[1:])]
+        return await self._write(write_inner_node, results)
+
+    async def _start_nodes(self, updates: Sequence[dict[str, Any]]) -> list[_NodeBelow]:
+        """Start child nodes, each with this node's input and one of these updates."""
+        common = {"root_workflow_run_id": self.root_id, "n_specs": self.n_specs}
+        inputs = [self.payload.model_copy(update={**common, **update}) for update in updates]
+        keys = [f"node-{child.recursion_map.node}" for child in inputs]
+        metadata = {**self._metadata, "level": self.payload.recursion_map.depth + 1}
+        await self._check_goes_on()
+        runs = await self.hatchet.start_children(NODE_TASK, inputs, keys, metadata)
+        return list(zip(inputs, runs, strict=True))
+
+    async def _results(
+        self, nodes: Sequence[_NodeBelow]
+    ) -> list[ScatterGatherResult | NodeFailure]:
+        outputs = await self.hatchet.outputs([run for _, run in nodes])
+        return [
+            _node_result(payload, output)
+            for (payload, _), output in zip(nodes, outputs, strict=True)
+        ]
+
+    async def _run_leaf_tasks(
+        self, inputs: Sequence[BaseModel], keys: Sequence[str], rows: Sequence[tuple[int, int]]
+    ) -> list[dict[str, Any] | BaseException]:
+        """Run tasks, repeating those that met a worker with other code.
+
+        All workers may have other code, so it stops after two rounds in a row without a success.
+        """
+        results = await self._start_and_wait(inputs, keys, rows)
+        left = [number for number, result in enumerate(results) if _is_mismatch(result)]
+        round_number = 1
+        in_vain = 0
+        while left and in_vain < _ROUNDS_IN_VAIN:
+            round_number += 1
+            again = await self._start_and_wait(
+                [inputs[number] for number in left],
+                [f"{keys[number]}-again-{round_number}" for number in left],
+                [rows[number] for number in left],
+            )
+            for number, result in zip(left, again, strict=True):
+                results[number] = result
+            before = left
+            left = [number for number in left if _is_mismatch(results[number])]
+            in_vain = in_vain + 1 if left == before else 0
+        return results
+
+    async def _start_and_wait(
+        self, inputs: Sequence[BaseModel], keys: Sequence[str], rows: Sequence[tuple[int, int]]
+    ) -> list[dict[str, Any] | BaseException]:
+        if not inputs:
+            return []
+        task = self.payload.task_name
+        own = [leaf_metadata(self.payload.experiment_id, part) for part in rows]
+        await self._check_goes_on()
+        runs = await self.hatchet.start_children(task, inputs, keys, self._metadata, own)
+        return await self.hatchet.outputs(runs)
+
+    async def _check_goes_on(self) -> None:
+        """Raise `RunStopped` if the run is to stop, so that nothing more starts."""
+        stop = await self.in_thread(read_stop, self.store, self.layout)
+        if stop is not None:
+            raise RunStopped(stop.message)
+
+    async def _write(self, write: Any, ends: Sequence[Any] | LeafSlice) -> ScatterGatherResult:
+        """Write the tables of the node completely, even if this task is cancelled meanwhile."""
+        await self.progress.stop()
+        call = asyncio.ensure_future(self.in_thread(self._write_now, write, ends))
+        return await to_the_end(call)
+
+    def _write_now(self, write: Any, ends: Any) -> ScatterGatherResult:
+        if not self.payload.recursion_map.is_root:
+            result: ScatterGatherResult = write(self.output, ends)
+            self.output.keep(result)
+            return result
+        with ending_right(self.store, self.layout, self.place.is_over) as is_ours:
+            if not is_ours:
+                raise RunStopped("another process has written the final tables")
+            result = write(self.output, ends)
+            self.place.write_codes(result.codes, result.code_mismatches)
+            end_in_bucket(self.place, self.progress.status_of(result))
+            return result
+
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        """Return the metadata of all that this node starts."""
+        return {
+            "experiment_id": self.payload.experiment_id,
+            "experiment_name": self.payload.task_name,
+        }
+
+    def _leaf_inputs(self, specs: pa.Table, rows: range) -> list[BaseModel]:
+        texts = list(spec_texts(specs))
+        if self.payload.leaf_format == "plain":
+            return [
+                PlainInput.model_validate(
+                    plain_spec(text, self.root_id, self.payload.storage_settings)
+                )
+                for text in texts
+            ]
+        return [
+            LeafInput(
+                spec=text if len(text) <= _SPEC_BYTES else "",
+                spec_row=None if len(text) <= _SPEC_BYTES else row,
+                experiment_id=self.payload.experiment_id,
+                sort_index=number,
+                root_workflow_run_id=self.root_id,
+                storage_settings=self.payload.storage_settings,
+                run_code=self.payload.run_code,
+            )
+            for text, row, number in zip(texts, rows, sort_indices(specs), strict=True)
+        ]
+
+
+def _is_mismatch(result: dict[str, Any] | BaseException) -> bool:
+    """Return whether a task met a worker with other code than the run's."""
+    if not isinstance(result, BaseException):
+        return False
+    outcome = decode_failure(error_text(result)).outcome
+    return isinstance(outcome, LeafFailure) and outcome.kind.is_mismatch
+
+
+def _node_result(
+    child: ScatterGatherInput, output: dict[str, Any] | BaseException
+) -> ScatterGatherResult | NodeFailure:
+    with suppress(ValueError):
+        if isinstance(output, dict) and "uris" in output:
+            return ScatterGatherResult.model_validate(output)
+    reason = error_text(output) if isinstance(output, BaseException) else "Hatchet cancelled it"
+    logger.error("node %s failed: %s", child.recursion_map.node, reason)
+    return NodeFailure(child, reason)

@@ -1,0 +1,48 @@
+"""Known outcomes of leaves after the root died, including leaves that were given back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from scythe.engine.run_tasks import TaskEnd
+from scythe.messages import CANCELLED, LeafRecord, encode_failure, encode_result
+from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats
+from scythe.scatter.known_leaves import KnownLeaves
+
+MISMATCH = encode_failure(LeafFailure(FailureKind.CODE_MISMATCH, "CodeMismatchError", "no"), 1, "r")
+DONE = encode_result(LeafResult("{}", {}, {}, LeafStats()), 1, "r")
+
+
+class Recorded(KnownLeaves):
+    """Keeps the outcomes instead of their tables."""
+
+    def __init__(self, folder: Path) -> None:
+        run: Any = SimpleNamespace(count=lambda: 3)
+        super().__init__(run, folder)
+        self.outcomes: list[tuple[int, str]] = []
+
+    def _add_records(
+        self, rows: Sequence[int], records: Sequence[LeafRecord], queued: float
+    ) -> None:
+        del queued
+        kinds = [getattr(one.outcome, "kind", "done") for one in records]
+        self.outcomes += zip(rows, kinds, strict=True)
+        self._note(rows)
+
+
+def end(row: int, output: Any) -> TaskEnd:
+    state = "FAILED" if isinstance(output, str) else "COMPLETED"
+    return TaskEnd("w", (row, row + 1), state, output, 1.0, True, 2.0)
+
+
+def test_a_leaf_that_was_given_back_and_started_again_ends_once(tmp_path: Path) -> None:
+    for order in ([MISMATCH, DONE], [DONE, MISMATCH]):
+        leaves = Recorded(tmp_path)
+        leaves.add_ends([end(0, output) for output in order])
+        leaves.add_ends([end(1, MISMATCH)])
+        leaves.add_rest(LeafRecord(CANCELLED, 0, None))
+        expected = [(0, "done"), (1, FailureKind.CODE_MISMATCH), (2, FailureKind.CANCELLED)]
+        assert sorted(leaves.outcomes) == expected
