@@ -389,6 +389,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     assert [link for link in local if not (page.parent / link).exists()] == []
 
 
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 SOURCES = ("scythe", "scythe_ray", "tests", "benchmarks", "examples")
 
 
@@ -414,3 +415,10 @@ def _first_lines(tree: ast.Module) -> Iterator[tuple[int, str]]:
 def test_the_check_of_docstrings_sees_one() -> None:
     tree = ast.parse('"""Well."""\n\nclass A:\n    """What it is.\n\n    More."""')
     assert list(_first_lines(tree)) == [(1, "Well."), (3, "What it is.")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_source_files_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"`([a-z_]+(?:/[a-z_]+)+\.(?:py|go|sh))`", page.read_text())
+    roots = (ROOT, ROOT / "scythe")
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
