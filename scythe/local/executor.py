@@ -50,16 +50,16 @@ def open_executor(request: ExecutorRequest) -> LocalExecutor:
     """Start the pool; its processes import the worker's script while the worker connects.
 
     Raises:
-        WorkerStartError: No process can be started, or the number of slots makes no sense.
+        WorkerStartError: No process can be started, or the number of slots is invalid.
     """
     if is_preparing():
         raise WorkerStartError(
-            "The worker's script starts its worker whenever it is imported: put the start below "
+            "The worker's script starts its worker whenever it is imported. Put the start below "
             "`if __name__ == '__main__':`."
         )
     slots, source = default_slots() if request.slots is None else (request.slots, "")
     if slots < 1:
-        raise WorkerStartError(f"SLOTS={slots} leaves no place for a leaf: use 1 or more.")
+        raise WorkerStartError(f"SLOTS must be at least 1, got {slots}.")
     capacity = Capacity(
         slots=slots,
         source=source or f"SLOTS={slots}",
@@ -70,21 +70,21 @@ def open_executor(request: ExecutorRequest) -> LocalExecutor:
         return LocalExecutor(capacity)
     except OSError as error:
         raise WorkerStartError(
-            f"The processes that run leaves cannot be started ({error}): check the limits on "
+            f"The processes that run leaves cannot be started ({error}). Check the limits on "
             f"processes, files and disk space, or use fewer slots than {slots}."
         ) from error
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """Outcome of a leaf in one process.
+    """The outcome of a leaf in one process.
 
     Attributes:
-        outcome: What it gave back.
-        failure: Why it did not.
-        journal: What came of the leaves of the batch until then.
-        is_fault: Whether the process failed, not the leaf.
-        was_killed: Whether the process was, perhaps from outside.
+        outcome: The result.
+        failure: The failure, if there is no result.
+        journal: The journal of the batch.
+        is_fault: Whether the process failed rather than the leaf.
+        was_killed: Whether the process was killed, perhaps from outside.
     """
 
     outcome: LeafReply | None = None
@@ -98,13 +98,13 @@ class LocalExecutor:
     """Runs leaves in processes of this machine. It belongs to the loop that first uses it.
 
     Args:
-        capacity: What it offers.
+        capacity: Its slots.
     """
 
     def __init__(self, capacity: Capacity) -> None:
         self._capacity = capacity
         self._slots = Slots(capacity.slots)
-        # After the mark of this process: who sweeps this one up finds its pool too.
+        # Begins with the mark of this process, so that ending this process also ends its pool.
         self._mark = f"{os.environ.get(MARK, '')}{uuid.uuid4().hex}."
         self._folder = Path(tempfile.mkdtemp(prefix="scythe-pool-"))
         keep_small(self._folder, "*.log")
@@ -132,13 +132,13 @@ class LocalExecutor:
         return self._capacity
 
     async def astart(self) -> None:
-        """Do nothing: this machine stays as it is."""
+        """Do nothing: the capacity of this machine does not change."""
 
     async def run(self, call: LeafCall) -> LeafReply:
-        """Run one try of a leaf, see `scythe.executor.Executor`.
+        """Run one attempt of a leaf, see `scythe.executor.Executor`.
 
-        A leaf whose process is killed from outside is tried once more in a new process; so is one
-        that crashed, as that cannot always be told apart. At the second time it is the leaf's.
+        A leaf whose process is killed from outside runs once more in a new process. So does a leaf
+        whose process crashed, which looks the same. A second death is the leaf's failure.
         """
         slots = max(1, math.ceil(call.resources.cpus))
         if slots > self._capacity.slots:
@@ -151,7 +151,7 @@ class LocalExecutor:
             raise ExecutorUnavailable(waited_failure(call, slots)) from None
 
     async def aclose(self) -> None:
-        """End all processes, also those that run a leaf, and remove the pool's folder."""
+        """Kill all processes, including those that run a leaf, and remove the pool's folder."""
         if self._closing is None:
             self._bind(closing=True)
             self._closing = asyncio.get_running_loop().create_task(self._close())
@@ -173,7 +173,7 @@ class LocalExecutor:
                 raise LeafFailed(failure, attempt.journal)
             again = True
             logger.warning(
-                "Leaf %s: %s. It is tried once more in another process.",
+                "Leaf %s: %s. Running it once more in another process.",
                 call.leaf_id,
                 failure.summary,
             )
@@ -235,7 +235,7 @@ class LocalExecutor:
                     failure = crash_failure(process.pid, time.time(), ending, again=True)
                     raise ExecutorUnavailable(failure) from None
             except BaseException:
-                self._return(process)  # nothing is wrong with it
+                self._return(process)  # the process is fine
                 raise
             else:
                 self._start_fails = False
@@ -243,7 +243,7 @@ class LocalExecutor:
         raise AssertionError
 
     def _take(self, *, fresh: bool) -> PoolProcess:
-        """Take a process that waits, the warmest first, or start one."""
+        """Take an idle process, the most recently used first, or start one."""
         fitting = [one for one in self._idle if not (fresh and one.leaves)]
         if fitting:
             process = next((one for one in reversed(fitting) if one.is_ready), fitting[-1])
@@ -256,7 +256,7 @@ class LocalExecutor:
     async def _put_back(self, process: PoolProcess, call: LeafCall, finished: Finished) -> None:
         if finished.left:
             logger.warning(
-                "Leaf %s left behind: %s. All of it ends with its process.",
+                "Leaf %s left behind: %s. Ending its process, with all of it.",
                 call.leaf_id,
                 ", ".join(finished.left),
             )
@@ -282,7 +282,7 @@ class LocalExecutor:
             try:
                 self._fill()
             except OSError as error:
-                logger.warning("No process could be started for the next leaf: %s", error)
+                logger.warning("Cannot start a process for the next leaf: %s", error)
 
     @property
     def _usable(self) -> int:
@@ -317,13 +317,15 @@ class LocalExecutor:
             raise ExecutorUnavailable(closed_failure())
 
     def _on_gone(self, process: PoolProcess) -> None:
-        """Replace a process that ended while it waited; one that runs a leaf is not seen here."""
+        """Replace an idle process that has ended."""
         if process not in self._idle or self._closing is not None:
             return
         self._idle.remove(process)
         if not process.leaves:
-            self._start_fails = True  # the next leaf starts one and is told why, if it fails again
-        logger.warning("Process %s ended while it waited for a leaf; no leaf is lost.", process.pid)
+            self._start_fails = (
+                True  # the next leaf starts one, and reports the reason if that fails too
+            )
+        logger.warning("Process %s ended while it was idle; no leaf is lost.", process.pid)
         self._in_background(self._discard(process))
 
     def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:

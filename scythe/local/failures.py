@@ -20,14 +20,14 @@ _STACKS_CHARS = 20_000
 def crash_failure(
     pid: int, started: float, ending: Ending, *, again: bool, out_of_memory: bool = False
 ) -> LeafFailure:
-    """Describe a process that ended before its leaf did.
+    """Return the failure of a leaf whose process died.
 
     Args:
         pid: The process.
         started: When the leaf was given to it, in seconds since 1970.
-        ending: How it ended.
-        again: Whether this is the second time.
-        out_of_memory: Whether the kernel has ended a process for lack of memory in between.
+        ending: The end of the process.
+        again: Whether this is the second death.
+        out_of_memory: Whether the kernel has killed a process for lack of memory meanwhile.
     """
     kind = FailureKind.WORKER_CRASH
     name = "ProcessLost"
@@ -54,13 +54,13 @@ def crash_failure(
 
 
 def damage_failure(pid: int, started: float, ending: Ending) -> LeafFailure | None:
-    """Describe a process that failed outside of the user's function, if it is one."""
+    """Return the failure of a process that failed outside of the user's function, or None."""
     stats = _stats(pid, started, ending)
     return fault_failure(ending.stacks, stats, ending.log, ending.status)
 
 
 def timeout_failure(call: LeafCall, pid: int, started: float, ending: Ending) -> LeafFailure:
-    """Describe a leaf that was ended because it ran too long."""
+    """Return the failure of a leaf that was killed at its time limit."""
     return LeafFailure(
         FailureKind.TIMEOUT,
         "TimeoutError",
@@ -73,7 +73,7 @@ def timeout_failure(call: LeafCall, pid: int, started: float, ending: Ending) ->
 
 
 def start_failure(event: StartFailed, pid: int) -> LeafFailure:
-    """Describe a process that cannot import the user's code."""
+    """Return the failure of a process that cannot import the user's code."""
     return event.failure or LeafFailure(
         FailureKind.ENVIRONMENT,
         "ImportTimeout",
@@ -84,7 +84,7 @@ def start_failure(event: StartFailed, pid: int) -> LeafFailure:
 
 
 def no_process_failure(reason: str) -> LeafFailure:
-    """Describe that the system refuses to start a process."""
+    """Return the failure of a leaf for which no process could be started."""
     return LeafFailure(
         FailureKind.WORKER_CRASH,
         "ProcessNotStarted",
@@ -95,7 +95,7 @@ def no_process_failure(reason: str) -> LeafFailure:
 
 
 def infeasible_failure(slots: int, capacity: Capacity) -> LeafFailure:
-    """Describe a leaf that needs more slots than there are."""
+    """Return the failure of a leaf that needs more slots than the worker has."""
     return LeafFailure(
         FailureKind.INFEASIBLE,
         "Infeasible",
@@ -107,7 +107,7 @@ def infeasible_failure(slots: int, capacity: Capacity) -> LeafFailure:
 
 
 def waited_failure(call: LeafCall, slots: int) -> LeafFailure:
-    """Describe a leaf that got no slot in time."""
+    """Return the failure of a leaf that got no slot in time."""
     return LeafFailure(
         FailureKind.TIMEOUT,
         "ScheduleTimeout",
@@ -122,7 +122,7 @@ def _stats(pid: int, started: float, ending: Ending) -> LeafStats:
 
 
 def _readable(stacks: str) -> str:
-    """Return the stacks without Scythe's own frames and the list of extension modules."""
+    """Return the stacks without Scythe's frames and without the list of extension modules."""
     lines = [
         line
         for line in stacks.splitlines()

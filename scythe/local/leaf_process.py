@@ -1,6 +1,6 @@
 """The main loop of a pool process: take a call, run the leaf, send its result.
 
-Only the main thread exists, and it runs the leaves: user code may fork, and a signal reaches it.
+Only the main thread exists, and it runs the leaves, so user code may fork and gets signals.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from scythe.processes.frames import read_frame
 from scythe.processes.keeper import adopt_orphans, get_keeper
 from scythe.processes.spawning import prepare
 
-_sendall = socket.socket.sendall  # as before user code runs
+_sendall = socket.socket.sendall  # references from before user code runs
 _set_handler = signal.signal
 
 
@@ -49,7 +49,7 @@ class LeafInterrupted(BaseException):
 
 
 class _Interrupt:
-    """The handler of SIGTERM: interrupts the leaf once, ends the process at the second time."""
+    """The handler of SIGTERM: the first signal interrupts the leaf, the second exits."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -60,7 +60,7 @@ class _Interrupt:
         raise LeafInterrupted
 
     def die(self) -> None:
-        """End this process as the signal would have."""
+        """Exit as if killed by the signal."""
         _set_handler(signal.SIGTERM, signal.SIG_DFL)
         kill(getpid(), signal.SIGTERM)
         _exit(1)  # SIGTERM is blocked
@@ -88,7 +88,7 @@ def _serve(
 ) -> None:
     crash = Path(setup.crash_file).open("ab", buffering=0)  # noqa: SIM115 - open as long as the process
     faulthandler.enable(crash)
-    # Ctrl-C is for the worker. No SIG_IGN: programs that a leaf starts would inherit it.
+    # Ctrl-C goes to the supervisor. A handler, because programs of leaves would inherit SIG_IGN.
     signal.signal(signal.SIGINT, _pass_over)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, DUMP_SIGNAL))
     adopt_orphans()
@@ -108,18 +108,18 @@ def _serve(
             _send(connection, finished)
         except (LeafInterrupted, ConnectionError):
             raise
-        except BaseException as error:  # noqa: BLE001 - all of the user's is an outcome
+        except BaseException as error:  # noqa: BLE001 - any exception of user code is an outcome
             give_up(crash.fileno(), error)
 
 
 class _Process:
-    """This process, as leaves find it.
+    """The environment of leaves in this process.
 
     Args:
-        folder: Where their folders are made.
-        interrupt: Ends the leaf that runs.
-        state: What is made as it was after each.
-        log: Takes what they print.
+        folder: Parent of the leaves' folders.
+        interrupt: Interrupts the running leaf.
+        state: Process state that is restored after each leaf.
+        log: Captures the output of leaves.
     """
 
     def __init__(
@@ -131,13 +131,15 @@ class _Process:
         self._log = log
 
     def run(self, call: LeafCall, started: Callable[[], None]) -> Finished:
-        """Run a leaf, or a batch; say so when its code is imported."""
+        """Run a leaf or a batch; call `started` once its code is imported."""
         with self._log:
             if not is_found(call.code):
                 with contextlib.suppress(CodeNotFoundError):  # run_leaf reports it
-                    _ = find_experiment(call.code).code  # read here, it is not the leaf's time
+                    _ = find_experiment(
+                        call.code
+                    ).code  # computed here, outside of the leaf's time limit
                 if sys.modules.get("__mp_main__") is not None:
-                    # What multiprocessing, used by the leaf, takes for the main script.
+                    # The leaf's own use of multiprocessing looks for the main script here.
                     sys.modules["__main__"] = sys.modules["__mp_main__"]
                 self._state.accept()
             if self._interrupt.asked:
@@ -157,10 +159,10 @@ class _Process:
         return Finished(self._log.added_to(outcome), [*left, *self._state.left])
 
     def _between(self, seconds: float) -> bool:
-        """Make the process ready for the next leaf of a batch, after one that ran so long.
+        """Restore the process after a leaf of a batch that took these seconds.
 
         Returns:
-            Whether it should run that.
+            Whether it may run the next leaf.
         """
         if self._interrupt.asked:
             self._interrupt.die()
@@ -183,7 +185,7 @@ def _prepare(setup: Setup) -> LeafFailure | None:
             type=type(error).__qualname__,
             message=(
                 f"The worker's script cannot be imported in the process that runs its leaves "
-                f"({error}): a script must start its worker below `if __name__ == '__main__':`."
+                f"({error}). A script must start its worker below `if __name__ == '__main__':`."
             ),
             traceback=format_traceback(error),
         )

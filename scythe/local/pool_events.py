@@ -8,11 +8,11 @@ from scythe.outcomes import LeafFailure
 
 
 class ProcessLost(Exception):  # noqa: N818 - an event, not an error
-    """The process ended, or can no longer be talked to."""
+    """The process ended, or its channel broke."""
 
 
 class LeafTimeout(Exception):  # noqa: N818 - an event, not an error
-    """The leaf ran longer than it may."""
+    """The leaf exceeded its time limit."""
 
 
 class StartFailed(Exception):  # noqa: N818 - an event, not an error
@@ -29,11 +29,10 @@ class Ending:
 
     Attributes:
         status: Its exit code, negative for the signal that ended it; None when it is not known.
-        stacks: Where its threads were, as `faulthandler` wrote it.
+        stacks: The stacks of its threads, as written by `faulthandler`.
         peak_rss: Its peak resident memory in bytes.
-        journal: What came of the leaves of its batch, see `scythe.leaf.journal`; None without a
-            batch.
-        log: What the leaf that it ran had printed.
+        journal: The journal of its batch, see `scythe.leaf.journal`; None without a batch.
+        log: The output of its leaf.
     """
 
     status: int | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from dataclasses import dataclass, field
-from pickle import HIGHEST_PROTOCOL, dumps  # as they are before user code runs
+from pickle import HIGHEST_PROTOCOL, dumps  # references from before user code runs
 from typing import Any
 
 from scythe.outcomes import LeafFailure, LeafOutcome
@@ -21,8 +21,8 @@ class Setup:
     Attributes:
         preparation: For `multiprocessing.spawn.prepare`: the main script, arguments and folders.
         folder: Private folder of this process, for the folders of its leaves.
-        crash_file: Where `faulthandler` writes the stacks of a process that crashes.
-        log_file: Where what a leaf prints is kept while it runs.
+        crash_file: The file for `faulthandler`'s stacks of a crashed process.
+        log_file: The file that captures the output of a leaf.
     """
 
     preparation: dict[str, Any]
@@ -33,10 +33,10 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The main script is imported: the process waits for a leaf.
+    """The main script is imported; the process is ready for a leaf.
 
     Attributes:
-        pid: The process, which is a child of the one that was started.
+        pid: The process, which is a child of the keeper that was started.
     """
 
     pid: int = 0
@@ -51,17 +51,16 @@ class NotStarted:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The leaf's code is imported: its time runs from here."""
+    """The leaf's code is imported; its time limit starts now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The leaf is over.
+    """The leaf has ended.
 
     Attributes:
-        outcome: What came of it.
-        left: What it left behind: programs by name, too many open files. The process must not be
-            used again.
+        outcome: Its outcome.
+        left: Reasons not to use the process again, such as running programs or open files.
     """
 
     outcome: LeafOutcome
@@ -69,21 +68,21 @@ class Finished:
 
 
 def frame_of(message: Any) -> bytes:
-    """Return a message as the bytes that are sent."""
+    """Encode a message for the channel."""
     return framed(dumps(message, HIGHEST_PROTOCOL))
 
 
 class Inbox:
-    """Puts together the messages of a pool process from the bytes that arrive."""
+    """Decodes the messages of a pool process from the bytes that arrive."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Any]:
-        """Take in some bytes and return the messages that they complete.
+        """Add bytes and return the messages that they complete.
 
         Raises:
-            pickle.UnpicklingError: They are none: user code has written to the channel.
+            pickle.UnpicklingError: They are no message; user code has written to the channel.
         """
         self._buffer += data
         messages: list[Any] = []
@@ -104,7 +103,7 @@ _READABLE = {
 
 
 class _Reader(pickle.Unpickler):
-    """Reads plain outcomes: user code in a process cannot make the worker import anything."""
+    """Unpickles only plain outcomes, so that user code cannot make the worker import anything."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         if global_name in _READABLE.get(module_name, ()):

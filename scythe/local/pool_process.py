@@ -36,9 +36,9 @@ from scythe.processes.ending import GRACE, MARK, end_tree, open_pidfd
 from scythe.processes.spawning import python_command
 from scythe.processes.waiting import to_the_end
 
-START_TIMEOUT = 300.0  # seconds for importing the user's code, which may lie on a slow file system
-_EXIT_WAIT = GRACE + 1  # seconds between closing its end of the channel and being gone
-_REAP_SECONDS = 10.0  # for a keeper on a busy machine to end after SIGKILL
+START_TIMEOUT = 300.0  # seconds to import the user's code, which may be on a slow file system
+_EXIT_WAIT = GRACE + 1  # seconds between closing the channel and the end of the process
+_REAP_SECONDS = 10.0  # for a keeper to end after SIGKILL on a busy machine
 _REAP_POLL_SECONDS = 0.01
 _SHORTEST_LOOK = 0.5
 _READ = 1 << 18
@@ -48,21 +48,21 @@ logger = logging.getLogger("scythe.local")
 
 
 class PoolProcess:
-    """A process that runs one leaf after another. It is started at once, before a loop exists.
+    """A process that runs one leaf after another. It starts at once, before a loop exists.
 
     Attributes:
-        leaves: How many leaves it was given.
-        leaf_started: When the last of them began, in seconds since 1970.
-        gone: Whether it can no longer be talked to.
+        leaves: Number of leaves that it was given.
+        leaf_started: Start of the last leaf, in seconds since 1970.
+        gone: Whether its channel is broken.
         is_ready: Whether it has been ready for a leaf.
         root: The process that was started: the keeper of the one that runs leaves.
-        pid: The process that runs leaves, once that is known.
+        pid: The process that runs leaves, once it is known.
 
     Args:
-        folder: A folder of its own; it is removed with the process.
-        mark: What finds it, and what its leaves start, in the environment of processes.
-        preparation: What makes it like this process, see `scythe.processes.spawning.preparation`.
-        threads: Where blocking work is done.
+        folder: A private folder, removed with the process.
+        mark: Identifies it and its descendants by their environment.
+        preparation: The set-up of this process, see `scythe.processes.spawning.preparation`.
+        threads: Runs blocking calls.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PoolProcess:
         self._pidfd: int | None = None
         self._reaped: tuple[int, Any] | None = None
         self._ending: asyncio.Task[Ending] | None = None
-        folder.parent.mkdir(0o700, parents=True, exist_ok=True)  # somebody may have removed it
+        folder.parent.mkdir(0o700, parents=True, exist_ok=True)  # it may have been removed
         folder.mkdir(mode=0o700)
         self._socket, theirs = socket.socketpair()
         with theirs:
@@ -98,17 +98,17 @@ class PoolProcess:
         self.root = self._popen.pid
         self.pid = self.root
         setup = Setup(preparation, str(folder), str(self._crash_file), str(self._log_file))
-        with contextlib.suppress(OSError):  # it died already, which is noticed below
+        with contextlib.suppress(OSError):  # it died already, which is detected below
             self._socket.sendall(frame_of(setup))
         self._socket.setblocking(False)
 
     @property
     def is_ending(self) -> bool:
-        """Whether it is being ended, or has been."""
+        """Whether it is being or has been killed."""
         return self._ending is not None
 
     def attach(self, on_gone: Callable[[PoolProcess], None]) -> None:
-        """Listen to the process from now on, in the running loop; `on_gone` is called once."""
+        """Start to listen to the process in the running loop; `on_gone` is called once."""
         self._loop = asyncio.get_running_loop()
         self._on_gone = on_gone
         self._exited: asyncio.Future[None] = self._loop.create_future()
@@ -120,11 +120,11 @@ class PoolProcess:
             self._loop.add_reader(self._pidfd, self._on_exit)
 
     async def ready(self) -> None:
-        """Wait until it can take a leaf.
+        """Wait until it is ready for a leaf.
 
         Raises:
             StartFailed: It cannot import the worker's script.
-            ProcessLost: It ended before it could say so.
+            ProcessLost: It ended before it was ready.
         """
         try:
             async with asyncio.timeout(START_TIMEOUT):
@@ -137,7 +137,7 @@ class PoolProcess:
             raise ProcessLost
 
     async def run(self, call: LeafCall) -> Finished:
-        """Run a leaf. The process must be ended when this raises, whatever it is.
+        """Run a leaf. After any exception, the process must be ended.
 
         Raises:
             StartFailed: Importing the leaf's code took too long.
@@ -160,12 +160,12 @@ class PoolProcess:
             left = self._time_left() if call.batch else 0.0
             if left <= 0:
                 raise LeafTimeout
-            # Steps between leaves may take longer than one: look again when the next could be late.
+            # Steps between leaves may take longer than a leaf: check again at the next deadline.
             limit = min(left, max(call.timeout, _SHORTEST_LOOK))
         return finished
 
     def _time_left(self) -> float:
-        """Return the seconds until the batch is late with what it is at."""
+        """Return the seconds until the deadline of the batch's current step."""
         left = time_left(self._journal_file)
         return self.leaf_started + START_TIMEOUT - time.time() if left is None else left
 
@@ -174,19 +174,19 @@ class PoolProcess:
             async with asyncio.timeout(seconds):
                 return await self._expect(Finished)
         except TimeoutError:
-            # What has arrived counts, also where this process was stopped meanwhile: the loop then
-            # sees that the time is over before it sees what there is to read.
+            # A result that has arrived counts even if this process was suspended meanwhile, so that
+            # the loop noticed the timeout before the data.
             while not self.gone and self._read():
                 pass
             late = None if self._messages.empty() else self._messages.get_nowait()
             return late if isinstance(late, Finished) else None
 
     async def end(self, *, dump: bool = False, swept: bool = False) -> Ending:
-        """End the process and all that it started; it is dead when this returns or is cancelled.
+        """Kill the process and its descendants. They are dead when this returns or is cancelled.
 
         Args:
-            dump: Whether it is to write down where its threads are.
-            swept: Whether it was ended already, with all that it started.
+            dump: Whether it writes the stacks of its threads first.
+            swept: Whether it and its descendants are dead already.
         """
         if self._ending is None:
             self._ending = self._loop.create_task(self._end(dump, swept))
@@ -194,7 +194,7 @@ class PoolProcess:
 
     async def _end(self, dump: bool, swept: bool) -> Ending:
         if self.gone and not swept:
-            # It is on its way out by itself: a signal now would hide why.
+            # It is exiting by itself; a signal now would hide its exit status.
             await self._exit_within(_EXIT_WAIT)
         elif dump and self.is_ready:
             with contextlib.suppress(OSError):
@@ -206,19 +206,21 @@ class PoolProcess:
         return await self._loop.run_in_executor(self._threads, self._ended)
 
     def _sweep(self) -> None:
-        lost = self.gone or sys.platform != "linux"  # its orphans cannot be found through it
+        lost = (
+            self.gone or sys.platform != "linux"
+        )  # its orphans cannot be found through the keeper
         roots = [] if self._reaped else [self.root]
         alive = end_tree(roots, GRACE, mark=self._mark if lost else None)
         if alive:
-            logger.error("Processes %s could not be ended, even by SIGKILL.", alive)
+            logger.error("Processes %s did not end after SIGKILL.", alive)
 
     def _ended(self) -> Ending:
-        """Read what is left of the process and remove it."""
+        """Read the files that the process has left, and remove them."""
         deadline = time.monotonic() + _REAP_SECONDS
         while self._reaped is None and time.monotonic() < deadline:
             try:
                 pid, status, usage = os.wait4(self.root, os.WNOHANG)
-            except ChildProcessError:  # somebody else in this process has waited for it
+            except ChildProcessError:  # other code in this process has reaped it
                 break
             if pid:
                 self._reaped = (status, usage)
@@ -282,7 +284,7 @@ class PoolProcess:
         return message
 
     def _read(self) -> bool:
-        """Take in what is there and return whether there may be more."""
+        """Read available data; return whether there may be more."""
         try:
             data = self._socket.recv(_READ)
         except (BlockingIOError, InterruptedError):
@@ -297,7 +299,7 @@ class PoolProcess:
             for message in self._inbox.feed(data):
                 self._take_in(message)
         except Exception:
-            logger.exception("Process %s sent something else than an outcome.", self.pid)
+            logger.exception("Process %s sent data that is no outcome.", self.pid)
             self._set_gone()
         return True
 
@@ -317,7 +319,7 @@ class PoolProcess:
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
         while not self.gone and self._read():
-            pass  # what it sent before it ended
+            pass  # read all that it sent before it ended
         if not self._exited.done():
             self._exited.set_result(None)
         self._set_gone()
@@ -331,5 +333,5 @@ class PoolProcess:
 
     def _wait_in_thread(self) -> None:
         _, status, usage = os.wait4(self.root, 0)
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+        with contextlib.suppress(RuntimeError):  # the loop has closed
             self._loop.call_soon_threadsafe(self._on_exit, (status, usage))

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-_MANY = 8  # from here on one CPU is left to the system and the worker
+_MANY = 8  # from this number of CPUs on, one is left to the system and the worker
 _QUOTAS = (
     ("/sys/fs/cgroup/cpu.max",),
     ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
@@ -18,9 +18,9 @@ _QUOTAS = (
 
 
 def default_slots() -> tuple[int, str]:
-    """Return the slots of this machine and where that number comes from.
+    """Return the slots of this machine, and the source of that number as text.
 
-    As many as there are CPUs; from 8 CPUs on, one less.
+    One slot for each usable CPU; from 8 CPUs on, one less.
     """
     there = os.cpu_count() or 1
     usable = usable_cpus()
@@ -33,11 +33,11 @@ def default_slots() -> tuple[int, str]:
 
 
 def usable_cpus() -> int:
-    """Return the CPUs that this process may use: those there are, or fewer where it is confined."""
+    """Return the number of CPUs that this process may use, by affinity and quota."""
     counts = [os.cpu_count() or 1]
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
-        # All that there are is no limit, even where `os.cpu_count` was told another number.
+        # Affinity to all CPUs is no limit, even if `os.cpu_count` is overridden.
         if allowed < os.sysconf("SC_NPROCESSORS_ONLN"):
             counts.append(allowed)
     for files in _QUOTAS:
@@ -51,16 +51,14 @@ def usable_cpus() -> int:
 
 
 class NoSlotInTimeError(Exception):
-    """The slots that were asked for were not free in time."""
+    """The slots were not free in time."""
 
 
 class Slots:
-    """Slots that are given out in the order of asking, one or several at a time.
-
-    One who needs many slots is not overtaken by those who need few.
+    """A fair queue for slots: requests for several slots are not overtaken by smaller ones.
 
     Args:
-        total: How many there are.
+        total: The number of slots.
     """
 
     def __init__(self, total: int) -> None:
@@ -72,11 +70,11 @@ class Slots:
         """Hold slots.
 
         Args:
-            count: How many; no more than there are in total.
+            count: The number of slots, at most the total.
             within: Seconds to wait for them.
 
         Raises:
-            NoSlotInTimeError: They were not free in time.
+            NoSlotInTimeError: The slots were not free in time.
         """
         await self._acquire(count, within)
         try:
@@ -95,7 +93,7 @@ class Slots:
                     await mine
         except BaseException as error:
             if mine.done() and not mine.cancelled():
-                self._free += count  # given while the one who waited was being cancelled
+                self._free += count  # granted while the waiter was being cancelled
             else:
                 self._waiting = deque(one for one in self._waiting if one[1] is not mine)
             self._hand_out()

@@ -1,1 +1,1 @@
-"""Processes of Scythe's own: started alike, ended for good."""
+"""Starts operating-system processes, and ends them with all their descendants."""

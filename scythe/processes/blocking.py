@@ -1,4 +1,4 @@
-"""Calls that may block for ever: whoever waits for one can give up, and the process can end."""
+"""Calls blocking functions so that a caller can give up and the process can exit."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ T = TypeVar("T")
 
 
 def start_call(function: Callable[[], T]) -> Future[T]:
-    """Call a function in a thread of its own, which does not keep the process from ending.
+    """Call a function in a daemon thread.
 
     Returns:
-        Its result or exception. To give up waiting for it ends nothing: the call goes on.
+        Its result or exception. Cancelling the wait does not stop the call.
     """
     outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()  # cancelling a waiter must not cancel the call
+    outcome.set_running_or_notify_cancel()  # a cancelled waiter must not cancel the call
 
     def call() -> None:
         try:
             result = function()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
             outcome.set_exception(error)
         else:
             outcome.set_result(result)
@@ -34,12 +34,12 @@ def start_call(function: Callable[[], T]) -> Future[T]:
 
 
 def call_within(seconds: float, function: Callable[[], T], give_up: Callable[[], Exception]) -> T:
-    """Call a function, and give up after so many seconds, whatever it waits for.
+    """Call a function with a timeout.
 
     Args:
-        seconds: How long it may take.
-        function: It goes on in a thread when it is late.
-        give_up: Makes the exception that is raised then.
+        seconds: The timeout.
+        function: Continues in its thread after the timeout.
+        give_up: Makes the exception to raise after the timeout.
     """
     outcome = start_call(function)
     try:

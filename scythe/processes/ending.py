@@ -1,8 +1,8 @@
-"""End processes for good, with all that they started, and notice when a parent is gone.
+"""Ends processes with all their descendants, and detects the death of a parent.
 
-A process that Scythe starts for user code leads a process group and carries a mark in its
-environment. Its descendants are therefore found in three ways: by their parents, by the group, and
-by the mark, which also finds those whose parent crashed.
+A process that Scythe starts for user code leads a process group and has a mark in its environment.
+Descendants are found by their parents, by the group, and by the mark, which also finds those whose
+parent has died.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 MARK = "SCYTHE_PROCESS"
 GRACE = 2.0  # seconds between the interrupt and SIGKILL
 _POLL = 0.01
-_KILL_WAIT = 10.0  # a process in an uninterruptible system call dies only after that
+_KILL_WAIT = 10.0  # a process dies only after an uninterruptible system call
 
 
 def end_tree(
     pids: int | Iterable[int], grace: float = GRACE, *, mark: str | None = None
 ) -> list[int]:
-    """End processes and all that they started: SIGTERM, `grace` seconds, SIGKILL, confirmed dead.
+    """End processes and their descendants: SIGTERM, `grace` seconds, SIGKILL, wait until dead.
 
-    A child of the calling process is left as a zombie, so that its exit status can be read. The
-    calling process itself is never ended.
+    A child of the calling process stays a zombie, so that its exit status can be read. The calling
+    process itself is never ended.
 
     Args:
-        pids: The processes, dead ones included.
-        grace: Seconds that they get to end by themselves; 0 for SIGKILL at once.
-        mark: Also end every process in whose environment `MARK` begins with this.
+        pids: The processes, which may be dead.
+        grace: Seconds between SIGTERM and SIGKILL; 0 for SIGKILL at once.
+        mark: Also end every process whose variable `MARK` begins with this.
 
     Returns:
-        The processes that are still there, which the kernel must be holding on to; mostly none.
+        The processes that are still alive, usually none.
     """
     roots = [pids] if isinstance(pids, int) else list(pids)
     found = _belonging(roots, mark)
@@ -51,7 +51,7 @@ def end_tree(
         _wait_gone(found, grace)
     deadline = time.monotonic() + _KILL_WAIT
     while time.monotonic() < deadline:
-        # Looked up again each time: what is being ended may have started more.
+        # Searched again each time, because dying processes may start others.
         seen = [process.pid for process in found if not _is_gone(process)]
         found = [one for one in _belonging([*roots, *seen], mark) if not _is_gone(one)]
         if not found:
@@ -62,9 +62,9 @@ def end_tree(
 
 
 def users_of(folder: str | Path) -> list[int]:
-    """Return the processes, without this one, that have a file below a folder open for writing.
+    """Return the other processes that have a file below a folder open for writing.
 
-    Nothing else finds those that wrote a title over their environment.
+    This finds processes that have overwritten their environment with a title.
     """
     import psutil
 
@@ -79,23 +79,22 @@ def users_of(folder: str | Path) -> list[int]:
 
 
 def load() -> None:
-    """Import now what is imported on first use."""
+    """Import all that is otherwise imported on first use."""
     from importlib import import_module
 
     import_module("psutil")
 
 
 def watch_parent(parent: int | None = None, *, grace: float = GRACE) -> None:
-    """From now on, end this process and all that it started as soon as its parent is gone.
+    """End this process and its descendants as soon as its parent dies.
 
-    For processes that run Scythe's own code: the watcher is a thread, which a C call that holds
-    the interpreter's lock would stop. Processes that run user code are watched from outside, see
-    `scythe.processes.guard`.
+    Only for processes that run Scythe's own code, because the watching thread would be blocked by a
+    C call that holds the interpreter's lock. For user code, see `scythe.processes.guard`.
 
     Args:
-        parent: The parent's process id, as the parent knows it; without it, a parent that died
-            before this call goes unnoticed unless `multiprocessing` started this process.
-        grace: Seconds that the children get to end by themselves.
+        parent: The parent's process id, from the parent. Without it, a parent that died before this
+            call is missed unless `multiprocessing` started this process.
+        grace: Seconds between SIGTERM and SIGKILL for the descendants.
     """
     given = parent if parent is not None else _parent_pid()
     threading.Thread(
@@ -133,17 +132,20 @@ def _wait_for_exit_of_parent(parent: int) -> None:
 
 
 def open_pidfd(pid: int) -> int | None:
-    """Return a descriptor that becomes readable when a process ends; None where there is none."""
+    """Return a file descriptor that becomes readable when a process ends; None if unsupported."""
     try:
         return os.pidfd_open(pid)
-    except (AttributeError, OSError):  # not Linux, an old kernel, a sandbox; or it is gone
+    except (
+        AttributeError,
+        OSError,
+    ):  # not Linux, an old kernel, a sandbox, or the process has ended
         return None
 
 
 def oom_kills() -> int:
-    """Return how many processes the kernel has ended for lack of memory, as far as it tells.
+    """Return the number of processes that the kernel has killed for lack of memory.
 
-    Of this process's control group where it counts them, else of the machine; 0 where nothing does.
+    Counted in this process's control group if possible, else on the machine; 0 if unknown.
     """
     for path, key in ((_cgroup_folder() / "memory.events", "oom_kill"), *_OTHER_COUNTERS):
         with contextlib.suppress(OSError, ValueError):
@@ -167,7 +169,7 @@ def _cgroup_folder() -> Path:
 
 
 def _belonging(roots: Iterable[int], mark: str | None) -> list[psutil.Process]:
-    """Return the roots and all that belongs to them, parents first; never this process."""
+    """Return the roots and their descendants, parents first, without this process."""
     everyone = _everyone()
     leaders = {pid for pid in roots if _group_of(pid) == pid}
     children: dict[int, list[psutil.Process]] = {}
@@ -191,7 +193,7 @@ def _belonging(roots: Iterable[int], mark: str | None) -> list[psutil.Process]:
 
 
 def _everyone() -> dict[int, tuple[psutil.Process, int]]:
-    """Return all processes by id, each with the id of its parent."""
+    """Return all processes by id, with the ids of their parents."""
     import psutil
 
     everyone: dict[int, tuple[psutil.Process, int]] = {}
@@ -215,7 +217,7 @@ def _carries(process: psutil.Process, mark: str) -> bool:
     try:
         return process.environ().get(MARK, "").startswith(mark)
     except (psutil.Error, OSError):
-        return False  # another user's, or gone
+        return False  # another user's process, or it has ended
 
 
 def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

@@ -9,12 +9,12 @@ HEADER = struct.Struct("!Q")  # the length of what follows
 
 
 def framed(data: bytes) -> bytes:
-    """Return what is sent for these bytes."""
+    """Return the frame for these bytes."""
     return HEADER.pack(len(data)) + data
 
 
 def read_frame(stream: IO[bytes]) -> bytes | None:
-    """Return the bytes that were sent, or None where the stream ends before all of them came."""
+    """Return the bytes of the next frame, or None if the stream ends within it."""
     header = stream.read(HEADER.size)
     if len(header) < HEADER.size:
         return None

@@ -1,7 +1,7 @@
-"""A small process that ends what another one started, should that one be killed.
+"""A small process that ends the descendants of another one when that is killed.
 
-A thread cannot do this: a leaf may be in a C call that holds the interpreter's lock. Nor can the
-kernel's own signal at the death of a parent: it does not reach the processes that a leaf started.
+A thread cannot do this, because a leaf may be in a C call that holds the interpreter's lock. The
+kernel's parent-death signal cannot either, because it does not reach the children of a leaf.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _CLEAN = b"done"
 
 
 class Guard:
-    """The guard of the processes that carry a mark, as their owner sees it.
+    """The guard of the processes with a mark, as their owner sees it.
 
     Args:
-        mark: What `scythe.processes.ending.MARK` begins with in their environment.
+        mark: The beginning of `scythe.processes.ending.MARK` in their environment.
         folder: A folder that is removed with them.
-        users: Whether to end the processes that have a file below the folder open, too.
+        users: Whether to end also processes that have a file below the folder open.
     """
 
     def __init__(self, mark: str, folder: str, *, users: bool = False) -> None:
@@ -37,13 +37,13 @@ class Guard:
         self._process = self._start()
 
     def ensure(self) -> None:
-        """Start the guard again should it have died."""
+        """Restart the guard if it has died."""
         if self._is_gone(within=0):
             self._forget()
             self._process = self._start()
 
     def close(self) -> None:
-        """End the guard, which then ends nothing."""
+        """Stop the guard without ending anything else."""
         with contextlib.suppress(OSError):
             self._input.write(_CLEAN)
         self._input.close()
@@ -51,8 +51,8 @@ class Guard:
         self._forget()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # A grandchild without the mark: whoever ends the owner with all that it started would end
-        # its guard before it can do anything. It ends by itself when the owner is gone.
+        # A grandchild without the mark, so that ending the owner with its descendants does not end
+        # the guard too early. It exits by itself when the owner is gone.
         return subprocess.Popen(
             python_command(
                 "import os; os.fork() and os._exit(0); "
@@ -62,7 +62,7 @@ class Guard:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={name: value for name, value in os.environ.items() if name != MARK},
-            start_new_session=True,  # what ends the owner's group must leave the guard alone
+            start_new_session=True,  # a signal to the owner's group must not reach the guard
             bufsize=0,
         )
 
@@ -75,22 +75,22 @@ class Guard:
         return cast("IO[bytes]", self._process.stdout)
 
     def _is_gone(self, within: float) -> bool:
-        """Return whether the guard, which never writes a word, has let go of its end."""
-        poller = select.poll()  # takes any descriptor, unlike select
+        """Return whether the guard, which never writes, has closed its end of the pipe."""
+        poller = select.poll()  # unlike select, poll accepts any descriptor
         poller.register(self._output, select.POLLIN)
         return bool(poller.poll(within * 1000))
 
     def _forget(self) -> None:
         self._input.close()
         self._output.close()
-        self._process.wait()  # the process that started the guard, and ended at once
+        self._process.wait()  # the intermediate process, which exited at once
 
 
 def main(mark: str, folder: str, *, users: bool = False) -> None:
-    """Wait for the end of the owner; unless it said goodbye, end what it left behind."""
+    """Wait for the end of the owner; unless it has closed the guard, end what it left behind."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    load()  # now, while all is well
+    load()  # now, before anything fails
     if sys.stdin.buffer.read() == _CLEAN:
         return
     end_tree(users_of(folder) if users else [], _GRACE, mark=mark)

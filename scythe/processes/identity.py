@@ -1,4 +1,4 @@
-"""Recognise a process after its number may have been given to another one.
+"""Identifies a process even after its pid may have been reused.
 
 No change of the clock moves what is compared here: the start in clock ticks since the boot, and the
 boot. The time of day at which a process was created, as psutil has it, moves with each step.
@@ -16,18 +16,18 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ProcessRecord:
-    """A process that was started, recognisable after its number has been given to another.
+    """A process that was started, identified by pid and start time.
 
     Attributes:
-        pid: Its number.
-        birth: When it was born, exact; only one process has both.
+        pid: Its pid.
+        birth: Its start time, see `birth_of`.
     """
 
     pid: int
     birth: str
 
     def is_alive(self) -> bool:
-        """Return whether this very process runs (a zombie does not; one of ours is reaped)."""
+        """Return whether this process runs. A zombie does not; reaps it if it is a child."""
         if birth_of(self.pid) == self.birth:
             return True
         # A program that called `up` is the parent of what it started: it has to collect its dead.
@@ -37,7 +37,7 @@ class ProcessRecord:
 
 
 def birth_of(pid: int) -> str | None:
-    """Return when a live process was born, as a text to compare, or None if there is none."""
+    """Return the start of a live process, as a text to compare; None if it does not run."""
     if sys.platform == "linux":
         fields = _stat(pid)
         # A process whose first thread is gone still has its ports and files while others end.
@@ -55,7 +55,7 @@ def birth_of(pid: int) -> str | None:
 
 
 def start_of(pid: int) -> float:
-    """Return when a process was started, to compare with others of this machine; 0 if unknown."""
+    """Return the start of a process, to compare within this machine; 0 if unknown."""
     if sys.platform == "linux":
         fields = _stat(pid)
         return float(fields[19]) if fields is not None else 0.0

@@ -1,4 +1,4 @@
-"""Ctrl-C: an exception that is told in one sentence, and one that Python would drop."""
+"""Handles Ctrl-C: reports it in one sentence, and keeps exceptions that Python would drop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class KeptInterrupts:
-    """Remembers what the handlers of SIGINT and SIGTERM raise, for the body of a loop.
+    """Keeps exceptions of the SIGINT and SIGTERM handlers for the body of a loop.
 
-    Python prints and forgets an exception that a handler raises while a finalizer runs (a pool of
-    connections that is closed, say): Ctrl-C would do nothing. `check` raises it again.
-    Outside of the main thread, where no handler runs, this does nothing.
+    Python prints and drops an exception that a handler raises during a finalizer, such as the close
+    of a connection pool, so that Ctrl-C would have no effect. `check` raises it again.
+    Does nothing outside of the main thread, where no handler runs.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class KeptInterrupts:
             self.check()
 
     def check(self) -> None:
-        """Raise what a handler raised, if it has not ended the loop."""
+        """Raise the exception of a handler if it has not ended the loop."""
         if self._raised is not None:
             raise self._raised
 
@@ -58,12 +58,12 @@ class KeptInterrupts:
 
 
 class HeldInterrupt:
-    """Holds back the first Ctrl-C until its body is over; a second one interrupts the body.
+    """Delays the first Ctrl-C until the end of the body; a second one interrupts the body.
 
-    Outside of the main thread, where no handler runs, this does nothing.
+    Does nothing outside of the main thread, where no handler runs.
 
     Attributes:
-        is_held: Whether there was one.
+        is_held: Whether Ctrl-C was pressed.
     """
 
     def __init__(self) -> None:
@@ -88,14 +88,14 @@ class HeldInterrupt:
 
 
 class RunInterrupted(KeyboardInterrupt, SystemExit):
-    """Somebody pressed Ctrl-C while a run was allocated or awaited; the message says what of it is.
+    """Ctrl-C was pressed while a run was allocated or awaited. The message has the run's state.
 
-    A program may catch it as `KeyboardInterrupt`. A script that does not ends with exit code 130
-    and the message on standard error, without a traceback.
+    A program may catch it as `KeyboardInterrupt`. Otherwise the script ends with exit code 130 and
+    the message on standard error, without a traceback.
     """
 
     @property
     def code(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The exit code. Python reads it when nobody has caught the exit, and says no word then."""
+        """The exit code. Python reads it for an uncaught exit, so print the message here."""
         print(f"\nscythe: {self}", file=sys.stderr, flush=True)  # noqa: T201 - as Python would
         return 130

@@ -1,7 +1,7 @@
-"""A parent for a process that runs user code, which sees the end of all that it has started.
+"""A parent of a process that runs user code, which ends everything that the process leaves behind.
 
-Whatever such a process starts, and however that hides (a session of its own, another environment,
-a parent that ends at once), the kernel gives it to the keeper when the process dies.
+However a descendant hides (in a new session, with another environment, by a parent that exits at
+once), the kernel makes the keeper its parent when the process dies.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from contextlib import suppress
 from scythe.processes.ending import GRACE, end_tree
 
 _PR_SET_CHILD_SUBREAPER = 36
-_ROUNDS = 5  # of processes that are started while others are being ended
+_ROUNDS = 5  # repetitions, for processes that start while others are being ended
 
 
 def adopt_orphans() -> None:
-    """Become the parent of all that processes below this one leave behind when they end."""
+    """Become the parent of all orphans below this process."""
     if sys.platform == "linux":
         import ctypes
 
@@ -29,9 +29,9 @@ def adopt_orphans() -> None:
 
 
 def get_keeper() -> None:
-    """Return in a child of this process, which stays to be its keeper and then ends as it did.
+    """Fork: return in the child, while this process becomes its keeper and exits as the child did.
 
-    Only in a process that has no threads yet.
+    Call it before the process has threads.
     """
     everything = signal.valid_signals()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, everything)
@@ -47,10 +47,10 @@ def get_keeper() -> None:
 
 
 def _keep(child: int) -> int:
-    """Wait for the end of a child, end all that it has left, and return the child's status."""
+    """Wait for the end of a child, end its orphans, and return the child's status."""
     faulthandler.disable()
     os.closerange(3, os.sysconf("SC_OPEN_MAX") if sys.platform != "linux" else 1 << 20)
-    # Signals stay blocked: who ends the processes of this group means the child.
+    # Signals stay blocked, because a signal to this group is meant for the child.
     while (ended := os.waitpid(-1, 0))[0] != child:
         pass
     for _ in range(_ROUNDS):
@@ -64,7 +64,7 @@ def _children() -> list[int]:
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return []  # by far the most usual case
+        return []  # the usual case
     import psutil
 
     found: list[int] = []

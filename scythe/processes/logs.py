@@ -1,4 +1,4 @@
-"""Log lines of a worker's processes on standard error, unless the user's own logging takes them."""
+"""Writes the log of a worker's processes to standard error unless the user configured logging."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class WorkerLogHandler(logging.StreamHandler):  # type: ignore[type-arg] - gener
 
 
 def configure(label: str) -> None:
-    """Write the lines of the logger `scythe` to standard error, if nothing else takes them.
+    """Write the logger `scythe` to standard error unless another handler exists.
 
     Args:
-        label: Names the process in its lines (`worker`, `leaf`, `fan`).
+        label: Name of the process in its lines (`worker`, `leaf`, `fan`).
     """
     global _label
     _label = label
@@ -35,5 +35,5 @@ def configure(label: str) -> None:
 
 
 def label() -> str | None:
-    """Return what `configure` was last called with in this process."""
+    """Return the label that was last configured in this process."""
     return _label

@@ -1,4 +1,4 @@
-"""Connections to this machine, where a proxy is set for all others."""
+"""Keeps loopback connections away from a configured proxy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def keep_loopback_direct() -> None:
-    """Let this process, and those that it starts, reach loopback addresses without the proxy.
+    """Exclude loopback addresses from the proxy, in this process and its children.
 
-    Programs of the user's are left alone where no proxy is set.
+    Changes nothing if no proxy is set.
     """
     if not any(name.lower() in _PROXIES and value for name, value in os.environ.items()):
         return

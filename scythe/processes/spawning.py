@@ -1,7 +1,7 @@
 """Starts a Python process that is set up like this one, as `multiprocessing` does.
 
-`multiprocessing` itself is not used for it: what a process that cannot import the main script says
-would be lost, and its children cannot be put into a process group.
+`multiprocessing` itself would lose the error of a process that cannot import the main script, and
+cannot put a child into a process group.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def python_command(code: str) -> list[str]:
 
 
 def preparation() -> dict[str, Any]:
-    """Return what `multiprocessing.spawn.prepare` needs to make another process like this one.
+    """Return the data with which `multiprocessing.spawn.prepare` sets up another process.
 
     That includes the import of the main script, under the name `__mp_main__`.
     """
@@ -47,14 +47,14 @@ def preparation() -> dict[str, Any]:
 
 
 def is_preparing() -> bool:
-    """Return whether this process is importing the main script of another one just now."""
+    """Return whether this process is importing the main script of another one."""
     return bool(getattr(mp_process.current_process(), "_inheriting", False))
 
 
 def prepare(data: dict[str, Any]) -> None:
-    """Make this process like the one that `preparation` was called in."""
+    """Set up this process like the one that called `preparation`."""
     current: Any = mp_process.current_process()
-    current._inheriting = True  # noqa: SLF001 - multiprocessing refuses to start processes then
+    current._inheriting = True  # noqa: SLF001 - so that multiprocessing refuses to start processes
     try:
         spawn.prepare(data)
     finally:

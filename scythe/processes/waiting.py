@@ -1,4 +1,4 @@
-"""Wait for what must come to its end, whoever gives up waiting."""
+"""Awaits completion even if the caller is cancelled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 async def to_the_end(task: asyncio.Future[T]) -> T:
-    """Wait until a task is over, also when the waiting is cancelled; only then be cancelled."""
+    """Wait until a task has ended; raise a cancellation of the wait only after that."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

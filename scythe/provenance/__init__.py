@@ -1,1 +1,1 @@
-"""Which code an experiment runs: its fingerprint, its package's version and its Git commit."""
+"""Identifies the code of an experiment: fingerprint, package version and Git commit."""

@@ -15,7 +15,7 @@ _ITEMS = (tuple, list, set, frozenset, dict)
 
 
 def function_digests(function: Any) -> set[str]:
-    """Return what identifies a function and what it uses: functions, classes, modules, values."""
+    """Return digests of a function and of all that it uses: functions, classes, modules, values."""
     return set(_Walk().digests(function))
 
 
@@ -24,7 +24,7 @@ class _Walk:
         self._known: set[int] = set()
 
     def digests(self, value: Any, label: str = "") -> Iterator[str]:
-        """Yield what identifies a value that code uses under a name."""
+        """Yield digests of a value that code uses under a name."""
         if id(value) in self._known:
             return
         if isinstance(value, _PLAIN):
@@ -76,7 +76,7 @@ def _has_file(value: Any) -> bool:
 
 
 def _project(name: str, value: Any) -> Iterator[str]:
-    """Yield the digests of the module that a value is, or comes from, if it is the user's."""
+    """Yield digests of the module that a value is or comes from, if it belongs to the user."""
     probe = types.SimpleNamespace(__module__=name)
     module = None if is_of_scythe(name) else module_of(probe)
     if module is None or module.file is None or is_installed(module.file):
@@ -99,7 +99,7 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def _code(code: types.CodeType) -> str:
-    """Return what a code object does as text, without files, lines and addresses."""
+    """Return a code object as text, without files, lines and addresses."""
     consts = [
         _code(one)
         if isinstance(one, types.CodeType)

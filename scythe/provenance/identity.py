@@ -23,7 +23,7 @@ logger = logging.getLogger("scythe.leaf")
 
 @dataclass(frozen=True, slots=True)
 class CodeIdentity:
-    """Which code an experiment is.
+    """The identity of an experiment's code.
 
     Attributes:
         fingerprint: 16 hexadecimal digits for the source of the experiment and of the modules of
@@ -39,18 +39,18 @@ class CodeIdentity:
 
     @property
     def text(self) -> str:
-        """All of it as one text."""
+        """The identity as one text."""
         return f"{self.fingerprint} {self.version.replace(' ', '_')} {self.commit}".rstrip()
 
 
 def read_identity(text: str) -> CodeIdentity:
-    """Return the identity of which `text` is the text."""
+    """Parse the text of an identity."""
     fingerprint, version, commit = [*text.split(" "), "", ""][:3]
     return CodeIdentity(fingerprint, version, commit)
 
 
 def identify(function: Any) -> CodeIdentity:
-    """Return which code a function is. Never raises."""
+    """Return the identity of a function's code. Never raises."""
     try:
         remember_sources()
         plain = inspect.unwrap(function)
@@ -60,7 +60,9 @@ def identify(function: Any) -> CodeIdentity:
             return CodeIdentity(_fingerprint(function_digests(plain)))
         return _identify_module(module, module.file)
     except Exception as error:  # noqa: BLE001 - a leaf also runs without a fingerprint
-        logger.warning("The code of %r cannot be identified: %r.", function, error)
+        logger.warning(
+            "Cannot identify the code of %r, running it without a fingerprint: %r.", function, error
+        )
         return CodeIdentity()
 
 
@@ -97,7 +99,7 @@ def _installed_version(module: Module, file: str) -> str:
 
 
 def _project_version(file: Path) -> str:
-    """Return the version that the project of a file declares, or under which it is installed."""
+    """Return the version that a file's project declares, or with which it is installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     for folder in list(file.absolute().parents)[:_PARENTS]:

@@ -1,4 +1,4 @@
-"""The modules of the user's own that a module imports, and those that they import."""
+"""Finds the user's own modules that a module imports, directly or indirectly."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def module_of(function: Any) -> Module | None:
 
 
 def project_sources(root: Module) -> Iterator[tuple[Module, Source]]:
-    """Yield a module, its packages and all of its project that they import, with their sources.
+    """Yield a module, its packages, and the project modules that they import, with sources.
 
-    Packages that are installed are no part of it, but for the one that the module belongs to.
+    Installed packages are left out, except the one that the module belongs to.
     """
     finder = _Finder()
     top = root.name.partition(".")[0]
@@ -95,7 +95,7 @@ class _Finder:
         self._known: dict[str, Module | None] = {}
 
     def find(self, name: str) -> Module | None:
-        """Return a module; None where it is not there, or is no Python of the user's."""
+        """Return a module; None if it does not exist, or is not the user's Python code."""
         if name not in self._known:
             self._known[name] = self._look_for(name)
         return self._known[name]

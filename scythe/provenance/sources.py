@@ -1,4 +1,4 @@
-"""The source of modules as it was when they were imported, without what does not change it."""
+"""Reads the sources of modules as they were at import, reduced to what affects behaviour."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ _passed: dict[str, int] = {}  # by module, the id of one that is not the user's
 
 
 def remember_sources() -> None:
-    """Read the source of each module of the user's that was imported since the last call.
+    """Read the sources of the user's modules that were imported since the last call.
 
-    A file may be edited while its module stays as it was imported, so it is read soon.
+    Called soon after imports, because a file may be edited later.
     """
     for name, module in list(sys.modules.items()):
         if _passed.get(name) == id(module):
@@ -88,7 +88,7 @@ def remember_sources() -> None:
 
 
 def source_of(file: str, spec: Any = None) -> Source | None:
-    """Return the source of a module: as it was imported, else as it is now; None without one."""
+    """Return the source of a module, at its import if possible, else now; None if it has none."""
     if file not in _sources:
         try:
             return Source(_read(file, spec))
@@ -103,12 +103,12 @@ def is_installed(file: str) -> bool:
 
 
 def is_of_scythe(name: str) -> bool:
-    """Return whether a module is one of Scythe's own."""
+    """Return whether a module belongs to Scythe."""
     return name.partition(".")[0] in _OWN
 
 
 def _origin(module: Any) -> tuple[Any, str | None]:
-    """Return the spec of a module and its Python file, without running code of the module's."""
+    """Return the spec and the Python file of a module, without running its code."""
     content = module.__dict__ if isinstance(module, type(sys)) else {}
     spec = content.get("__spec__")
     file = getattr(spec, "origin", None) or content.get("__file__")
@@ -139,13 +139,13 @@ def _tree(data: bytes) -> ast.Module | None:
 
 
 def _acts(statement: ast.stmt) -> bool:
-    """Return whether a statement is more than a text that documents something, or `pass`."""
+    """Return whether a statement is more than a docstring or `pass`."""
     is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
     return not (is_text or isinstance(statement, ast.Pass))
 
 
 def _walk(tree: ast.Module) -> tuple[bytes, list[Import]]:
-    """Write a syntax tree as bytes that are the same in all versions of Python; find imports.
+    """Encode a syntax tree independently of the Python version, and find its imports.
 
     Without recursion: a sum of a thousand terms is as deep.
     """

@@ -279,7 +279,7 @@ def test_a_process_that_ends_while_idle_is_replaced(pool: Pool, caplog) -> None:
     os.kill(pid, signal.SIGKILL)
     with caplog.at_level(logging.WARNING, "scythe.local"):
         pool.do(until(lambda: _pool_processes(pool) not in ([], [pid]), "another process"))
-    assert f"Process {pid} ended while it waited" in caplog.text
+    assert f"Process {pid} ended while it was idle" in caplog.text
     assert int(pool.text(experiments.pid)) != pid
 
 
