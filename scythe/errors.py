@@ -33,6 +33,7 @@
     ├── ExecutorError
     │   ├── LeafFailed            the user's code failed
     │   └── ExecutorUnavailable   the place where it ran failed
+    ├── RunGoesOnError            a run is not over, and is not deleted or run again
     └── RunTimeoutError           a run was not over within the time that the caller gave
 
 Each message names the thing, says why, and says what to do next.
@@ -291,6 +292,10 @@ class LeafFailed(ExecutorError):  # noqa: N818 - the name in the contract
 
 class ExecutorUnavailable(ExecutorError):  # noqa: N818 - the name in the contract
     """The place where the leaf ran failed, not the user's code: a lost process, node or cluster."""
+
+
+class RunGoesOnError(ScytheError):
+    """A run is not over, and what was asked for needs one that is."""
 
 
 class RunTimeoutError(ScytheError, TimeoutError):

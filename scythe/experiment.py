@@ -10,6 +10,8 @@ from dataclasses import fields
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import cached_property
+from importlib import import_module
+from pathlib import Path
 from types import CoroutineType
 from typing import Any, Generic, Literal, TypeVar, cast, get_type_hints
 
@@ -173,6 +175,31 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
     async def aio_mock_run(self, input: Any, **options: Any) -> TOutput:  # noqa: A002
         """Run one leaf in a thread of this process, see `mock_run`."""
         return await asyncio.to_thread(self.mock_run, input, **options)
+
+    def map_local(
+        self, specs: Any, *, processes: int | None = None, folder: Path | None = None
+    ) -> dict[str, Any]:
+        """Run many leaves in processes of this machine, without Hatchet and without a bucket.
+
+        For tests and first tries: what has run is lost where this process ends before all have.
+
+        Args:
+            specs: As those of `allocate`.
+            processes: How many leaves run at one time; by default as many as there are CPUs.
+            folder: Where files that leaves leave are kept; by default a folder that is removed
+                when this process ends.
+
+        Returns:
+            The tables that a run would have, by name, as pandas has them. A leaf that failed is a
+            row of `errors`.
+
+        Raises:
+            SpecError: A spec is wrong.
+        """
+        run = import_module(
+            "scythe.worker_processes.map_local"
+        ).map_local  # executors know experiments
+        return run(self, specs, processes, folder)
 
 
 def _bare() -> Experiment[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Literal, Self, cast, get_args, overload
+from typing import Any, Generic, Literal, Self, Unpack, cast, get_args, overload
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -21,7 +21,9 @@ from scythe.runnable import SerializableRunnable
 from scythe.runs.allocate import Allocation, AllocationOptions
 from scythe.runs.explain import LeafTask
 from scythe.runs.keys import RunKeys
+from scythe.runs.prepared import AllocationPlan
 from scythe.runs.reading import RunReader
+from scythe.runs.repeats import RunOptions, RunRepeats, find_reused, finished_runs
 from scythe.scatter.references import RunRef
 from scythe.scatter_gather import RecursionMap, ScatterGatherResult
 from scythe.semver import SemVer, VersioningStrategy, as_version
@@ -174,6 +176,9 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         s3_client: Any = None,
         batch_size: int | Literal["auto"] | None = None,
         strict: bool = False,
+        *,
+        dry_run: Literal[False] = False,
+        **options: Unpack[RunOptions],
     ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[Any]]: ...
 
     @overload
@@ -187,7 +192,26 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         s3_client: Any = None,
         batch_size: int | Literal["auto"] | None = None,
         strict: bool = False,
+        *,
+        dry_run: Literal[False] = False,
+        **options: Unpack[RunOptions],
     ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[ScatterGatherResult]]: ...
+
+    @overload
+    def allocate(
+        self,
+        specs: Any,
+        version: SemVer | VersioningStrategy | str = "bumpmajor",
+        overwrite_sort_index: bool = True,
+        overwrite_experiment_id: bool = True,
+        recursion_map: RecursionMap | None = None,
+        s3_client: Any = None,
+        batch_size: int | Literal["auto"] | None = None,
+        strict: bool = False,
+        *,
+        dry_run: Literal[True],
+        **options: Unpack[RunOptions],
+    ) -> AllocationPlan: ...
 
     def allocate(
         self,
@@ -199,7 +223,12 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         s3_client: Any = None,
         batch_size: int | Literal["auto"] | None = None,
         strict: bool = False,
-    ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[Any]]:
+        *,
+        reuse: RunRepeats | str | None = None,
+        description: str = "",
+        tags: Iterable[str] = (),
+        dry_run: bool = False,
+    ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[Any]] | AllocationPlan:
         """Start a run of these specs.
 
         All specs are checked before any is uploaded; all that the run needs is stored before
@@ -217,27 +246,39 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
             batch_size: The number of leaves that one Hatchet task runs one after another, in
                 place of that in `Register`; "auto": so many that they take a few seconds.
             strict: Whether unknown fields of specs are refused; else a warning names them.
+            reuse: A run, its id, or "latest" for the latest that is over. Its leaves that ended
+                well are taken over where spec, input files and code are the same, and only the
+                others are run; that run must be kept.
+            description: Words about the run, for its manifest.
+            tags: Words to find it by.
+            dry_run: Whether all is only checked; nothing is stored or started.
 
         Returns:
-            The run, and a reference with `result()` and `aio_result()`.
+            The run, and a reference with `result()` and `aio_result()`; with `dry_run` its size.
 
         Raises:
             SpecError: A spec is wrong: the message names its index and field.
+            RunGoesOnError: The run whose leaves are to be reused is not over.
         """
-        options = AllocationOptions(
+        asked = AllocationOptions(
             overwrite_sort_index=overwrite_sort_index,
             overwrite_experiment_id=overwrite_experiment_id,
             recursion_map=recursion_map,
             batch_size=batch_size_of(self.runnable, batch_size),
             strict=strict,
+            reuse=find_reused(self, reuse, s3_client),
+            description=description,
+            tags=tuple(tags),
         )
         run = self._new_run(self.resolve_next_version(version, s3_client))
-        return Allocation(self.runnable, self.store(s3_client), options).start(specs, run)
+        allocation = Allocation(self.runnable, self.store(s3_client), asked)
+        if dry_run:
+            return allocation.dry_run(specs, run, next(finished_runs(self, s3_client), None))
+        return allocation.start(specs, run)
 
     def _new_run(self, version: SemVer) -> ExperimentRun[TInput, TOutput]:
-        now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
         versioned = VersionedExperiment(base_experiment=self, version=version)
-        return ExperimentRun(versioned_experiment=versioned, timestamp=now)
+        return ExperimentRun(versioned_experiment=versioned, timestamp=_now())
 
     def _latest_version_or_raise(self) -> VersionedExperiment[TInput, TOutput]:
         latest = self.latest_version()
@@ -289,7 +330,7 @@ class VersionedExperiment(BaseModel, Generic[TInput, TOutput]):
         return self.latest_run.list_results_files()
 
 
-class ExperimentRun(RunReader, RunKeys, BaseModel, Generic[TInput, TOutput]):
+class ExperimentRun(RunRepeats, RunReader, RunKeys, BaseModel, Generic[TInput, TOutput]):
     """One run of a version of an experiment.
 
     Attributes:
@@ -323,7 +364,16 @@ class ExperimentRun(RunReader, RunKeys, BaseModel, Generic[TInput, TOutput]):
     @property
     def leaf_task(self) -> LeafTask:
         """Requirements of the run's leaves on a worker."""
-        return LeafTask.of(self.versioned_experiment.base_experiment.runnable)
+        return LeafTask.of(self.runnable)
+
+    @property
+    def runnable(self) -> Any:
+        """The experiment, or the Hatchet task or workflow."""
+        return self.versioned_experiment.base_experiment.runnable
+
+    def another(self) -> Self:
+        """Return a run of the same version that is allocated now."""
+        return self.model_copy(update={"timestamp": _now()})
 
     def a_second_later(self) -> Self:
         """Return the run that would be allocated one second later."""
@@ -332,3 +382,7 @@ class ExperimentRun(RunReader, RunKeys, BaseModel, Generic[TInput, TOutput]):
     def store(self, s3_client: Any = None) -> Store:
         """Return the store of the run."""
         return self.versioned_experiment.base_experiment.store(s3_client)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None, microsecond=0)

@@ -55,6 +55,7 @@ class LeafInput(BaseModel):
         spec_row: Number of the spec's row in the stored specs, when `spec` is empty.
         rows: First row of a batch in the stored specs, and the one after its last; None for one
             leaf.
+        specs: Key of the stored specs that have these rows; None for the run's own.
         queued: When a batch was handed to Hatchet, in seconds since 1970.
         experiment_id: The run, or the id that a single spec names.
         sort_index: The leaf's place in its run.
@@ -66,6 +67,7 @@ class LeafInput(BaseModel):
     spec: str = ""
     spec_row: int | None = None
     rows: tuple[int, int] | None = None
+    specs: str | None = None
     queued: float = 0.0
     experiment_id: str
     sort_index: int = 0

@@ -34,6 +34,7 @@ class ExperimentOptions:
     local_file_location: LocalFileLocation = "cache"
     resources: LeafResources = field(default_factory=LeafResources)
     batch_size: int | Literal["auto"] | None = None
+    reusable: bool = True
     task_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 

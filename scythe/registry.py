@@ -109,6 +109,7 @@ class ExperimentRegistry:
         local_file_location: LocalFileLocation = "cache",
         resources: LeafResources | Mapping[str, Any] | None = None,
         batch_size: int | Literal["auto"] | None = None,
+        reusable: bool = True,
         **task_config: Any,
     ) -> Any:
         """Make an experiment of a function that takes one spec and returns one output.
@@ -134,6 +135,8 @@ class ExperimentRegistry:
             resources: CPUs, GPUs, memory and custom resources of one leaf.
             batch_size: Leaves that one Hatchet task runs one after another, or "auto"; `allocate`
                 may differ.
+            reusable: Whether `allocate(reuse=...)` may take leaves over from another run; False
+                for experiments that are random on purpose.
             **task_config: Further options of a Hatchet task (`default_priority`, `concurrency`, …).
 
         Raises:
@@ -160,6 +163,7 @@ class ExperimentRegistry:
             local_file_location=local_file_location,
             resources=leaf_resources(resources),
             batch_size=batch_size,
+            reusable=reusable,
             task_config=task_config,
         )
 

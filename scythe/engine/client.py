@@ -223,7 +223,12 @@ def has_durable_tasks(workflow: Any) -> bool:
 
 def task_name_of(task: Any) -> str:
     """Return the name of a Hatchet task without the namespace, which its start adds again."""
-    return str(task.name).removeprefix(client().config.namespace)
+    return without_namespace(str(task.name))
+
+
+def without_namespace(name: str) -> str:
+    """Return the name of a Hatchet task without the namespace."""
+    return name.removeprefix(client().config.namespace)
 
 
 def is_hatchet_workflow(item: Any) -> bool:

@@ -30,6 +30,8 @@ def run_place(store: Store, layout: RunLayout) -> RunPlace:
     fields = from_yaml(data) if data else {}
     uri = fields.get("specs_uri")
     specs = split_s3_uri(str(uri))[1] if uri else layout.specs
+    if fields.get("sources"):
+        specs = layout.specs_to_run
     return RunPlace(store, store.config, layout, specs, fields.get("workflow_run_id"))
 
 

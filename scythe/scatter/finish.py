@@ -62,7 +62,7 @@ def _finish(run: RunPlace, stop: StopRequest, spare: str) -> RunStatus:
         experiment_id=run.layout.experiment_id,
         workflow_run_id=run.root_id,
         state=stop.state,
-        total=leaves.n_leaves,
+        total=written.rows[LEAVES],
         done=written.rows[LEAVES] - n_failed,
         failed=n_failed,
         started=started,

@@ -17,6 +17,7 @@ from scythe.messages import LeafRecord, decode_cut_batch
 from scythe.outcomes import BatchResult, LeafFailure, StoreConfig
 from scythe.scatter.leaf_outcomes import batch_of, record_of
 from scythe.scatter.models import NodeEnd, ScatterGatherResult
+from scythe.scatter.reused import ReusedLeaves
 from scythe.scatter.tree import Rows
 from scythe.settings import code_mismatch
 from scythe.specs.file import count_specs, index_of, read_rows
@@ -26,7 +27,7 @@ from scythe.storage.layout import RunLayout
 from scythe.storage.manifest import from_yaml, to_yaml
 from scythe.storage.store import Store
 from scythe.tables.gather import LeafSlice, node_tables
-from scythe.tables.merge import join_packs, merge_files, write_merged
+from scythe.tables.merge import join_packs, write_merged
 
 logger = logging.getLogger(__name__)
 _ROWS = 10_000  # most leaves whose records are in memory at one time
@@ -110,6 +111,7 @@ class KnownLeaves:
         self._run = run
         self._folder = folder
         self._known = bytearray(run.count())
+        self._reused = ReusedLeaves(run.store, run.layout, folder, len(self._known))
         self._files: dict[str, list[Path]] = {}
         self._packs: list[tuple[int, int, Path]] = []
         self._n_files = 0
@@ -118,14 +120,14 @@ class KnownLeaves:
 
     @property
     def n_leaves(self) -> int:
-        """The number of all leaves of the run."""
+        """The number of the leaves that the run does not take from another."""
         return len(self._known)
 
     @property
     def names(self) -> list[str]:
         """The names of the tables."""
         self._join_packs()
-        return list(self._files)
+        return list(dict.fromkeys([*self._files, *self._reused.names]))
 
     def add_nodes(self) -> None:
         """Add the tables of the scatter nodes that have ended."""
@@ -207,8 +209,8 @@ class KnownLeaves:
     def write(self, name: str, target: Path) -> int:
         """Write a final table, and return the number of its rows."""
         self._join_packs()
-        warn = self.warnings.append
-        return merge_files(self._files[name], target, final=True, name=name, warn=warn)
+        files = self._files.get(name, [])
+        return self._reused.merge(name, files, target, self.warnings.append)
 
     def _fetch_tables(self, result: ScatterGatherResult) -> dict[str, Path]:
         import pyarrow.parquet as pq

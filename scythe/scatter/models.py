@@ -64,11 +64,21 @@ class ScatterGatherInput(BaseSpec):
     run_code: RunCode | None = Field(
         default=None, description="What `allocate` saw of the experiment."
     )
+    reused: tuple[int, int] | None = Field(
+        default=None,
+        description="How many leaves that are done, and that failed, the run takes from another; "
+        "`specs_uri` has those of the other leaves then.",
+    )
 
     @property
     def is_root(self) -> bool:
         """Whether this is the root of the tree."""
         return self.recursion_map.is_root
+
+    @property
+    def writes_final_tables(self) -> bool:
+        """Whether the tables of this node are the final ones."""
+        return self.is_root and self.reused is None
 
     @property
     def standalone(self) -> Any:

@@ -31,6 +31,7 @@ from scythe.scatter.output import (
     write_inner_node,
 )
 from scythe.scatter.progress import NodeProgress
+from scythe.scatter.reused import add_reused
 from scythe.scatter.stop import RunStopped, ending_right, read_stop
 from scythe.scatter.tree import AUTO, PROBES, RecursionMap, plan_batches, plan_tree
 from scythe.scatter.user_tasks import plain_spec
@@ -113,6 +114,7 @@ class ScatterNode:
         inputs = [
             LeafInput(
                 rows=(part.start, part.stop),
+                specs=self._own_specs,
                 queued=queued,
                 experiment_id=self.payload.experiment_id,
                 root_workflow_run_id=self.root_id,
@@ -253,6 +255,8 @@ class ScatterNode:
             if not is_ours:
                 raise RunStopped("another process has written the final tables")
             result = write(self.output, ends)
+            if self.payload.reused is not None:
+                result = add_reused(self.output, result, self.n_specs)
             self.place.write_codes(result.codes, result.code_mismatches)
             end_in_bucket(self.place, self.progress.status_of(result))
             return result
@@ -264,6 +268,11 @@ class ScatterNode:
             "experiment_id": self.payload.experiment_id,
             "experiment_name": self.payload.task_name,
         }
+
+    @property
+    def _own_specs(self) -> str | None:
+        """The key of the specs, where the leaves are not all of the run's."""
+        return None if self.payload.reused is None else self.payload.specs_key
 
     def _leaf_inputs(self, specs: pa.Table, rows: range) -> list[BaseModel]:
         texts = list(spec_texts(specs))
@@ -278,6 +287,7 @@ class ScatterNode:
             LeafInput(
                 spec=text if len(text) <= _SPEC_BYTES else "",
                 spec_row=None if len(text) <= _SPEC_BYTES else row,
+                specs=None if len(text) <= _SPEC_BYTES else self._own_specs,
                 experiment_id=self.payload.experiment_id,
                 sort_index=number,
                 root_workflow_run_id=self.root_id,

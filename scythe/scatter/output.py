@@ -57,9 +57,9 @@ class NodeOutput:
     root_workflow_run_id: str
 
     @property
-    def is_root(self) -> bool:
+    def is_final(self) -> bool:
         """Whether the tables are the final ones."""
-        return self.payload.recursion_map.is_root
+        return self.payload.writes_final_tables
 
     def keep(self, result: ScatterGatherResult) -> None:
         """Store the result of a node below the root, in case another process finishes the run."""
@@ -71,7 +71,7 @@ class NodeOutput:
         """Upload a table under its key, which is the same in every attempt of the node."""
         node = self.payload.recursion_map.node
         final = self.layout.final_table(name)
-        key = final if self.is_root else self.layout.node_table(node, name)
+        key = final if self.is_final else self.layout.node_table(node, name)
         return S3Url(self.store.put_file(key, file))
 
     def counted(self, codes: Mapping[str | None, int]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def write_base_node(output: NodeOutput, leaves: LeafSlice) -> ScatterGatherResul
         sources = {name: [table] for name, table in tables.items()} | users
         for name, source in sources.items():
             file = Path(folder) / "table.pq"
-            write_merged(source, file, final=output.is_root, name=name, warn=warnings.append)
+            write_merged(source, file, final=output.is_final, name=name, warn=warnings.append)
             uris[name] = output.upload(name, file)
     codes = Counter(tables[LEAVES].column(CODE).to_pylist())
     return ScatterGatherResult(
@@ -162,7 +162,7 @@ def write_batch_node(
         folder = Path(name)
         packs = _fetch_packs(output, batches, folder)
         warnings = list[str]()
-        tables = join_packs(packs, folder, final=output.is_root, warn=warnings.append)
+        tables = join_packs(packs, folder, final=output.is_final, warn=warnings.append)
         uris = {table: output.upload(table, file) for table, file in tables.items()}
         codes = count_codes(tables[LEAVES])
     return ScatterGatherResult(
@@ -217,7 +217,7 @@ def write_inner_node(
         uris: dict[str, S3Url] = {}
         for table, files in sources.items():
             merged = folder / "merged.pq"
-            merge_files(files, merged, final=output.is_root, name=table, warn=warnings.append)
+            merge_files(files, merged, final=output.is_final, name=table, warn=warnings.append)
             uris[table] = output.upload(table, merged)
     return ScatterGatherResult(
         uris=uris,

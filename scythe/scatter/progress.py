@@ -65,7 +65,9 @@ class NodeProgress:
         self._n_tasks = max(1, len(tasks))
         self._children = [child.node for child in payload.nodes_below(tasks)]
         self._started = time.time()
-        self._counts = NodeCounts()  # never less than an earlier attempt has stored
+        done, failed = (payload.reused if payload.is_root else None) or (0, 0)
+        self._reused = NodeCounts(done=done, failed=failed)
+        self._counts = self._reused  # never less than what a try before this one has stored
         self._task: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
 
@@ -136,7 +138,7 @@ class NodeProgress:
         while True:
             await asyncio.sleep(pause_of(tree, n_children, time.time() - self._started))
             try:
-                counts = (await self._count()).at_least(self._counts)
+                counts = self._reused.plus(await self._count()).at_least(self._counts)
                 if counts != self._counts:
                     self._counts = counts
                     await self._put()
@@ -187,7 +189,7 @@ class NodeProgress:
             experiment_id=self._payload.experiment_id,
             workflow_run_id=self._run.workflow_run_id,
             state=state,
-            total=self._total,
+            total=self._total + self._reused.done + self._reused.failed,
             done=self._counts.done,
             failed=self._counts.failed,
             running=self._counts.running,

@@ -58,12 +58,24 @@ class InputArtifacts:
             for job in jobs:
                 job.result()
 
+    def digests(self, store: Store) -> dict[str, str]:
+        """Return the SHA-256 of each file, by its URI."""
+        with ThreadPoolExecutor(max_workers=_UPLOADS) as pool:
+            found = pool.map(_digest, [path for _, path in self.keys])
+            uris = map(store.uri, self.keys.values())
+            return dict(zip(uris, found, strict=True))
+
     def uris(self, store: Store) -> dict[str, list[str]]:
         """Return the URIs of the files by field, sorted."""
         found: dict[str, list[str]] = {}
         for (name, _), key in self.keys.items():
             found.setdefault(name, []).append(store.uri(key))
         return {name: sorted(uris) for name, uris in found.items()}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_readable(field_name: str, path: Path, absolute: Path, spec: int) -> None:

@@ -52,6 +52,11 @@ class RunLayout:
         return f"{self.prefix}input_artifacts.yml"
 
     @property
+    def input_digests(self) -> str:
+        """The SHA-256 of each uploaded input file, by its URI."""
+        return f"{self.prefix}input_digests.json"
+
+    @property
     def workflow_spec(self) -> str:
         """The spec of a run that has just one."""
         return f"{self.prefix}workflow_spec.yml"
@@ -104,6 +109,21 @@ class RunLayout:
     def intermediate(self) -> str:
         """The folder of what is only there until a run has ended."""
         return f"{self.prefix}scatter-gather/"
+
+    @property
+    def reused(self) -> str:
+        """The folder of the tables of leaves that the run takes from another one."""
+        return f"{self.intermediate}reused/"
+
+    def reused_table(self, name: str, number: int) -> str:
+        """Return the key of a part of such a table."""
+        check_path("table name", name)
+        return f"{self.reused}{name}/{number}.pq"
+
+    @property
+    def specs_to_run(self) -> str:
+        """The specs of the other leaves, where the run takes some from another one."""
+        return f"{self.intermediate}specs.pq"
 
     @property
     def stop_request(self) -> str:

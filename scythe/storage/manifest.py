@@ -32,6 +32,10 @@ class ExperimentRunManifest(BaseModel):
         code: The code that `allocate` saw: fingerprint, version of its package, Git commit.
         codes: How many leaves ran with which fingerprint; None until the run is over.
         code_mismatches: Number of leaves that ran with another fingerprint than that of `code`.
+        description: The caller's words about it.
+        tags: The caller's words to find it by.
+        sources: The runs whose leaves and files it uses, by their `experiment_id`: they must not
+            be deleted before it.
     """
 
     workflow_run_id: str | None
@@ -46,6 +50,9 @@ class ExperimentRunManifest(BaseModel):
     code: dict[str, str] | None = None
     codes: dict[str, int] | None = None
     code_mismatches: int | None = None
+    description: str = ""
+    tags: list[str] = []
+    sources: list[str] = []
 
 
 def to_yaml(document: Any) -> bytes:

@@ -16,6 +16,7 @@ from scythe.errors import StorageError
 from scythe.outcomes import StoreConfig
 from scythe.processes.blocking import call_within
 from scythe.storage.files import join_s3_uri
+from scythe.storage.folder_client import SCHEME, FolderClient
 
 _CONNECT_TIMEOUT = 10
 _READ_TIMEOUT = 60
@@ -122,6 +123,16 @@ class Store:
             raise
         now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
         return (now - head["LastModified"]).total_seconds()
+
+    def modified(self, key: str) -> float | None:
+        """Return when an object was written, in seconds since 1970; None where there is none."""
+        try:
+            head = self._do("read", key, "head_object", Bucket=self.bucket, Key=key)
+        except StorageError as error:
+            if is_missing(error.__cause__):
+                return None
+            raise
+        return head["LastModified"].timestamp()
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
@@ -291,6 +302,8 @@ def _addressing_style(config: StoreConfig) -> str:
 
 
 def _make_client(config: StoreConfig, attempts: int) -> Any:
+    if (config.endpoint_url or "").startswith(SCHEME):
+        return FolderClient(str(config.endpoint_url))
     from boto3.session import Session
     from botocore.config import Config
 

@@ -115,7 +115,7 @@ class LeafHandler:
         )
         if payload.rows is None and payload.spec_row is None:
             return call
-        specs = RunLayout(store.prefix, payload.experiment_id).specs
+        specs = payload.specs or RunLayout(store.prefix, payload.experiment_id).specs
         if payload.rows is None:
             return replace(call, spec_row=(specs, payload.spec_row))
         tries = self._experiment.options.retries + 1

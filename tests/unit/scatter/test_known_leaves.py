@@ -11,6 +11,7 @@ from scythe.engine.run_tasks import TaskEnd
 from scythe.messages import CANCELLED, LeafRecord, encode_failure, encode_result
 from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats
 from scythe.scatter.known_leaves import KnownLeaves
+from scythe.storage.layout import RunLayout
 
 MISMATCH = encode_failure(LeafFailure(FailureKind.CODE_MISMATCH, "CodeMismatchError", "no"), 1, "r")
 DONE = encode_result(LeafResult("{}", {}, {}, LeafStats()), 1, "r")
@@ -20,7 +21,8 @@ class Recorded(KnownLeaves):
     """Keeps the outcomes instead of their tables."""
 
     def __init__(self, folder: Path) -> None:
-        run: Any = SimpleNamespace(count=lambda: 3)
+        store = SimpleNamespace(list_keys=lambda _: [])
+        run: Any = SimpleNamespace(count=lambda: 3, store=store, layout=RunLayout("p", "e"))
         super().__init__(run, folder)
         self.outcomes: list[tuple[int, str]] = []
 

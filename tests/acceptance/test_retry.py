@@ -1,0 +1,201 @@
+"""Repair and repeat runs: retry what failed or is missing, reuse what is unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.acceptance.running import load_app, pointed_at, wait_until, worker
+
+IDS = ["experiment_id", "workflow_run_id", "root_workflow_run_id", "weather"]
+TIMES = ["queued", "started", "finished", "queue_seconds", "seconds", "peak_rss", "pid", "node"]
+SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def app(stack_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Generator[Any]:
+    log = tmp_path_factory.mktemp("retry") / "log"
+    variables = {"SCYTHE_WORKER_EXECUTOR": "local", "SCYTHE_WORKER_SLOTS": "4"}
+    with pointed_at(stack_env), worker("retry", log, **variables):
+        yield load_app("retry")
+
+
+def allocate(app: Any, specs: list[Any], experiment: Any = None, **options: Any) -> Any:
+    from scythe.experiments import BaseExperiment
+
+    base: Any = BaseExperiment(runnable=experiment or app.patchy)
+    run, _ = base.allocate(specs, version="bumppatch", **options)
+    return run
+
+
+def table(run: Any, name: str) -> pd.DataFrame:
+    """A table without what differs from run to run: ids, times and URIs."""
+    frame = run.results(name).to_pandas()
+    frame = frame.droplevel([one for one in IDS if one in frame.index.names])
+    if name == "result_file_refs":
+        return frame[[]]
+    return frame.drop(columns=[one for one in TIMES if one in frame])
+
+
+def same_tables(run: Any, other: Any) -> None:
+    for name in ("scalars", "hours", "result_file_refs", "errors", "leaves"):
+        pd.testing.assert_frame_equal(table(run, name), table(other, name))
+
+
+def stored(run: Any) -> dict[str, bytes]:
+    """All objects of a run."""
+    store = run.store()
+    return {key: store.get_bytes(key) for key in store.list_keys(run.layout.prefix)}
+
+
+def numbers(run: Any, name: str = "leaves") -> list[int]:
+    return run.results(name).column("sort_index").to_pylist()
+
+
+def test_failed_leaves_of_500_run_again(app: Any, tmp_path: Path) -> None:
+    from scythe.errors import SpecError
+    from scythe.storage.files import split_s3_uri
+
+    gate = tmp_path / "gate"
+    specs = [
+        app.PatchyInput(number=number, gate=str(gate) if number % 5 == 2 else "")
+        for number in range(500)
+    ]
+    first = allocate(app, specs, batch_size=25)
+    status = first.wait(timeout=SECONDS)
+    assert (status.state, status.done, status.failed) == ("done", 400, 100)
+    before = stored(first)
+    gate.touch()
+
+    second = first.retry()
+    status = second.wait(timeout=SECONDS)
+    assert (status.state, status.total, status.done, status.failed) == ("done", 500, 500, 0)
+    assert second.versioned_experiment.version == first.versioned_experiment.version
+    assert second.experiment_id != first.experiment_id
+    assert second.manifest().sources == [first.experiment_id]
+    assert sum(second.manifest().codes.values()) == 500
+    assert stored(first) == before
+    assert numbers(second) == list(range(500))
+    assert set(second.results("scalars").column("experiment_id").to_pylist()) == {
+        second.experiment_id
+    }
+    started = second.results("leaves").column("started").to_pylist()
+    assert sum(one.timestamp() >= status.started for one in started) == 100
+    uris = second.results("result_file_refs").column("plot").to_pylist()
+    texts = [second.store().get_bytes(split_s3_uri(uri)[1]).decode() for uri in uris]
+    assert texts == [f"plot of {number}" for number in range(500)]
+    own = [uri for uri in uris if second.experiment_id in uri]
+    assert len(own) == 100  # those of the others stay where they are
+    assert not list(second.store().list_keys(second.layout.intermediate))
+
+    undisturbed = allocate(app, specs, batch_size=25)
+    undisturbed.wait(timeout=SECONDS)
+    same_tables(second, undisturbed)
+
+    third = asyncio.run(second.aio_retry(leaves=[3, 7]))  # a retry of a retry
+    third.wait(timeout=SECONDS)
+    same_tables(third, undisturbed)
+    assert third.manifest().sources == [second.experiment_id, first.experiment_id]
+    with pytest.raises(SpecError, match=r"Nothing to retry in .*: 0 leaves failed, 0 are missing"):
+        third.retry()
+    with pytest.raises(SpecError, match="no leaf 500"):
+        third.retry(leaves=[3, 500])
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_missing_leaves_of_a_cancelled_run(app: Any, batch_size: int) -> None:
+    from scythe.errors import RunGoesOnError, SpecError
+    from scythe.scatter_gather import RecursionMap
+
+    specs = [app.PatchyInput(number=number, seconds=0.1) for number in range(60)]
+    tree = RecursionMap(factor=3, max_depth=1)
+    run = allocate(app, specs, batch_size=batch_size, recursion_map=tree)
+    wait_until(lambda: run.status().done >= 10, "ten leaves are done")
+    with pytest.raises(RunGoesOnError, match="is running, so that"):
+        run.retry(missing=True)
+    cancelled = run.cancel()
+    assert 0 < cancelled.done < 60
+    with pytest.raises(SpecError, match="Pass missing=True"):
+        run.retry()
+    again = run.retry(missing=True)
+    status = again.wait(timeout=SECONDS)
+    assert (status.state, status.done, status.failed) == ("done", 60, 0)
+    whole = allocate(app, [one.model_copy(update={"seconds": 0.0}) for one in specs])
+    whole.wait(timeout=SECONDS)
+    for name in ("scalars", "hours", "errors", "leaves"):
+        ours, theirs = table(again, name), table(whole, name)
+        levels = [one for one in ours.index.names if one == "seconds"]
+        pd.testing.assert_frame_equal(ours.droplevel(levels), theirs.droplevel(levels))
+
+
+def test_a_retry_that_is_cancelled_has_all_leaves_and_is_retried(app: Any) -> None:
+    specs = [app.PatchyInput(number=number, seconds=0.2) for number in range(40)]
+    run = allocate(app, specs)
+    wait_until(lambda: run.status().done >= 5, "five leaves are done")
+    run.cancel()
+    again = run.retry(missing=True)
+    assert again.status().total == 40
+    partial = again.results("leaves", partial=True)
+    assert partial.num_rows >= 5  # those that are taken over are known at once
+    cancelled = again.cancel()
+    assert cancelled.total == cancelled.done + cancelled.failed == 40
+    assert numbers(again) == list(range(40))
+    last = again.retry(missing=True)
+    assert last.wait(timeout=SECONDS).done == 40
+    assert numbers(last) == numbers(last, "scalars") == list(range(40))
+
+
+def test_retry_without_the_code_of_the_experiment(app: Any, tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from scythe.runs.allocate import Allocation, AllocationOptions
+    from scythe.runs.retry import RetryChoice
+
+    gate = tmp_path / "gate"
+    run = allocate(app, [app.PatchyInput(number=n, gate=str(gate)) for n in range(2)])
+    run.wait(timeout=SECONDS)
+    gate.touch()
+    stranger = SimpleNamespace(name="a folder")
+    allocation = Allocation(stranger, run.store(), AllocationOptions())
+    choice = RetryChoice(failed=True, missing=False, leaves=frozenset())
+    again, _ = allocation.start_again(run.layout, choice, run.another())
+    assert again.wait(timeout=SECONDS).done == 2
+    assert again.manifest().experiment_name == "patchy"
+
+
+def test_unchanged_leaves_are_reused(app: Any, tmp_path: Path) -> None:
+    rain, sun = tmp_path / "rain.txt", tmp_path / "sun.txt"
+    rain.write_text("rain")
+    sun.write_text("sun")
+    weather = [rain, sun, None]
+    specs = [app.PatchyInput(number=n, weather=weather[n % 3]) for n in range(30)]
+    first = allocate(app, specs, reuse="latest")  # where there is none, all leaves are run
+    first.wait(timeout=SECONDS)
+    sun.write_text("fog")
+    more = [app.PatchyInput(number=n, weather=weather[n % 3]) for n in range(35)][::-1]
+    second = allocate(app, more, reuse="latest")
+    status = second.wait(timeout=SECONDS)
+    assert (status.total, status.done, status.failed) == (35, 35, 0)
+    assert second.manifest().sources == [first.experiment_id]
+    leaves = second.results("leaves")
+    uris = second.results("scalars").column("weather").to_pylist()
+    assert all(second.experiment_id in uri for uri in uris if uri)
+    is_run = [one.timestamp() >= status.started for one in leaves.column("started").to_pylist()]
+    expected = [n >= 30 or n % 3 == 1 for n in range(35)][::-1]
+    assert is_run == expected
+    whole = allocate(app, more)
+    whole.wait(timeout=SECONDS)
+    same_tables(second, whole)
+    none = allocate(app, more, reuse=second.experiment_id)  # nothing is left to run
+    assert none.wait(timeout=SECONDS).done == 35
+    same_tables(none, whole)
+    random = allocate(app, specs, app.dice)
+    random.wait(timeout=SECONDS)
+    again = allocate(app, specs, app.dice, reuse=random)
+    assert again.wait(timeout=SECONDS).done == 30
+    assert again.manifest().sources == []
