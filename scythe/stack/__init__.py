@@ -16,18 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["StackConnection", "StackStatus", "reset", "running", "status", "stop", "up"]
 
-_HOMES = {
-    "status": "scythe.stack.health",
-    "reset": "scythe.stack.control",
-    "stop": "scythe.stack.control",
-    "up": "scythe.stack.control",
-    "StackStatus": "scythe.stack.health",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    from scythe.stack import control, health
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(health if name in {"StackStatus", "status"} else control, name)

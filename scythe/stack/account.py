@@ -8,6 +8,7 @@ import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scythe.errors import StackError
 from scythe.stack.paths import (
@@ -16,7 +17,6 @@ from scythe.stack.paths import (
     is_root,
     make_socket_folder,
     private_folder,
-    shared_root_folder,
 )
 
 _NAMES = ("postgres", "nobody")
@@ -31,11 +31,7 @@ class Account:
 
 
 def database_account() -> Account | None:
-    """Return the ordinary user who runs PostgreSQL for root, or None for everybody else.
-
-    Raises:
-        StackError: There is no such user.
-    """
+    """Return the ordinary user who runs PostgreSQL for root, or None for everybody else."""
     if not is_root():
         return None
     for name in _NAMES:
@@ -50,33 +46,36 @@ def database_account() -> Account | None:
     )
 
 
+def as_account(account: Account | None) -> dict[str, Any]:
+    """Return what `subprocess` needs to run a program as an account."""
+    if account is None:
+        return {}
+    return {"user": account.uid, "group": account.gid, "extra_groups": []}
+
+
 def make_database_folders(layout: Layout, account: Account | None) -> None:
     """Make the folders that hold the database and its sockets.
 
     For root, what is above them is root's alone: the account can change what is in its two
     folders, and not which folders they are. Root writes nothing in them.
-
-    Raises:
-        StackError: They cannot be made or belong to somebody else.
     """
     if account is None:
         private_folder(layout.postgres)
         make_socket_folder(layout)
         return
-    open_root_folder(shared_root_folder())
+    open_root_folder(layout.postgres.parent)
     open_root_folder(layout.postgres)
     give_folder(layout.sockets, account)
 
 
 def open_root_folder(path: Path) -> None:
     """Make a folder of root that others can pass and nobody else can change."""
-    check_parents(path, "Run `scythe dev` as an ordinary user.")
-    path.mkdir(mode=0o711, parents=True, exist_ok=True)
-    if not stat.S_ISDIR(path.lstat().st_mode):
-        raise StackError(f"{path} is not a folder. Remove it, then run `scythe dev` again.")
+    way_out = "Remove it, or run `scythe dev` as an ordinary user."
+    check_parents(path, way_out)
     # Earlier versions gave it away; nobody but root can rename it, so it is still the same.
-    os.chown(path, 0, 0, follow_symlinks=False)
-    path.chmod(0o711)
+    if path.exists():
+        os.chown(path, 0, 0, follow_symlinks=False)
+    private_folder(path, way_out=way_out, mode=0o711)
 
 
 def give_folder(path: Path, account: Account | None) -> None:
@@ -93,20 +92,6 @@ def give_folder(path: Path, account: Account | None) -> None:
             ) from None
     if account is not None:
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
-
-
-def reachable(path: Path, account: Account) -> bool:
-    """Return whether a user can enter an existing folder and use what is in it."""
-    return all(_allows(item, account) for item in (path, *path.resolve().parents))
-
-
-def _allows(path: Path, account: Account) -> bool:
-    found = path.stat()
-    if found.st_uid == account.uid:
-        return bool(found.st_mode & stat.S_IXUSR)
-    if found.st_gid == account.gid:
-        return bool(found.st_mode & stat.S_IXGRP)
-    return bool(found.st_mode & stat.S_IXOTH)
 
 
 def copy_for_all(sources: list[Path], target: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command `scythe dev`."""
+"""The commands `scythe dev` and `scythe engine`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from scythe.errors import StackError
 from scythe.stack.paths import HOME_VARIABLE, PARTS, default_home
 
 if TYPE_CHECKING:
-    from scythe.stack.control import Start
     from scythe.stack.health import StackStatus
 
 _STOPPED = 3  # exit code
 _FAILED = 1
-_WATCH = 1.0  # seconds
+_WATCH_SECONDS = 1.0
 _DESCRIPTION = """
 Everything that a run needs, on this machine and on loopback only: PostgreSQL, the Hatchet engine
 and an S3 server with a bucket. Without a word after `dev`, the stack is started in the background;
 it outlives this command and the terminal. Workers and scripts find it by themselves when
 HATCHET_CLIENT_TOKEN is not set.
 """
+_STATUS = "show the parts; exit code 0 when all run, 3 when stopped, 1 when something is wrong"
+_BUILD = "build the Hatchet engine and start nothing; else the first start does it"
+_ENV = "print `export NAME='value'` lines for a shell, secrets on purpose: keep them out of logs"
+_IMPORT = "use an engine that was exported on a machine of the same kind"
 
 
 def add_commands(commands: Any) -> None:
-    """Add `dev` to the commands of `scythe`.
+    """Add `dev` and `engine` to the commands of `scythe`.
 
     Args:
         commands: What `ArgumentParser.add_subparsers` returned.
@@ -39,78 +42,46 @@ def add_commands(commands: Any) -> None:
     dev: argparse.ArgumentParser = commands.add_parser(
         "dev", help="start, show and stop the local stack", description=_DESCRIPTION
     )
-    _add_up_options(dev, default_home())
+    _add_options(dev, default_home(), foreground=False)
     dev.set_defaults(run=_up)
-    _add_engine(commands)
     words = dev.add_subparsers(metavar="WORD")
-
-    up = words.add_parser("up", help="start what does not run, and wait until all answers")
-    # No default here: it would undo an option that stands before the word.
-    _add_up_options(up, argparse.SUPPRESS)
-    up.set_defaults(run=_up)
-
-    def word(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
-        parser = words.add_parser(name, help=text, description=text)
-        _add_home(parser, argparse.SUPPRESS)
-        parser.set_defaults(run=run)
-        return parser
-
-    shown = word(
-        "status",
-        _status,
-        "show the parts; exit code 0 when all run, 3 when stopped, 1 when something is wrong",
-    )
+    # No default behind the word: it would undo an option that stands before it.
+    up = _add(words, "up", _up, "start what does not run, and wait until all answers")
+    _add_options(up, argparse.SUPPRESS, foreground=argparse.SUPPRESS)
+    shown = _add(words, "status", _status, _STATUS)
     shown.add_argument("--json", action="store_true", help="print JSON")
-    word(
-        "build", _build, "build the Hatchet engine and start nothing; else the first start does it"
-    )
-    word("stop", _stop, "end all processes of the stack; its data stay")
-    removed = word("reset", _reset, "stop the stack and delete its data, keys and logs")
+    built = _add(words, "build", _build, _BUILD)
+    stopped = _add(words, "stop", _stop, "end all processes of the stack; its data stay")
+    removed = _add(words, "reset", _reset, "stop the stack and delete its data, keys and logs")
     removed.add_argument("--yes", action="store_true", help="do not ask")
-    word(
-        "env",
-        _env,
-        "print `export NAME='value'` lines for a shell. They hold secrets on purpose: do not send "
-        "them to a log",
-    )
+    for parser in (shown, built, stopped, removed, _add(words, "env", _env, _ENV)):
+        _add_options(parser, argparse.SUPPRESS)
 
-
-def _add_engine(commands: Any) -> None:
-    engine: argparse.ArgumentParser = commands.add_parser(
+    engine = commands.add_parser(
         "engine", help="give the built Hatchet engine to another machine, or take it"
     )
     words = engine.add_subparsers(metavar="WORD", required=True)
-    for name, run, text in (
-        ("export", _export, "write the engine, built now if need be, to a file"),
-        ("import", _import, "use an engine that was exported on a machine of the same kind"),
-    ):
-        parser = words.add_parser(name, help=text, description=text)
+    exported = _add(words, "export", _export, "write the engine, built now if need be, to a file")
+    for parser in (exported, _add(words, "import", _import, _IMPORT)):
         parser.add_argument("file", type=Path, metavar="FILE")
-        parser.set_defaults(run=run)
 
 
-def _add_up_options(parser: argparse.ArgumentParser, home: Any) -> None:
-    _add_home(parser, home)
-    parser.add_argument(
-        "--foreground",
-        action="store_true",
-        default=False if home is not argparse.SUPPRESS else argparse.SUPPRESS,
-        help="stay; Ctrl-C stops everything that this command started",
-    )
+def _add(words: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
+    parser = words.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
 
 
-def _add_home(parser: argparse.ArgumentParser, default: Any) -> None:
-    parser.add_argument(
-        "--home",
-        type=Path,
-        default=default,
-        metavar="FOLDER",
-        help=f"the data folder (else {HOME_VARIABLE}, else {default_home()})",
-    )
+def _add_options(parser: argparse.ArgumentParser, home: Any, foreground: Any = None) -> None:
+    where = f"the data folder (else {HOME_VARIABLE}, else {default_home()})"
+    parser.add_argument("--home", type=Path, default=home, metavar="FOLDER", help=where)
+    if foreground is not None:
+        text = "stay; Ctrl-C stops everything that this command started"
+        parser.add_argument("--foreground", action="store_true", default=foreground, help=text)
 
 
-def _out(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+def _out(*lines: str) -> None:
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.flush()
 
 
@@ -126,12 +97,11 @@ def _up(options: argparse.Namespace) -> int:
     began = time.monotonic()
     _on_interrupt()
     begun = start(options.home, _progress)
-    if begun.parts:
+    if begun:
         _progress(f"ready after {time.monotonic() - began:.1f} s")
     if options.foreground:
         return _stay(options.home, begun)
-    for line in table(status(options.home)):
-        _out(line)
+    _out(*table(status(options.home)))
     _out("Show it: scythe dev status. Stop it: scythe dev stop.")
     return 0
 
@@ -155,52 +125,38 @@ def _on_interrupt() -> None:
         signal.signal(number, interrupt)
 
 
-def _stay(home: Path, begun: Start) -> int:
+def _stay(home: Path, begun: tuple[str, ...]) -> int:
+    """Wait until a part dies, or somebody stops the stack; then stop what was started."""
     from scythe.stack.control import stop
-    from scythe.stack.health import status
+    from scythe.stack.health import Health, status
 
-    code = 0
+    end = "It ran before: Ctrl-C ends this command and leaves the stack running."
+    if begun:
+        end = f"Ctrl-C stops {', '.join(begun)}."
     try:
-        for line in table(status(home)):
-            _out(line)
-        if begun.parts:
-            _out(f"Ctrl-C stops {', '.join(begun.parts)}.")
-        else:
-            _out("It ran before: Ctrl-C ends this command and leaves the stack running.")
-        code = _watch(home)
+        found = status(home)
+        _out(*table(found), end)
+        while found.health is not Health.STOPPED:
+            if any(part.health is Health.DIED for part in found.parts):
+                _out(*table(found))
+                return _FAILED
+            time.sleep(_WATCH_SECONDS)
+            found = status(home)
+        _progress("the stack was stopped")
     except KeyboardInterrupt:
         _progress("interrupted")
     finally:
-        if begun.parts:
-            stop(home, _progress, begun.parts)
-    return code
-
-
-def _watch(home: Path) -> int:
-    """Wait until a part dies, or somebody stops the stack."""
-    from scythe.stack.health import Health, status
-
-    while True:
-        time.sleep(_WATCH)
-        found = status(home)
-        if found.health is Health.STOPPED:
-            _progress("the stack was stopped")
-            return 0
-        if any(part.health is Health.DIED for part in found.parts):
-            for line in table(found):
-                _out(line)
-            return _FAILED
+        if begun:
+            stop(home, _progress, begun)
+    return 0
 
 
 def _status(options: argparse.Namespace) -> int:
     from scythe.stack.health import Health, status
 
     found = status(options.home)
-    if options.json:
-        _out(json.dumps(asdict(found), default=str, indent=2))
-    else:
-        for line in table(found):
-            _out(line)
+    shown = [json.dumps(asdict(found), default=str, indent=2)] if options.json else table(found)
+    _out(*shown)
     return {Health.RUNNING: 0, Health.STOPPED: _STOPPED}.get(found.health, _FAILED)
 
 
@@ -266,18 +222,8 @@ def _env(options: argparse.Namespace) -> int:
     if found is None:
         _progress(f"the local stack in {options.home} does not run; start it with `scythe dev`")
         return _STOPPED
-    for name, value in found.env.items():
-        _out(f"export {name}='{quoted(value)}'")
+    _out(*(f"export {name}='{value}'" for name, value in found.env.items()))
     return 0
-
-
-def quoted(value: str) -> str:
-    """Return a text as it must stand between single quotes in a shell.
-
-    Args:
-        value: The text.
-    """
-    return value.replace("'", "'\"'\"'")
 
 
 def table(found: StackStatus) -> list[str]:
@@ -287,29 +233,15 @@ def table(found: StackStatus) -> list[str]:
         found: The stack.
     """
     rows = [("PART", "STATE", "PID", "VERSION", "ADDRESS")]
-    rows += [
-        (
-            part.name,
-            part.health.value,
-            str(part.pid or "-"),
-            part.version or "-",
-            part.address or "-",
-        )
-        for part in found.parts
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    for part in found.parts:
+        pid = str(part.pid or "-")
+        rows.append((part.name, part.health, pid, part.version or "-", part.address or "-"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     lines += ["", f"data    {found.home}"]
     if found.health.value != "stopped":
-        lines += [
-            f"api     {found.api_url}",
-            f"grpc    {found.grpc}",
-            f"s3      {found.s3_url}",
-            f"bucket  {found.bucket}",
-        ]
+        lines += [f"api     {found.api_url}", f"grpc    {found.grpc}"]
+        lines += [f"s3      {found.s3_url}", f"bucket  {found.bucket}"]
     for part in found.parts:
         if part.log_end:
             lines += ["", f"{part.name}: {part.health}. The end of {part.log}:", part.log_end]

@@ -1,4 +1,4 @@
-"""What a client needs to use the local stack."""
+"""The connection of a client to the local stack."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scythe.errors import StackError
-from scythe.stack.paths import HOST, Layout, layout_of
-from scythe.stack.state import State, read_state
+from scythe.stack.paths import HOST, layout_of
+from scythe.stack.state import read_state
 
 BUCKET = "scythe"
 REGION = "us-east-1"
@@ -37,32 +37,30 @@ def running(home: Path | None = None) -> StackConnection | None:
     try:
         layout = layout_of(home)
         state = read_state(layout)
-        return connect(layout, state) if state is not None and state.runs() else None
+        if state is None or not state.runs():
+            return None
+        ports = state.ports
+        keys = state.keys
+        if keys is None or keys.token_for != token_addresses(ports):
+            return None
+        return StackConnection(
+            env={
+                "HATCHET_CLIENT_TOKEN": keys.token,
+                "HATCHET_CLIENT_TLS_STRATEGY": "none",
+                "HATCHET_CLIENT_HOST_PORT": grpc_address(ports),
+                "HATCHET_CLIENT_SERVER_URL": api_url(ports),
+                "AWS_ENDPOINT_URL_S3": s3_url(ports),
+                "AWS_ACCESS_KEY_ID": keys.access_key,
+                "AWS_SECRET_ACCESS_KEY": keys.secret_key,
+                "AWS_DEFAULT_REGION": REGION,
+                "SCYTHE_STORAGE_BUCKET": BUCKET,
+            },
+            home=layout.home,
+            api_url=api_url(ports),
+        )
     except (StackError, KeyError):
         # Whoever asks has other ways to go on; `scythe dev status` says what is wrong.
         return None
-
-
-def connect(layout: Layout, state: State) -> StackConnection | None:
-    """Return the connection to a stack that has been started, None if it has no valid token."""
-    keys, ports = state.keys, state.ports
-    if state.old or keys is None or keys.token_for != token_addresses(ports):
-        return None
-    return StackConnection(
-        env={
-            "HATCHET_CLIENT_TOKEN": keys.token,
-            "HATCHET_CLIENT_TLS_STRATEGY": "none",
-            "HATCHET_CLIENT_HOST_PORT": grpc_address(ports),
-            "HATCHET_CLIENT_SERVER_URL": api_url(ports),
-            "AWS_ENDPOINT_URL_S3": s3_url(ports),
-            "AWS_ACCESS_KEY_ID": keys.access_key,
-            "AWS_SECRET_ACCESS_KEY": keys.secret_key,
-            "AWS_DEFAULT_REGION": REGION,
-            "SCYTHE_STORAGE_BUCKET": BUCKET,
-        },
-        home=layout.home,
-        api_url=api_url(ports),
-    )
 
 
 def api_url(ports: dict[str, int]) -> str:

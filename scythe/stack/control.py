@@ -12,8 +12,8 @@ from pathlib import Path
 from shutil import rmtree
 
 from scythe.errors import StackError
-from scythe.stack.connection import StackConnection
-from scythe.stack.locks import locked
+from scythe.stack.connection import StackConnection, running
+from scythe.stack.files import locked
 from scythe.stack.paths import (
     HOME_VARIABLE,
     PARTS,
@@ -22,13 +22,11 @@ from scythe.stack.paths import (
     layout_of,
     private_folder,
 )
-from scythe.stack.starting import Start, start_stack
+from scythe.stack.starting import start_stack
 from scythe.stack.state import is_own_state, read_state, write_state
 from scythe.stack.stopping import stop_parts, stop_strays
 
-# Longer than a build and a start take: whoever waits gets the stack that the other one starts.
-_LOCK_LIMIT = 3900.0  # seconds
-_OLD_FILES = ("lock", "secrets.json")
+_OLD_FILES = ("lock", "secrets.json", "state.json.new")
 
 Report = Callable[[str], None]
 
@@ -53,11 +51,15 @@ def up(home: Path | None = None, report: Report = _silent) -> StackConnection:
     Raises:
         StackError: A part did not start. All that this call had started is stopped again.
     """
-    return start(home, report).connection
+    start(home, report)
+    found = running(home)
+    if found is None:
+        raise StackError("The local stack has ended again. Run `scythe dev status`.")
+    return found
 
 
-def start(home: Path | None, report: Report) -> Start:
-    """Do what `up` does, and say which parts were started by it."""
+def start(home: Path | None, report: Report) -> tuple[str, ...]:
+    """Do what `up` does, and return the parts that were started by it."""
     layout = layout_of(home)
     with _sentences(layout):
         _claim(layout)
@@ -101,11 +103,8 @@ def reset(home: Path | None = None, report: Report = _silent) -> None:
     """
     layout = layout_of(home)
     with _sentences(layout):
-        if not layout.home.exists():
-            return
         if not _is_stack(layout):
-            if not layout.home.is_dir() or any(layout.home.iterdir()):
-                raise _foreign(layout)
+            _refuse_foreign(layout)
             return
         with _locked(layout, report):
             try:
@@ -137,8 +136,7 @@ def _remove(layout: Layout) -> None:
     ours = [layout.postgres, layout.s3, layout.engine, layout.logs, layout.socket_link]
     # The marker goes last: a removal that was interrupted can be done again.
     ours += [layout.home / name for name in _OLD_FILES]
-    ours += [layout.home / f"{layout.state_file.name}.new", layout.state_file, layout.marker]
-    for path in ours:
+    for path in [*ours, layout.state_file, layout.marker]:
         with suppress(FileNotFoundError):
             if stat.S_ISDIR(path.lstat().st_mode):
                 rmtree(path)
@@ -160,19 +158,21 @@ def _claim(layout: Layout) -> None:
     """Make the data folder a stack's: a new or empty folder, or one that is a stack's already."""
     home = layout.home
     if not _is_stack(layout):
-        if home.exists() and (not home.is_dir() or any(home.iterdir())):
-            raise _foreign(layout)
+        _refuse_foreign(layout)
         private_folder(home)
         layout.marker.touch(mode=0o600)
     private_folder(home)
 
 
-def _foreign(layout: Layout) -> StackError:
+def _refuse_foreign(layout: Layout) -> None:
+    """Refuse whatever is there, unless it is an empty folder."""
     what = "is a file"
     if layout.home.is_dir():
-        first = min(file.name for file in layout.home.iterdir())
-        what = f"holds {first!r}, and no {layout.marker.name}"
-    return StackError(
+        first = min((file.name for file in layout.home.iterdir()), default=None)
+        what = f"holds {first!r}, and no {layout.marker.name}" if first else ""
+    if not what or not layout.home.exists():
+        return
+    raise StackError(
         f"{layout.home} is not the data folder of a local stack: it {what}. "
         f"Choose an empty folder, or a new one, with {HOME_VARIABLE}. If it is one that lost that "
         f"file, run: touch {layout.marker}"
@@ -181,11 +181,9 @@ def _foreign(layout: Layout) -> StackError:
 
 @contextmanager
 def _locked(layout: Layout, report: Report) -> Generator[None]:
-    def wait() -> None:
-        report(f"waiting for another `scythe dev` that works on {layout.home}")
-
+    waiting = f"waiting for another `scythe dev` that works on {layout.home}"
     try:
-        with locked(layout.marker, timeout=_LOCK_LIMIT, waiting=wait):
+        with locked(layout.marker, lambda: report(waiting)):
             yield
     except FileNotFoundError as err:
         if layout.home.exists():

@@ -1,23 +1,17 @@
-"""The part `engine`: Hatchet's engine and REST API, in one process."""
+"""The parts `engine`, Hatchet's engine and REST API, and `s3`, Versity's server: one program."""
 
 from __future__ import annotations
 
-import socket
-from pathlib import Path
+from dataclasses import replace
 
-from scythe.stack.connection import api_url, grpc_address, token_addresses
-from scythe.stack.engine_build import engine_version
+from scythe.stack.connection import BUCKET, REGION, api_url, grpc_address, token_addresses
+from scythe.stack.engine_build import engine_program, engine_version
 from scythe.stack.parts import Starter
-from scythe.stack.paths import ENGINE, HOST, private_folder
-from scythe.stack.ports import http_status
-from scythe.stack.postgres import create_database, database_url
-from scythe.stack.programs import base_environment
-from scythe.stack.state import PartRecord
+from scythe.stack.paths import ENGINE, HOST, S3, private_folder
+from scythe.stack.postgres import database_url
 
 _TOKEN_LIFE = "87600h"  # noqa: S105 - ten years
-_START_LIMIT = 120.0  # seconds
-_PREPARE_LIMIT = 300.0  # seconds
-_OK = 200
+_PREPARE_LIMIT_SECONDS = 300.0
 
 _SETTINGS = {
     "SERVER_MSGQUEUE_KIND": "postgres",
@@ -44,99 +38,55 @@ _SETTINGS = {
 }
 
 
-def prepare_engine(starter: Starter, program: Path) -> None:
-    """Bring keys, database and token to the state that this engine and these ports need.
-
-    Raises:
-        PartFailed: A step failed.
-    """
+def start_engine(starter: Starter) -> None:
+    """Start the engine, with keys, database and token as it and its ports need them."""
     folder = starter.layout.engine
+    program = engine_program(starter.report)
+    env = _settings(starter)
     private_folder(folder)
-    if not (folder / "public.key").is_file():
-        _run(starter, program, "keys", str(folder))
-        starter.remember_token("", "")
-    if starter.state.schema != engine_version():
-        starter.report(f"preparing the database for Hatchet {engine_version()}")
-        create_database(starter)
-        _run(starter, program, "prepare", str(folder))
-        starter.remember(schema=engine_version())
     addresses = token_addresses(starter.state.ports)
-    if starter.keys.token_for != addresses:
-        token = _run(starter, program, "token", str(folder), "scythe-dev", _TOKEN_LIFE, output=True)
-        starter.remember_token(token.strip(), addresses)
-
-
-def start_engine(starter: Starter, program: Path) -> None:
-    """Start the engine and wait until it answers; the database runs and is prepared.
-
-    Raises:
-        PartFailed: It does not start.
-    """
-    folder = starter.layout.engine
-    argv = [str(program), "serve", str(folder)]
-    env = _environment(starter)
-    record = starter.launch(ENGINE, argv, env=env, cwd=folder, version=engine_version())
-    await_engine(starter, record)
-
-
-def await_engine(starter: Starter, record: PartRecord) -> None:
-    """Wait until the engine answers on both ports.
-
-    Raises:
-        PartFailed: It does not answer.
-    """
-    ports = starter.state.ports
-
-    def obstacle() -> str | None:
-        if http_status(ports["api"], "/api/ready") != _OK:
-            return f"GET {api_url(ports)}/api/ready does not answer with {_OK}"
-        if not _speaks_http2(ports["grpc"]):
-            return f"no gRPC server answers at {grpc_address(ports)}"
-        return None
-
-    starter.await_ready(ENGINE, record, obstacle, _START_LIMIT)
-
-
-def _run(starter: Starter, program: Path, *words: str, output: bool = False) -> str:
-    return starter.helper(
-        ENGINE,
-        [str(program), *words],
-        env=_environment(starter),
-        cwd=starter.layout.engine,
-        timeout=_PREPARE_LIMIT,
-        output=output,
+    has_keys = (folder / "public.key").is_file()
+    has_token = has_keys and starter.keys.token_for == addresses
+    if not has_token or starter.state.schema != engine_version():
+        starter.report(f"preparing the database for Hatchet {engine_version()}")
+        argv = [program, "prepare", folder, "0s" if has_token else _TOKEN_LIFE]
+        limit = _PREPARE_LIMIT_SECONDS
+        printed = starter.helper(ENGINE, argv, cwd=folder, env=env, timeout=limit).split()
+        token = starter.keys.token if has_token else printed[-1]
+        keys = replace(starter.keys, token=token, token_for=addresses)
+        starter.remember(schema=engine_version(), keys=keys)
+    starter.launch(
+        ENGINE, [program, "serve", folder], env=env, cwd=folder, version=engine_version()
     )
 
 
-def _environment(starter: Starter) -> dict[str, str]:
+def start_s3(starter: Starter) -> None:
+    """Start the S3 server, which opens its port when the bucket is there."""
+    folder = starter.layout.s3
+    private_folder(folder)
+    env = {
+        "SCYTHE_S3_ACCESS_KEY": starter.keys.access_key,
+        "SCYTHE_S3_SECRET_KEY": starter.keys.secret_key,
+        "SCYTHE_S3_PORT": str(starter.state.ports["s3"]),
+        "SCYTHE_S3_REGION": REGION,
+        "SCYTHE_S3_BUCKET": BUCKET,
+    }
+    argv = [engine_program(starter.report), "s3", folder]
+    starter.launch(S3, argv, env=env, cwd=folder, version=engine_version())
+
+
+def _settings(starter: Starter) -> dict[str, str]:
     folder = starter.layout.engine
     ports = starter.state.ports
-    return (
-        base_environment()
-        | _SETTINGS
-        | {
-            "DATABASE_URL": database_url(starter.layout),
-            "SERVER_ENCRYPTION_MASTER_KEYSET_FILE": str(folder / "master.key"),
-            "SERVER_ENCRYPTION_JWT_PRIVATE_KEYSET_FILE": str(folder / "private.key"),
-            "SERVER_ENCRYPTION_JWT_PUBLIC_KEYSET_FILE": str(folder / "public.key"),
-            "SERVER_AUTH_COOKIE_SECRETS": starter.keys.cookies,
-            "SERVER_URL": api_url(ports),
-            "SERVER_PORT": str(ports["api"]),
-            "SERVER_GRPC_PORT": str(ports["grpc"]),
-            "SERVER_GRPC_BROADCAST_ADDRESS": grpc_address(ports),
-            "SERVER_INTERNAL_CLIENT_INTERNAL_GRPC_BROADCAST_ADDRESS": grpc_address(ports),
-        }
-    )
-
-
-def _speaks_http2(port: int) -> bool:
-    """Return whether a server answers the opening of HTTP/2, on which gRPC runs, with its own."""
-    settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # an empty frame of type 4
-    try:
-        with socket.create_connection((HOST, port), 2) as connection:
-            connection.settimeout(2)
-            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
-            answer = connection.recv(9, socket.MSG_WAITALL)
-    except OSError:
-        return False
-    return len(answer) == len(settings) and answer[3] == 4
+    return _SETTINGS | {
+        "DATABASE_URL": database_url(starter.layout),
+        "SERVER_ENCRYPTION_MASTER_KEYSET_FILE": str(folder / "master.key"),
+        "SERVER_ENCRYPTION_JWT_PRIVATE_KEYSET_FILE": str(folder / "private.key"),
+        "SERVER_ENCRYPTION_JWT_PUBLIC_KEYSET_FILE": str(folder / "public.key"),
+        "SERVER_AUTH_COOKIE_SECRETS": starter.keys.cookies,
+        "SERVER_URL": api_url(ports),
+        "SERVER_PORT": str(ports["api"]),
+        "SERVER_GRPC_PORT": str(ports["grpc"]),
+        "SERVER_GRPC_BROADCAST_ADDRESS": grpc_address(ports),
+        "SERVER_INTERNAL_CLIENT_INTERNAL_GRPC_BROADCAST_ADDRESS": grpc_address(ports),
+    }

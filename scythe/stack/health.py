@@ -1,22 +1,24 @@
-"""What runs, where, and what has died."""
+"""The health of a stack and its parts."""
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from scythe.stack.connection import BUCKET, api_url, grpc_address, s3_url
-from scythe.stack.files import tail
-from scythe.stack.locks import is_locked
-from scythe.stack.paths import HOST, PARTS, POSTGRES, Layout, layout_of
-from scythe.stack.ports import answers
-from scythe.stack.postgres import postgres_obstacle
+from scythe.stack.files import is_locked, tail
+from scythe.stack.paths import ENGINE, HOST, PARTS, POSTGRES, S3, Layout, layout_of
+from scythe.stack.ports import http_status, speaks_http2
+from scythe.stack.programs import POSTGRES_PROGRAMS, base_environment, postgres_folders
 from scythe.stack.state import PORTS_OF, State, read_state
+
+_OK, _FORBIDDEN = 200, 403
 
 
 class Health(StrEnum):
-    """How a part, or the whole stack, is."""
+    """Health of a part, or of the whole stack."""
 
     RUNNING = "running"
     STARTING = "starting"
@@ -32,21 +34,21 @@ class PartStatus:
     Attributes:
         name: `postgres`, `engine` or `s3`.
         health: How it is.
+        log: Its log file.
         pid: Its process, if it runs.
         address: Where it listens.
         started: When it was started, in seconds since the epoch.
         version: What runs, or ran, there.
-        log: Its log file.
-        log_end: The last lines of that file, if something is wrong.
+        log_end: The last lines of its log, if something is wrong.
     """
 
     name: str
     health: Health
-    pid: int | None
-    address: str | None
-    started: float | None
-    version: str | None
     log: Path
+    pid: int | None = None
+    address: str | None = None
+    started: float | None = None
+    version: str | None = None
     log_end: str = ""
 
 
@@ -89,7 +91,7 @@ def status(home: Path | None = None) -> StackStatus:
     ports = state.ports
     return StackStatus(
         home=layout.home,
-        health=_overall(parts, busy),
+        health=_overall({part.health for part in parts}, busy),
         parts=parts,
         api_url=api_url(ports) if "api" in ports else None,
         grpc=grpc_address(ports) if "grpc" in ports else None,
@@ -100,22 +102,24 @@ def status(home: Path | None = None) -> StackStatus:
 
 def _part(layout: Layout, state: State, name: str, busy: bool) -> PartStatus:
     record = state.parts.get(name)
+    log = layout.log(name)
     if record is None:
-        return PartStatus(name, Health.STOPPED, None, None, None, None, layout.log(name))
+        return PartStatus(name, Health.STOPPED, log)
+    ports = {port: state.ports[port] for port in PORTS_OF[name] if port in state.ports}
     health = _health(layout, state, name, busy)
-    alive = health is not Health.DIED
     end = ""
     if health in {Health.DIED, Health.SILENT}:
         hide = state.keys.all() if state.keys else ()
-        end = tail(layout.log(name), start=record.log_start, hide=hide) or "(empty)"
+        end = tail(log, start=record.log_start, hide=hide) or "(empty)"
     return PartStatus(
         name=name,
         health=health,
-        pid=record.process.pid if alive else None,
-        address=_address(layout, state, name),
+        log=log,
+        pid=None if health is Health.DIED else record.pid,
+        address=", ".join(f"{HOST}:{number} ({port})" for port, number in ports.items())
+        or str(layout.sockets),
         started=record.started,
         version=record.version,
-        log=layout.log(name),
         log_end=end,
     )
 
@@ -123,31 +127,33 @@ def _part(layout: Layout, state: State, name: str, busy: bool) -> PartStatus:
 def _health(layout: Layout, state: State, name: str, busy: bool) -> Health:
     if not state.alive(name):
         return Health.DIED
-    if name == POSTGRES:
-        fine = postgres_obstacle(layout) is None
-    else:
-        fine = all(answers(state.ports[port]) for port in PORTS_OF[name] if port in state.ports)
-    if fine:
+    if obstacle(layout, state.ports, name) is None:
         return Health.RUNNING
     return Health.STARTING if busy and not state.ready else Health.SILENT
 
 
-def _address(layout: Layout, state: State, name: str) -> str:
-    if name == POSTGRES:
-        return str(layout.sockets)
-    ports = {port: state.ports[port] for port in PORTS_OF[name] if port in state.ports}
-    return ", ".join(f"{HOST}:{number} ({port})" for port, number in ports.items())
+def obstacle(layout: Layout, ports: dict[str, int], part: str) -> str | None:
+    """Return what keeps a part that runs from answering, or None if it answers."""
+    if part == POSTGRES:
+        argv = [postgres_folders()[0] / POSTGRES_PROGRAMS / "pg_isready", "-h", layout.sockets]
+        done = subprocess.run(argv, env=base_environment(), capture_output=True, check=False)
+        return "it does not take connections" if done.returncode else None
+    if not ports.keys() >= set(PORTS_OF[part]):
+        return "its ports are not known"
+    if part == ENGINE and http_status(ports["api"], "/api/ready") != _OK:
+        return f"GET {api_url(ports)}/api/ready does not answer with {_OK}"
+    if part == ENGINE and not speaks_http2(ports["grpc"]):
+        return f"no gRPC server answers at {grpc_address(ports)}"
+    if part == S3 and http_status(ports["s3"], "/") != _FORBIDDEN:
+        return f"an unsigned GET of {s3_url(ports)} is not answered with {_FORBIDDEN}"
+    return None
 
 
-def _overall(parts: tuple[PartStatus, ...], busy: bool) -> Health:
-    found = {part.health for part in parts}
-    if Health.DIED in found:
-        return Health.DIED
-    if Health.SILENT in found:
-        return Health.SILENT
-    if found == {Health.RUNNING}:
-        return Health.RUNNING
-    if busy:
-        return Health.STARTING
-    # Some run, others were never started: an `up` that was killed.
-    return Health.STOPPED if found == {Health.STOPPED} else Health.DIED
+def _overall(found: set[Health], busy: bool) -> Health:
+    for worst in (Health.DIED, Health.SILENT):
+        if worst in found:
+            return worst
+    if len(found) == 1 and (Health.RUNNING in found or not busy):
+        return found.pop()
+    # Some run, others were never started: an `up` that was killed, or one that is at it.
+    return Health.STARTING if busy else Health.DIED

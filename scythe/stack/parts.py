@@ -1,191 +1,155 @@
-"""Start the parts of a stack and see that they answer."""
+"""Start the parts of a stack and see that they answer.
+
+What does not start raises `PartFailed`, with the end of its log.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
+import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from scythe.errors import StackError
-from scythe.processes.identity import ProcessRecord, birth_of
-from scythe.stack.account import Account
+from scythe.processes.identity import birth_of
+from scythe.stack.account import Account, as_account
 from scythe.stack.files import open_log, tail
+from scythe.stack.health import obstacle
 from scythe.stack.paths import Layout
-from scythe.stack.process import Launch, describe_exit, release, run, spawn
+from scythe.stack.programs import base_environment
 from scythe.stack.state import PartRecord, Secrets, State, write_state
 
-_POLL = 0.02  # seconds
-_PORT_TAKEN = re.compile(r"address already in use|could not (?:bind|listen)", re.IGNORECASE)
+_POLL_SECONDS = 0.02
+_START_LIMIT_SECONDS = 180.0  # PostgreSQL replays its log of changes after a crash
 _NO_SPACE = os.strerror(errno.ENOSPC).lower()
 _LITTLE_SPACE = 2**20  # bytes: too little to say so in a log
 
 
 class PartFailed(StackError):  # noqa: N818 - reads as what happened
-    """A part did not start.
-
-    Attributes:
-        part: Its name.
-        port_taken: Whether somebody else has a port that it needs.
-    """
-
-    def __init__(self, part: str, message: str, *, port_taken: bool = False) -> None:
-        self.part = part
-        self.port_taken = port_taken
-        super().__init__(message)
-
-
-class StartAborted(StackError):  # noqa: N818 - reads as what happened
-    """This part is fine; another one failed, and that error is the one to tell."""
-
-
-@dataclass
-class Running:
-    """A part that this process has started; `since` is a time of the monotonic clock."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    record: PartRecord
-    since: float
+    """A part did not start."""
 
 
 class Starter:
     """Starts parts and remembers them at once, so that nothing that runs is ever unknown.
 
-    Several threads may use it.
-
     Attributes:
         layout: The files of the stack.
         state: What is remembered now.
-        keys: The keys of the stack.
-        started: What this object has started.
+        report: Called with lines about the progress.
+        started: The processes that this object has started, by part.
     """
 
-    def __init__(
-        self, layout: Layout, state: State, keys: Secrets, report: Callable[[str], None]
-    ) -> None:
+    def __init__(self, layout: Layout, state: State, report: Callable[[str], None]) -> None:
         self.layout = layout
-        self.state = replace(state, keys=keys)
-        self.keys = keys
-        self.started: list[Running] = []
-        self._report = report
-        self._lock = threading.RLock()
-        self._abort = threading.Event()
+        self.state = state
+        self.report = report
+        self.started: dict[str, subprocess.Popen[bytes]] = {}
 
-    def report(self, line: str) -> None:
-        """Pass on a line about the progress; two threads never write at the same time."""
-        with self._lock:
-            self._report(line)
+    @property
+    def keys(self) -> Secrets:
+        """The keys of the stack."""
+        return self.state.keys or Secrets()
 
     def remember(self, **changes: object) -> None:
         """Change fields of the state and write it."""
-        with self._lock:
-            self.state = replace(self.state, **changes)
-            write_state(self.layout, self.state)
-
-    def remember_token(self, token: str, addresses: str) -> None:
-        """Keep a client token, and the addresses that it holds."""
-        with self._lock:
-            self.keys = replace(self.keys, token=token, token_for=addresses)
-            self.remember(keys=self.keys)
-
-    def abort(self) -> None:
-        """Make every thread that waits for a part give up."""
-        self._abort.set()
-
-    def check(self) -> None:
-        """Raise `StartAborted` if another part failed."""
-        if self._abort.is_set():
-            raise StartAborted("The start was given up because another part failed.")
+        self.state = replace(self.state, **changes)
+        write_state(self.layout, self.state)
 
     def helper(
         self,
         part: str,
-        argv: list[str],
+        argv: Sequence[str | Path],
         *,
-        env: dict[str, str],
         cwd: Path,
         timeout: float,
+        env: Mapping[str, str] | None = None,
         account: Account | None = None,
-        output: bool = False,
+        text: str = "",
     ) -> str:
-        """Run a program that prepares a part, to its end; return its output or log it.
-
-        Raises:
-            PartFailed: It failed; the message has the end of the log.
-        """
-        self.check()
+        """Run a program that prepares a part, to its end; log its errors and return its output."""
         log = self.layout.log(part)
         start = open_log(log)
+        name = f"`{Path(argv[0]).name} {argv[1]}`"
         try:
-            return run(Launch(argv, env, cwd, log, account), timeout=timeout, output=output)
-        except StackError as err:
-            raise self._failed(part, str(err), start) from err
+            with log.open("ab") as errors:
+                done = subprocess.run(
+                    argv,
+                    input=text.encode(),
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    timeout=timeout,
+                    check=True,
+                    **_options(cwd, env, account),
+                )
+        except subprocess.TimeoutExpired:
+            why = f"{name} was not done after {timeout:.0f} s and was ended."
+        except subprocess.CalledProcessError as err:
+            why = f"{name} failed: {describe_exit(err.returncode)}."
+        except OSError as err:
+            why = f"{name} cannot be started: {err.strerror}."
+        else:
+            return done.stdout.decode()
+        raise self._failed(part, why, start)
 
     def launch(
         self,
         part: str,
-        argv: list[str],
+        argv: Sequence[str | Path],
         *,
-        env: dict[str, str],
         cwd: Path,
         version: str,
+        env: Mapping[str, str] | None = None,
         account: Account | None = None,
-    ) -> PartRecord:
-        """Start a part.
-
-        Raises:
-            StackError: It cannot be started.
-        """
+    ) -> None:
+        """Start a part, which outlives this process, its terminal and the terminal's Ctrl-C."""
+        self.report(f"starting {part}")
         log = self.layout.log(part)
         start = open_log(log)
-        with self._lock:
-            self.check()
-            process = spawn(Launch(argv, env, cwd, log, account))
-            birth = birth_of(process.pid)
-            identity = ProcessRecord(process.pid, birth or "gone")
-            record = PartRecord(identity, time.time(), version, start)
-            self.started.append(Running(part, process, record, time.monotonic()))
-            self.remember(parts=self.state.parts | {part: record}, ready=False)
-        return record
+        try:
+            with log.open("ab") as output:
+                process = subprocess.Popen[bytes](
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    **_options(cwd, env, account),
+                )
+        except OSError as err:
+            raise StackError(f"{argv[0]} cannot be started: {err.strerror}.") from err
+        self.started[part] = process
+        birth = birth_of(process.pid) or "gone"
+        record = PartRecord(process.pid, birth, time.time(), version, start)
+        self.remember(parts=self.state.parts | {part: record}, ready=False)
 
-    def await_ready(
-        self, part: str, record: PartRecord, obstacle: Callable[[], str | None], timeout: float
-    ) -> None:
-        """Wait until a part answers: until `obstacle` says None, not what is still missing.
-
-        Raises:
-            PartFailed: It ended, or does not answer in time.
-            StartAborted: Another part failed.
-        """
+    def await_ready(self, part: str, timeout: float = _START_LIMIT_SECONDS) -> None:
+        """Wait until a part answers."""
+        record = self.state.parts[part]
+        process = self.started.get(part)
         deadline = time.monotonic() + timeout
-        while (missing := obstacle()) is not None:
-            if (ending := self._ending(part, record)) is not None:
-                raise self._failed(part, ending, record.log_start)
-            if time.monotonic() > deadline:
+        while missing := obstacle(self.layout, self.state.ports, part):
+            why = None
+            if process is not None and process.poll() is not None:
+                why = f"{describe_exit(process.returncode)}."
+            elif process is None and not record.process.is_alive():
+                why = "it has ended."
+            elif time.monotonic() > deadline:
                 why = f"it runs, but after {timeout:.0f} s {missing}."
+            if why:
                 raise self._failed(part, why, record.log_start)
-            self.check()
-            self._abort.wait(_POLL)
+            time.sleep(_POLL_SECONDS)
 
     def release(self) -> None:
         """Let all that was started live on without this process."""
-        for running in self.started:
-            release(running.process)
-
-    def _ending(self, part: str, record: PartRecord) -> str | None:
-        for running in self.started:
-            if running.name == part:
-                code = running.process.poll()
-                passed = time.monotonic() - running.since
-                return None if code is None else f"{describe_exit(code)} after {passed:.1f} s."
-        return None if record.process.is_alive() else "it has ended."
+        for process in self.started.values():
+            # Popen warns of a child that still runs when the object goes; here it shall run.
+            if process.poll() is None:
+                process.returncode = 0
 
     def _failed(self, part: str, why: str, log_start: int) -> PartFailed:
         log = self.layout.log(part)
@@ -193,9 +157,7 @@ class Starter:
         if self._is_disk_full(end):
             why += " Its disk is full: free some space and try again."
         return PartFailed(
-            part,
-            f"The local stack did not start: {part}: {why}\nThe end of {log}:\n{end or '(empty)'}",
-            port_taken=bool(_PORT_TAKEN.search(end)),
+            f"The local stack did not start: {part}: {why}\nThe end of {log}:\n{end or '(empty)'}"
         )
 
     def _is_disk_full(self, end: str) -> bool:
@@ -205,3 +167,19 @@ class Starter:
         folders = [self.layout.home, self.layout.postgres, self.layout.s3]
         free = min(shutil.disk_usage(folder).free for folder in folders if folder.exists())
         return any(_NO_SPACE in log.lower() for log in [end, *logs]) or free < _LITTLE_SPACE
+
+
+def _options(cwd: Path, env: Mapping[str, str] | None, account: Account | None) -> dict[str, Any]:
+    # No secret is among the arguments: the list of processes is public.
+    own = {"start_new_session": True, "umask": 0o077, "cwd": cwd}
+    return own | {"env": base_environment() | dict(env or {})} | as_account(account)
+
+
+def describe_exit(code: int) -> str:
+    """Say how a process ended, by its return code as `subprocess` gives it."""
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    try:
+        return f"it was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"it was ended by signal {-code}"

@@ -77,8 +77,12 @@ class Layout:
     @property
     def sockets(self) -> Path:
         """The folder of the Unix sockets."""
-        link = self.socket_link
-        return Path(link.readlink()) if link.is_symlink() else link
+        return self.socket_link.readlink() if self.socket_link.is_symlink() else self.socket_link
+
+    @property
+    def socket(self) -> Path:
+        """PostgreSQL's Unix socket."""
+        return self.sockets / ".s.PGSQL.5432"
 
     def log(self, part: str) -> Path:
         """Return the log file of a part."""
@@ -104,29 +108,23 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def shared_root_folder() -> Path:
-    """Return root's folder for files that PostgreSQL's user must reach."""
-    return _ROOT_BASE
-
-
 def default_home() -> Path:
     """Return `SCYTHE_DEV_HOME`, else `scythe/dev` in the user's data folder."""
-    given = os.environ.get(HOME_VARIABLE)
-    if given:
-        return Path(given).expanduser().resolve()
     from platformdirs import user_data_path
 
-    return user_data_path("scythe") / "dev"
+    return _chosen(HOME_VARIABLE) or user_data_path("scythe") / "dev"
 
 
 def cache_root() -> Path:
     """Return `SCYTHE_CACHE_DIR`, else Scythe's folder in the user's cache folder."""
-    given = os.environ.get("SCYTHE_CACHE_DIR")
-    if given:
-        return Path(given).expanduser().resolve()
     from platformdirs import user_cache_path
 
-    return user_cache_path("scythe").resolve()
+    return _chosen("SCYTHE_CACHE_DIR") or user_cache_path("scythe").resolve()
+
+
+def _chosen(variable: str) -> Path | None:
+    given = os.environ.get(variable)
+    return Path(given).expanduser().resolve() if given else None
 
 
 def layout_of(home: Path | str | None = None) -> Layout:
@@ -140,26 +138,27 @@ def layout_of(home: Path | str | None = None) -> Layout:
             "The local stack runs on Linux and macOS. On Windows use WSL, or set "
             "HATCHET_CLIENT_TOKEN and the S3 variables for servers elsewhere."
         )
-    chosen = default_home() if home is None else Path(home).expanduser()
-    return Layout(chosen.resolve())
+    return Layout((default_home() if home is None else Path(home).expanduser()).resolve())
 
 
-def private_folder(path: Path, *, way_out: str = f"Choose another with {HOME_VARIABLE}.") -> None:
-    """Create a folder that only this user can enter, or make an own one so.
+def private_folder(
+    path: Path, *, way_out: str = f"Choose another with {HOME_VARIABLE}.", mode: int = 0o700
+) -> None:
+    """Create a folder that only this user can change, and by default enter, or make it so.
 
     Raises:
         StackError: The path is not a folder of this user, or another user can replace it.
     """
     check_parents(path, way_out)
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
     except FileExistsError:
         raise StackError(f"The folder {path} cannot be used: a file is there. {way_out}") from None
     found = path.lstat()
     # A link, or a folder of somebody else, would hand our files to its owner.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise StackError(f"{path} belongs to somebody else or is a symbolic link. {way_out}")
-    path.chmod(0o700)
+    path.chmod(mode)
 
 
 def check_parents(path: Path, way_out: str) -> None:

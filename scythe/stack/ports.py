@@ -30,32 +30,18 @@ def is_free(port: int) -> bool:
 
 
 def choose(names: Iterable[str], taken: Iterable[int] = ()) -> dict[str, int]:
-    """Choose a free port for each name, none of those that are taken.
-
-    Raises:
-        StackError: There are none.
-    """
+    """Choose a free port for each name, none of those that are taken."""
     used = set(taken)
     chosen: dict[str, int] = {}
+    candidates = (secrets.choice(_RANGE) for _ in range(_TRIES))
     for name in names:
-        candidates = (secrets.choice(_RANGE) for _ in range(_TRIES))
         port = next((port for port in candidates if port not in used and is_free(port)), None)
         if port is None:
-            raise StackError(
-                f"No free port was found between {_RANGE.start} and {_RANGE.stop} on {HOST}."
-            )
+            where = f"between {_RANGE.start} and {_RANGE.stop} on {HOST}"
+            raise StackError(f"No free port was found {where}.")
         used.add(port)
         chosen[name] = port
     return chosen
-
-
-def answers(port: int, timeout: float = 0.5) -> bool:
-    """Return whether something accepts a connection on a loopback port."""
-    try:
-        with socket.create_connection((HOST, port), timeout):
-            return True
-    except OSError:
-        return False
 
 
 def http_status(port: int, path: str) -> int | None:
@@ -68,3 +54,16 @@ def http_status(port: int, path: str) -> int | None:
         return None
     finally:
         connection.close()
+
+
+def speaks_http2(port: int) -> bool:
+    """Return whether a server answers the opening of HTTP/2, on which gRPC runs, with its own."""
+    settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # an empty frame of type 4
+    try:
+        with socket.create_connection((HOST, port), 2) as connection:
+            connection.settimeout(2)
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+            answer = connection.recv(9, socket.MSG_WAITALL)
+    except OSError:
+        return False
+    return len(answer) == len(settings) and answer[3] == 4

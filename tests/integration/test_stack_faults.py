@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -221,7 +223,82 @@ class TestStateFile:
         assert not other.exists()
 
 
+QUEUED = """
+    import sys
+    from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+    from scythe.experiments import BaseExperiment
+    from scythe.registry import ExperimentRegistry
+    from scythe.worker import ScytheWorkerConfig
+
+    class In(ExperimentInputSpec):
+        x: int
+
+    class Out(ExperimentOutputSpec):
+        y: int
+
+    @ExperimentRegistry.Register(name="queued_over_an_upgrade")
+    def double(spec: In) -> Out:
+        return Out(y=2 * spec.x)
+
+    if __name__ == "__main__":
+        base = BaseExperiment(runnable=double, run_name="queued")
+        if sys.argv[1] == "work":
+            ScytheWorkerConfig(executor="local").start()
+        elif sys.argv[1] == "allocate":
+            base.allocate([{"x": 1}, {"x": 2}])
+        else:
+            run = base.latest_run
+            run.wait(timeout=120)
+            print(sorted(run.results("scalars").column("y").to_pylist()))
+"""
+
+
 class TestVersions:
+    def test_queued_tasks_survive_an_upgrade(
+        self, home: Path, connection: StackConnection, tmp_path: Path
+    ) -> None:
+        script = tmp_path / "main.py"
+        script.write_text(textwrap.dedent(QUEUED))
+
+        def command(word: str) -> subprocess.Popen[str]:
+            return subprocess.Popen(
+                [sys.executable, script, word],
+                cwd=tmp_path,
+                env=os.environ | connection.env | {"SCYTHE_WORKER_SLOTS": "2"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+
+        @contextmanager
+        def worker() -> Generator[None]:
+            with command("work") as process:
+                assert process.stdout is not None
+                while " is ready." not in (line := process.stdout.readline()):
+                    assert line, "the worker ended"
+                yield
+                process.terminate()
+                process.communicate(timeout=60)
+
+        def finished(word: str) -> str:
+            with command(word) as process:
+                output, _ = process.communicate(timeout=180)
+                assert process.returncode == 0, output
+                return output
+
+        with worker():  # which makes the experiment known to the engine
+            pass
+        finished("allocate")
+        stop(home)
+        file = layout_of(home).state_file
+        state = json.loads(file.read_text())
+        file.write_text(json.dumps(state | {"schema": "v0.1.0"}))
+        lines: list[str] = []
+        assert up(home, lines.append) == connection
+        assert f"preparing the database for Hatchet {engine_version()}" in lines
+        with worker():
+            assert finished("read").splitlines()[-1] == "[2, 4]"
+
     def test_a_database_of_another_postgres_is_refused(
         self, home: Path, connection: StackConnection
     ) -> None:

@@ -174,6 +174,7 @@ replace (
 	github.com/aws/aws-sdk-go-v2/credentials => ./stubs/aws-credentials
 	github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager => ./stubs/aws-transfer
 	github.com/google/go-github/v57 => ./stubs/github
+	github.com/hashicorp/vault-client-go => ./stubs/vault
 	github.com/posthog/posthog-go => ./stubs/posthog
 	github.com/segmentio/kafka-go => ./stubs/kafka
 	github.com/tink-crypto/tink-go-gcpkms => ./stubs/gcpkms

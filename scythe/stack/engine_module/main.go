@@ -7,14 +7,12 @@
 //
 // Settings come from the environment (DATABASE_URL, SERVER_...), as for Hatchet's own programs.
 //
-//	scythe-engine version                  print the version
-//	scythe-engine keys DIR                 write the keys of a new instance to DIR
-//	scythe-engine prepare DIR              create or upgrade the schema, add the tenant
-//	scythe-engine token DIR NAME LIFETIME  print a client token, for example for 720h
-//	scythe-engine serve DIR                run until SIGTERM or SIGINT
-//	scythe-engine s3 DIR                   serve the objects in DIR by S3 until SIGTERM or SIGINT
-//
-// DIR is the configuration folder of the instance.
+//	scythe-engine version               print the version
+//	scythe-engine prepare DIR LIFETIME  make what is missing of keys, schema and tenant in DIR
+//	                                    and the database; print a client token, unless it
+//	                                    would be valid for 0s
+//	scythe-engine serve DIR             run until SIGTERM or SIGINT
+//	scythe-engine s3 DIR                serve the objects in DIR by S3 until SIGTERM or SIGINT
 package main
 
 import (
@@ -40,42 +38,31 @@ import (
 // the version of the Hatchet module.
 var Version = "unset"
 
-const usage = "usage: scythe-engine version | keys DIR | prepare DIR | token DIR NAME LIFETIME | serve DIR | s3 DIR"
-
 func main() {
-	if err := command(os.Args[1:]); err != nil {
+	ctx, cancel := cmdutils.NewInterruptContext()
+	defer cancel()
+
+	err := errors.New("usage: scythe-engine version | prepare DIR LIFETIME | serve DIR | s3 DIR")
+
+	switch args := append(os.Args[1:], "", ""); args[0] {
+	case "version":
+		_, err = fmt.Println(Version)
+	case "prepare":
+		err = prepare(ctx, args[1], args[2])
+	case "serve":
+		err = serve(ctx, args[1])
+	case "s3":
+		err = serveS3(ctx, args[1])
+	}
+
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "scythe-engine:", err)
 		os.Exit(1)
 	}
 }
 
-func command(args []string) error {
-	name := ""
-	if len(args) > 0 {
-		name = args[0]
-	}
-
-	switch {
-	case name == "version" && len(args) == 1:
-		fmt.Println(Version)
-		return nil
-	case name == "keys" && len(args) == 2:
-		return keys(args[1])
-	case name == "prepare" && len(args) == 2:
-		return prepare(args[1])
-	case name == "token" && len(args) == 4:
-		return token(args[1], args[2], args[3])
-	case name == "serve" && len(args) == 2:
-		return serve(args[1])
-	case name == "s3" && len(args) == 2:
-		return serveS3(args[1])
-	}
-
-	return errors.New(usage)
-}
-
-// keys writes master.key, private.key and, when these are whole, public.key.
-func keys(dir string) error {
+// writeKeys writes master.key, private.key and, when these are whole, public.key.
+func writeKeys(dir string) error {
 	master, private, public, _, err := encryption.GenerateLocalKeys()
 	if err != nil {
 		return fmt.Errorf("could not make keys: %w", err)
@@ -95,37 +82,21 @@ func keys(dir string) error {
 	return nil
 }
 
-// prepare brings the database to the state that this version needs.
-func prepare(dir string) error {
-	ctx, cancel := cmdutils.NewInterruptContext()
-	defer cancel()
+// prepare brings keys and database to the state that this version needs, and prints a new token
+// for clients, which holds the addresses in the settings.
+func prepare(ctx context.Context, dir, lifetime string) error {
+	valid, err := time.ParseDuration(lifetime)
+	if err != nil {
+		return err
+	}
+
+	if _, err := os.Stat(filepath.Join(dir, "public.key")); err != nil {
+		if err := writeKeys(dir); err != nil {
+			return err
+		}
+	}
 
 	if err := migrate.RunMigrations(ctx); err != nil {
-		return err
-	}
-
-	layer, err := loader.NewConfigLoader(dir).InitDataLayer()
-	if err != nil {
-		return err
-	}
-	defer layer.Disconnect() //nolint:errcheck // the process ends here
-
-	// The tenant needs an owner. Hatchet's default password is public, and nobody logs in with
-	// one: clients have a token. The suffix meets Hatchet's rule for passwords.
-	password, err := random.Generate(32)
-	if err != nil {
-		return err
-	}
-
-	layer.Seed.AdminPassword = password + "aA1"
-
-	return seed.SeedDatabase(layer)
-}
-
-// token prints a new client token of the tenant; it holds the addresses in the settings.
-func token(dir, name, lifetime string) error {
-	duration, err := time.ParseDuration(lifetime)
-	if err != nil {
 		return err
 	}
 
@@ -134,24 +105,36 @@ func token(dir, name, lifetime string) error {
 		func(file *server.ServerConfigFile) { file.MessageQueue.Enabled = false },
 	)
 	if err != nil {
-		return err
+		return fmt.Errorf("could not load the configuration: %w", err)
 	}
 	defer closeServer()       //nolint:errcheck // the process ends here
 	defer config.Disconnect() //nolint:errcheck // the process ends here
+
+	// The tenant needs an owner. Hatchet's default password is public, and nobody logs in with
+	// one: clients have a token. The suffix meets Hatchet's rule for passwords.
+	password, err := random.Generate(32)
+	if err != nil {
+		return err
+	}
+
+	config.Seed.AdminPassword = password + "aA1"
+	if err := seed.SeedDatabase(config.Layer); err != nil || valid == 0 {
+		return err
+	}
 
 	tenant, err := uuid.Parse(config.Seed.DefaultTenantID)
 	if err != nil {
 		return err
 	}
 
-	expires := time.Now().UTC().Add(duration)
+	expires := time.Now().UTC().Add(valid)
 
-	made, err := config.Auth.JWTManager.GenerateTenantToken(context.Background(), tenant, name, false, &expires)
+	made, err := config.Auth.JWTManager.GenerateTenantToken(ctx, tenant, "scythe-dev", false, &expires)
 	if err != nil {
 		return err
 	}
 
-	fmt.Println(made.Token)
+	_, err = fmt.Println(made.Token)
 
-	return nil
+	return err
 }

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"github.com/versity/versitygw/auth"
 	"github.com/versity/versitygw/backend/meta"
@@ -21,10 +19,7 @@ import (
 
 // serveS3 serves the objects below DIR/objects until the process is told to stop: one port on
 // loopback, one key, one bucket. An object is a file that is linked into its place when it is whole.
-func serveS3(dir string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-
+func serveS3(ctx context.Context, dir string) error {
 	access, secret := os.Getenv("SCYTHE_S3_ACCESS_KEY"), os.Getenv("SCYTHE_S3_SECRET_KEY")
 	if access == "" || secret == "" {
 		return errors.New("the S3 server needs a key")

@@ -19,7 +19,6 @@ import (
 	"github.com/hatchet-dev/hatchet/api/v1/server/run"
 	"github.com/hatchet-dev/hatchet/cmd/hatchet-engine/engine"
 	"github.com/hatchet-dev/hatchet/pkg/cleanup"
-	"github.com/hatchet-dev/hatchet/pkg/cmdutils"
 	"github.com/hatchet-dev/hatchet/pkg/config/loader"
 	"github.com/hatchet-dev/hatchet/pkg/config/server"
 )
@@ -28,10 +27,7 @@ import (
 var partitions = []string{"ControllerPartition", "SchedulerPartition", "TenantWorkerPartition"}
 
 // serve runs the engine and the API until the process is told to stop.
-func serve(dir string) error {
-	ctx, cancel := cmdutils.NewInterruptContext()
-	defer cancel()
-
+func serve(ctx context.Context, dir string) error {
 	closeServer, config, err := loader.NewConfigLoader(dir).CreateServerFromConfig(
 		Version,
 		// The health probe binds to every interface; the API answers the same question.

@@ -9,10 +9,16 @@ import (
 
 type (
 	ListOptions struct{}
-	User        struct{}
-	UserEmail   struct{}
-	users       struct{}
-	Client      struct{ Users users }
+	User        struct {
+		GetID             func() int64
+		GetName, GetLogin func() string
+	}
+	UserEmail struct {
+		GetEmail                func() string
+		GetPrimary, GetVerified func() bool
+	}
+	users  struct{}
+	Client struct{ Users users }
 )
 
 var errNone = errors.New("this engine has no GitHub")
@@ -24,15 +30,3 @@ func (users) Get(context.Context, string) (*User, any, error) { return nil, nil,
 func (users) ListEmails(context.Context, *ListOptions) ([]*UserEmail, any, error) {
 	return nil, nil, errNone
 }
-
-func (*User) GetID() int64 { return 0 }
-
-func (*User) GetName() string { return "" }
-
-func (*User) GetLogin() string { return "" }
-
-func (*UserEmail) GetEmail() string { return "" }
-
-func (*UserEmail) GetPrimary() bool { return false }
-
-func (*UserEmail) GetVerified() bool { return false }
