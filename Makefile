@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install engine demo test chaos lint bench lock clean
+.PHONY: help install engine demo solar test chaos lint bench lock clean
 
 help:  ## Show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,7 +27,10 @@ engine: $(TOOLS)  ## Build the local stack's engine, which needs little of the e
 	@$(BIN)/python -m scythe.cli dev build
 
 demo:  ## Run the solar example: local stack, local Ray, at least 64 designs
-	@$(MAKE) --no-print-directory --jobs=2 install engine
+	@$(MAKE) --no-print-directory --jobs=2 engine solar
+
+# Its database is made while the engine is built; then it waits for the engine.
+solar: $(STAMP)
 	$(BIN)/python examples/solar/demo.py
 
 test: $(STAMP)  ## Run all tests on real services

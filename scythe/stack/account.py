@@ -98,7 +98,6 @@ def copy_for_all(sources: list[Path], target: Path) -> None:
     """Copy folders to a place that every user can read, whole or not at all."""
     if target.exists():
         return
-    open_root_folder(target.parent)
     partial = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:

@@ -26,6 +26,7 @@ def start_stack(layout: Layout, report: Callable[[str], None]) -> tuple[str, ...
         The parts that were started; those that ran before are not among them.
     """
     state = read_state(layout) or State()
+    _check_version(state, report)
     for left in reversed(range(_TRIES)):
         lived = [part for part in PARTS if state.alive(part)]
         starter = Starter(layout, state, report)
@@ -48,11 +49,9 @@ def start_stack(layout: Layout, report: Callable[[str], None]) -> tuple[str, ...
 
 
 def _start_missing(starter: Starter) -> None:
-    _check_version(starter)
     _forget_the_dead(starter)
     private_folder(starter.layout.logs)
-    keys = starter.state.keys or Secrets()
-    starter.remember(keys=keys, ports=_ports(starter), ready=False)
+    starter.remember(keys=starter.state.keys or Secrets(), ports=_ports(starter))
     missing = [part for part in PARTS if part not in starter.state.parts]
     if POSTGRES in missing:
         start_postgres(starter)
@@ -66,8 +65,7 @@ def _start_missing(starter: Starter) -> None:
     starter.remember(ready=True)
 
 
-def _check_version(starter: Starter) -> None:
-    state = starter.state
+def _check_version(state: State, report: Callable[[str], None]) -> None:
     wanted = engine_version()
     if state.format == OLD_FORMAT:
         raise StackError(
@@ -82,7 +80,7 @@ def _check_version(starter: Starter) -> None:
         )
     record = state.parts.get(ENGINE)
     if record is not None and record.version != wanted:
-        starter.report(
+        report(
             f"the engine that runs is Hatchet {record.version}: `scythe dev stop` and then "
             f"`scythe dev` change to {wanted}"
         )
@@ -107,8 +105,9 @@ def _forget_the_dead(starter: Starter) -> None:
     elif state.alive(ENGINE) and (POSTGRES in gone or POSTGRES not in state.parts):
         # It would go on with connections, and with messages in flight, of the server that is gone.
         gone.append(ENGINE)
-    stop_parts(layout, state, gone, report)
-    starter.state = state.without(*gone)
+    if gone:
+        stop_parts(layout, state, gone, report)
+        starter.state = state.without(*gone)
     missing = [part for part in PARTS if part not in starter.state.parts]
     if missing and stop_strays(layout, missing, grace=3):
         report("processes of an interrupted start were ended")
