@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import os
 import platform
@@ -11,7 +12,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import uuid
@@ -65,8 +65,8 @@ def export_engine(file: Path, report: Report) -> None:
         StackError: It cannot be built or written.
     """
     program = engine_program(report)
-    with tarfile.open(file, "w:gz", compresslevel=4) as archive:
-        archive.add(program, f"{program.parent.name}/{_PROGRAM}")
+    with program.open("rb") as source, gzip.open(file, "wb", compresslevel=4) as target:
+        shutil.copyfileobj(source, target)
 
 
 def import_engine(file: Path, report: Report) -> None:
@@ -77,24 +77,13 @@ def import_engine(file: Path, report: Report) -> None:
     """
     program = _place()
     try:
-        with tarfile.open(file) as archive, _locked(program, report), _making(program) as made:
-            _extract(archive, f"{program.parent.name}/{_PROGRAM}", made)
-            _check(made)
-    except (tarfile.TarError, EOFError, zlib.error) as err:
+        with gzip.open(file) as source, _locked(program, report), _making(program) as made:
+            with made.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            made.chmod(0o700)
+            _check(made, program.parent.name)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as err:
         raise StackError(f"{file} was not written by `scythe engine export`: {err}.") from err
-
-
-def _extract(archive: tarfile.TarFile, wanted: str, target: Path) -> None:
-    names = archive.getnames()
-    content = archive.extractfile(wanted) if names == [wanted] else None
-    if content is None:
-        raise StackError(
-            f"The file holds {', '.join(names[:3]) or 'nothing'}; this Scythe needs {wanted}. "
-            "Export it with the same version of Scythe on a system of the same kind."
-        )
-    with target.open("wb") as output:
-        shutil.copyfileobj(content, output)
-    target.chmod(0o700)
 
 
 def _place() -> Path:
@@ -151,20 +140,21 @@ def _build(program: Path, report: Report) -> None:
     )
     began = time.monotonic()
     with _making(program) as made:
-        _compile(toolchain, made, program.parent / "build.log", report)
-        _check(made)
+        _compile(toolchain, made, program.parent, report)
+        _check(made, program.parent.name)
     if toolchain.from_wheel:
         shutil.rmtree(wheel, ignore_errors=True)
     report(f"built the Hatchet engine in {time.monotonic() - began:.0f} s")
 
 
-def _compile(toolchain: Go, target: Path, log: Path, report: Report) -> None:
+def _compile(toolchain: Go, target: Path, place: Path, report: Report) -> None:
     from scythe.processes.ending import MARK
     from scythe.processes.guard import Guard
 
     # The sources may lie in a repository that is not ours.
     flags = ["-v", "-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false"]
-    flags.append(f"-ldflags=-s -w -X main.Version={engine_version()}")
+    flags.append(f"-ldflags=-s -w -X main.Version={engine_version()} -X main.Build={place.name}")
+    log = place / "build.log"
     command = [toolchain.program, "build", "-C", _MODULE, *flags, "-o", target, "."]
     # Should this process be killed, the guard ends the build and removes what it has made.
     mark = f"{os.environ.get(MARK, '')}build-{uuid.uuid4().hex}."
@@ -225,17 +215,17 @@ def _go_environment(toolchain: Go) -> dict[str, str]:
     return env
 
 
-def _check(program: Path) -> None:
+def _check(program: Path, name: str) -> None:
+    """Refuse a program that is not what these sources make for this system."""
+    argv = [program, "version"]
     try:
-        answer = subprocess.run(
-            [program, "version"], capture_output=True, text=True, timeout=60, check=False
-        )
+        answer = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.SubprocessError) as err:
-        raise StackError(f"The engine that was built does not run: {err}.") from err
-    if answer.stdout.strip() != engine_version():
+        raise StackError(f"The engine does not run here: {err}.") from err
+    if answer.stdout.strip() != name:
         raise StackError(
-            f"The engine that was built calls itself {answer.stdout.strip()!r}, not "
-            f"{engine_version()}: {answer.stderr.strip()}"
+            f"The engine calls itself {answer.stdout.strip()!r}; this Scythe needs {name}. "
+            "Build or export it with the same version of Scythe on a system of the same kind."
         )
 
 

@@ -7,7 +7,7 @@
 //
 // Settings come from the environment (DATABASE_URL, SERVER_...), as for Hatchet's own programs.
 //
-//	scythe-engine version               print the version
+//	scythe-engine version               print of which version and sources it is
 //	scythe-engine prepare DIR LIFETIME  make what is missing of keys, schema and tenant in DIR
 //	                                    and the database; print a client token, unless it
 //	                                    would be valid for 0s
@@ -38,6 +38,9 @@ import (
 // the version of the Hatchet module.
 var Version = "unset"
 
+// Build is set by the linker: the version, the system, and a digest of the sources.
+var Build = "unset"
+
 func main() {
 	ctx, cancel := cmdutils.NewInterruptContext()
 	defer cancel()
@@ -46,7 +49,7 @@ func main() {
 
 	switch args := append(os.Args[1:], "", ""); args[0] {
 	case "version":
-		_, err = fmt.Println(Version)
+		_, err = fmt.Println(Build)
 	case "prepare":
 		err = prepare(ctx, args[1], args[2])
 	case "serve":
