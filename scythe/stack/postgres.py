@@ -143,7 +143,7 @@ def _create(starter: Starter, programs: Path, account: Account | None) -> None:
     # Who can reach the socket is decided by the folder that it is in, which is the owner's alone.
     options = ["-U", "postgres", "--auth-local=trust", "--auth-host=reject", "--no-instructions"]
     initdb = [programs / "initdb", "-D", new, *options, "--encoding=UTF8", "--locale=C"]
-    create = [programs / "postgres", "--single", "-D", new, "postgres"]
+    create = [programs / "postgres", "--single", "-D", new, "-c", "exit_on_error=on", "postgres"]
     for argv, text in ((initdb, ""), (create, f"CREATE DATABASE {_DATABASE}")):
         starter.helper(
             POSTGRES, argv, cwd=folder, timeout=_INIT_LIMIT_SECONDS, account=account, text=text
