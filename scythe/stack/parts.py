@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Starter:
         account: Account | None = None,
         text: str = "",
     ) -> str:
-        """Run a program that prepares a part, to its end; log its errors and return its output."""
+        """Run a program that prepares a part, to its end, and return its output; log errors."""
         log = self.layout.log(part)
         start = open_log(log)
         name = f"`{Path(argv[0]).name} {argv[1]}`"
@@ -91,6 +92,8 @@ class Starter:
             why = f"{name} was not done after {timeout:.0f} s and was ended."
         except subprocess.CalledProcessError as err:
             why = f"{name} failed: {describe_exit(err.returncode)}."
+            with suppress(OSError), log.open("ab") as errors:
+                errors.write(err.stdout)
         except OSError as err:
             why = f"{name} cannot be started: {err.strerror}."
         else:
