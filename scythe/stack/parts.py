@@ -78,26 +78,25 @@ class Starter:
         start = open_log(log)
         name = f"`{Path(argv[0]).name} {argv[1]}`"
         try:
-            with log.open("ab") as errors:
-                done = subprocess.run(
-                    argv,
-                    input=text.encode(),
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    timeout=timeout,
-                    check=True,
-                    **_options(cwd, env, account),
-                )
+            done = subprocess.run(
+                argv,
+                input=text.encode(),
+                capture_output=True,
+                timeout=timeout,
+                check=False,
+                **_options(cwd, env, account),
+            )
         except subprocess.TimeoutExpired:
             why = f"{name} was not done after {timeout:.0f} s and was ended."
-        except subprocess.CalledProcessError as err:
-            why = f"{name} failed: {describe_exit(err.returncode)}."
-            with suppress(OSError), log.open("ab") as errors:
-                errors.write(err.stdout)
         except OSError as err:
             why = f"{name} cannot be started: {err.strerror}."
         else:
-            return done.stdout.decode()
+            # Only now: on a full disk there may be room again, when it has cleaned up.
+            with suppress(OSError), log.open("ab") as output:
+                output.write(done.stderr + (done.stdout if done.returncode else b""))
+            if not done.returncode:
+                return done.stdout.decode()
+            why = f"{name} failed: {describe_exit(done.returncode)}."
         raise self._failed(part, why, start)
 
     def launch(
