@@ -93,7 +93,7 @@ class Starter:
         else:
             # Only now: on a full disk there may be room again, when it has cleaned up.
             with suppress(OSError), log.open("ab") as output:
-                output.write(done.stderr + (done.stdout if done.returncode else b""))
+                output.write((done.stdout if done.returncode else b"") + done.stderr)
             if not done.returncode:
                 return done.stdout.decode()
             why = f"{name} failed: {describe_exit(done.returncode)}."
