@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from scythe.environment import check_installation
 from scythe.errors import ScytheError
 
+_OF_THE_STACK = ("dev", "engine")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command `scythe`.
@@ -19,12 +21,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if words == ["--version"]:
+            from importlib.metadata import version
+
+            from scythe import DISTRIBUTION
+
+            print(f"scythe {version(DISTRIBUTION)}")
+            return 0
         check_installation(warn=lambda text: print(f"scythe: {text}", file=sys.stderr))
-        options = _parser().parse_args(arguments)
-        return int(options.run(options))
-    except ScytheError as err:
-        print(f"scythe: {err}", file=sys.stderr)
+        # The local stack is built before anything else is installed: it needs no library.
+        return _run_stack(words) if words and words[0] in _OF_THE_STACK else _run(words)
+    except ScytheError as error:
+        print(f"scythe: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -34,16 +44,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _parser() -> argparse.ArgumentParser:
-    # One line for each family of commands: a module with `add_commands`.
+def _run_stack(words: Sequence[str]) -> int:
     from scythe.stack import commands as stack_commands
 
-    parser = argparse.ArgumentParser(
-        prog="scythe", description="Typed, embarrassingly parallel experiments."
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    stack_commands.add_commands(commands)
-    return parser
+    parser = argparse.ArgumentParser(prog="scythe")
+    stack_commands.add_commands(parser.add_subparsers(metavar="COMMAND", required=True))
+    options = parser.parse_args(words)
+    return int(options.run(options))
+
+
+def _run(words: Sequence[str]) -> int:
+    try:
+        from scythe.commands.app import run_app
+        from scythe.commands.base import exit_code
+    except ModuleNotFoundError as error:
+        print(f"scythe: {error.name} is not installed: pip install scythe-ray", file=sys.stderr)
+        return 2
+    try:
+        run_app(words)
+    except SystemExit as end:
+        return int(end.code or 0)
+    except ScytheError as error:
+        print(f"scythe: {error}", file=sys.stderr)
+        return int(exit_code(error))
+    return 0
 
 
 if __name__ == "__main__":

@@ -94,9 +94,10 @@ def check_installation(warn: Callable[[str], object] | None = None) -> None:
     Raises:
         SettingsError: scythe-engine was installed over it.
     """
-    import scythe
+    from importlib import import_module
 
-    is_ours = hasattr(scythe, "DISTRIBUTION")
+    # By name: the package itself leads to modules that import this one.
+    is_ours = hasattr(import_module("scythe"), "DISTRIBUTION")
     if is_ours and warn is None:
         return
     from importlib.metadata import PackageNotFoundError, version

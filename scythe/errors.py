@@ -2,7 +2,8 @@
 
     ScytheError
     ├── SettingsError             a setting or an environment variable is missing or wrong
-    │   └── SettingsExit          of a worker; ends a script with one line
+    │   ├── SettingsExit          of a worker; ends a script with one line
+    │   └── NoBucketError         no bucket is named and no local stack runs
     ├── StackError                a part of the local stack did not start, or died
     ├── EngineError               Hatchet cannot be reached, or refuses the token
     ├── StorageError              the bucket cannot be reached, read or written
@@ -20,6 +21,7 @@
     │   ├── ExperimentNotFoundError
     │   ├── ExperimentVersionNotFoundError
     │   ├── ExperimentRunNotFoundError
+    │   ├── RunNotFoundError      no run fits what the user called it
     │   └── ResultNotFoundError
     ├── OutputError               what the user's function returned cannot be stored
     │   ├── ScalarInDataframesError
@@ -33,7 +35,9 @@
     ├── ExecutorError
     │   ├── LeafFailed            the user's code failed
     │   └── ExecutorUnavailable   the place where it ran failed
+    ├── MissingLibraryError       an optional library is not installed
     ├── RunGoesOnError            a run is not over, and is not deleted or run again
+    ├── RunFailedError            a run has failed leaves, and the caller wants none
     └── RunTimeoutError           a run was not over within the time that the caller gave
 
 Each message names the thing, says why, and says what to do next.
@@ -73,6 +77,10 @@ class EngineError(ScytheError):
 
 class StorageError(ScytheError):
     """The bucket cannot be reached, read or written."""
+
+
+class NoBucketError(SettingsError, StorageError):
+    """No bucket is named and no local stack runs."""
 
 
 class FetchError(ScytheError):
@@ -207,6 +215,10 @@ class ExperimentRunNotFoundError(BaseNotFoundError):
         )
 
 
+class RunNotFoundError(BaseNotFoundError):
+    """No run in the bucket fits what the user called it."""
+
+
 class ResultNotFoundError(BaseNotFoundError):
     """The run has no such table (yet)."""
 
@@ -294,8 +306,20 @@ class ExecutorUnavailable(ExecutorError):  # noqa: N818 - the name in the contra
     """The place where the leaf ran failed, not the user's code: a lost process, node or cluster."""
 
 
+class MissingLibraryError(ScytheError, ImportError):
+    """A library that is not installed with Scythe is needed."""
+
+    def __init__(self, library: str, purpose: str) -> None:
+        self.library = library
+        super().__init__(f"{purpose} needs {library}, which is not here: pip install {library}")
+
+
 class RunGoesOnError(ScytheError):
     """A run is not over, and what was asked for needs one that is."""
+
+
+class RunFailedError(ScytheError):
+    """A run has failed leaves, or was stopped, and the caller wants all to have ended well."""
 
 
 class RunTimeoutError(ScytheError, TimeoutError):

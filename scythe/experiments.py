@@ -17,10 +17,12 @@ from scythe.errors import (
     ExperimentVersionNotFoundError,
 )
 from scythe.experiment import TInput, TOutput, batch_size_of
-from scythe.runnable import SerializableRunnable
+from scythe.runnable import AbsentExperiment, SerializableRunnable, find_runnable
 from scythe.runs.allocate import Allocation, AllocationOptions
 from scythe.runs.explain import LeafTask
+from scythe.runs.exports import RunExports
 from scythe.runs.keys import RunKeys
+from scythe.runs.leaves import RunLeaves
 from scythe.runs.prepared import AllocationPlan
 from scythe.runs.reading import RunReader
 from scythe.runs.repeats import RunOptions, RunRepeats, find_reused, finished_runs
@@ -330,7 +332,9 @@ class VersionedExperiment(BaseModel, Generic[TInput, TOutput]):
         return self.latest_run.list_results_files()
 
 
-class ExperimentRun(RunRepeats, RunReader, RunKeys, BaseModel, Generic[TInput, TOutput]):
+class ExperimentRun(
+    RunRepeats, RunLeaves, RunExports, RunReader, RunKeys, BaseModel, Generic[TInput, TOutput]
+):
     """One run of a version of an experiment.
 
     Attributes:
@@ -340,6 +344,14 @@ class ExperimentRun(RunRepeats, RunReader, RunKeys, BaseModel, Generic[TInput, T
 
     versioned_experiment: VersionedExperiment[TInput, TOutput]
     timestamp: datetime
+
+    @property
+    def runnable(self) -> Any:
+        """The experiment, or the Hatchet task or workflow, or its name where it is not here."""
+        runnable = self.versioned_experiment.base_experiment.runnable
+        if isinstance(runnable, AbsentExperiment):
+            return find_runnable(self.manifest().experiment_name)
+        return runnable
 
     @property
     def storage_settings(self) -> ScytheStorageSettings:
@@ -364,12 +376,12 @@ class ExperimentRun(RunRepeats, RunReader, RunKeys, BaseModel, Generic[TInput, T
     @property
     def leaf_task(self) -> LeafTask:
         """Requirements of the run's leaves on a worker."""
-        return LeafTask.of(self.runnable)
-
-    @property
-    def runnable(self) -> Any:
-        """The experiment, or the Hatchet task or workflow."""
-        return self.versioned_experiment.base_experiment.runnable
+        runnable = self.runnable
+        if not isinstance(runnable, AbsentExperiment):
+            return LeafTask.of(runnable)
+        found = self.manifest()
+        is_alone = found.code is None and found.n_specs == 1
+        return LeafTask(found.experiment_name, found.labels or {}, is_alone=is_alone)
 
     def another(self) -> Self:
         """Return a run of the same version that is allocated now."""

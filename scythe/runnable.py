@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Self, cast
+from typing import Any, Generic, NoReturn, Self, cast
 
 from pydantic import BaseModel, ConfigDict, field_serializer, field_validator, model_validator
 
-from scythe.errors import RegistrationError
+from scythe.errors import ExperimentTypeNotFound, RegistrationError
 from scythe.experiment import TInput, TOutput
 from scythe.registry import ExperimentRegistry
+
+
+class AbsentExperiment:
+    """An experiment whose code this process has not imported: its runs can be read all the same.
+
+    Args:
+        name: Its name, or that of its folder in the bucket.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"AbsentExperiment({self.name!r})"
+
+    def run(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise `ExperimentTypeNotFound`: the code is not here."""
+        raise ExperimentTypeNotFound(
+            self.name, [known.name for known in ExperimentRegistry.experiments()]
+        )
+
+    @property
+    def input_validator_type(self) -> NoReturn:
+        """Raise `ExperimentTypeNotFound`: the class of its input is not here."""
+        self.run()
+
+    @property
+    def output_validator_type(self) -> NoReturn:
+        """Raise `ExperimentTypeNotFound`: the class of its output is not here."""
+        self.run()
+
+
+def find_runnable(name: str) -> Any:
+    """Return what is registered in this process under a name, else an `AbsentExperiment`."""
+    try:
+        return ExperimentRegistry.get_runnable(name)
+    except ExperimentTypeNotFound:
+        return AbsentExperiment(name)
 
 
 class SerializableRunnable(BaseModel, Generic[TInput, TOutput]):

@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scythe.durations import NO_LIMIT, Timeout
 from scythe.environment import prepare_environment
-from scythe.errors import SettingsError
+from scythe.errors import NoBucketError, SettingsError
 from scythe.outcomes import StoreConfig
 from scythe.texts import is_plain_path
 
@@ -217,7 +217,7 @@ def default_storage_settings() -> ScytheStorageSettings:
     """Return the storage settings of the environment, or of the local stack that runs.
 
     Raises:
-        SettingsError: No bucket is named and no local stack runs.
+        NoBucketError: No bucket is named and no local stack runs.
     """
     prepare_environment()
     try:
@@ -228,7 +228,7 @@ def default_storage_settings() -> ScytheStorageSettings:
             raise SettingsError(
                 f"SCYTHE_STORAGE_BUCKET_PREFIX: {wrong['BUCKET_PREFIX']}."
             ) from error
-        raise SettingsError(
+        raise NoBucketError(
             "SCYTHE_STORAGE_BUCKET is not set and no local stack runs: set it to the name of the "
             "S3 bucket that holds your runs, or start the local stack with `scythe dev`."
         ) from error

@@ -31,6 +31,7 @@ class RunStatus(BaseModel):
         waits_for: Why the run gives no news, where that can be told: no worker serves it, say.
         code_mismatches: Leaves that ran with other code than `allocate` saw, as far as is known:
             they are counted when the scatter node above them ends.
+        recent_rate: Leaves that ended in a second in the last minutes; 0 where that is not known.
     """
 
     experiment_id: str
@@ -46,6 +47,7 @@ class RunStatus(BaseModel):
     warnings: list[str] = []
     waits_for: str = ""
     code_mismatches: int = 0
+    recent_rate: float = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -59,7 +61,9 @@ class RunStatus(BaseModel):
 
     @property
     def rate(self) -> float:
-        """Leaves that ended in a second, on average since the run began."""
+        """Leaves that ended in a second: lately, else on average since the run began."""
+        if self.recent_rate:
+            return self.recent_rate
         seconds = self.updated - self.started
         return (self.done + self.failed) / seconds if self.started and seconds > 0 else 0.0
 

@@ -34,7 +34,7 @@ LAYERS: list[set[str]] = [
     },
     {"options", "stack"},
     {"leaf_classes", "environment"},
-    {"executor", "settings", "cli"},
+    {"executor", "settings"},
     {"messages", "storage"},
     {"tables", "engine", "utils"},
     {"base", "hatchet"},
@@ -46,6 +46,9 @@ LAYERS: list[set[str]] = [
     {"leaf", "experiments"},
     {"local", "worker_processes"},
     {"worker"},
+    {"catalog"},
+    {"commands"},
+    {"cli"},
 ]
 ALLOWED_BACKWARDS = {("experiment", "single")}  # `experiment.run(spec)` starts itself
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +15,8 @@ from scythe.errors import EngineError
 
 _ANSWER_SECONDS = 5.0
 _BEFORE = timedelta(hours=1)  # allowed difference between the clocks of this host and the engine
+_LOG_TASKS = 50  # in one request
+_LOG_LINES = 1000  # in one answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,10 @@ def connected_workers() -> list[ConnectedWorker]:
     Raises:
         EngineError: The engine does not answer, or refuses the token.
     """
+    hatchet = client()  # first: without a token the import of the SDK is of no use
     from hatchet_sdk.clients.rest.api.worker_api import WorkerApi
     from hatchet_sdk.clients.rest.models.worker_status import WorkerStatus
 
-    hatchet = client()
     with answered(), hatchet.workers.client() as api:
         found = WorkerApi(api).worker_list(
             hatchet.config.tenant_id,
@@ -82,6 +84,48 @@ def find_run(experiment_id: str, since: datetime) -> str | None:
             _request_timeout=_ANSWER_SECONDS,
         )
     return next((str(row.workflow_run_external_id) for row in found.rows or []), None)
+
+
+def read_logs(tasks: Sequence[str]) -> Iterator[tuple[str, float, str]]:
+    """Yield what tasks printed: the task, the time in seconds since 1970, and the text.
+
+    Args:
+        tasks: Hatchet's ids of their runs.
+
+    Raises:
+        EngineError: The engine does not answer, or refuses the token.
+    """
+    for first in range(0, len(tasks), _LOG_TASKS):
+        yield from _read_logs(tasks[first : first + _LOG_TASKS])
+
+
+def _read_logs(tasks: Sequence[str]) -> Iterator[tuple[str, float, str]]:
+    from hatchet_sdk.clients.rest.api.log_api import LogApi
+    from hatchet_sdk.clients.rest.models.v1_log_line_order_by_direction import (
+        V1LogLineOrderByDirection,
+    )
+
+    hatchet = client()
+    since: datetime | None = None
+    seen: set[tuple[str | None, str]] = set()  # of the moment at which the last page ended
+    while True:
+        with answered(), hatchet.logs.client() as api:
+            found = LogApi(api).v1_tenant_log_line_list(
+                hatchet.config.tenant_id,
+                limit=_LOG_LINES,
+                since=since,
+                order_by_direction=V1LogLineOrderByDirection.ASC,
+                task_external_ids=[*tasks],
+                _request_timeout=_ANSWER_SECONDS,
+            )
+        lines = found.rows or []
+        for line in lines:
+            if (line.task_external_id, line.message) not in seen:
+                yield str(line.task_external_id), line.created_at.timestamp(), line.message
+        if len(lines) < _LOG_LINES or lines[-1].created_at == since:
+            return
+        since = lines[-1].created_at
+        seen = {(line.task_external_id, line.message) for line in lines if line.created_at == since}
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from scythe.options import ExperimentOptions
 from scythe.outcomes import RunCode
 from scythe.processes.interrupts import HeldInterrupt, RunInterrupted
 from scythe.provenance.identity import CodeIdentity, identify
+from scythe.runs.explain import LeafTask
 from scythe.runs.folder import FolderT, RunFolder, claim, discard, release
 from scythe.runs.matching import NewLeaves, reuse_leaves
 from scythe.runs.prepared import AllocationPlan, Prepared, mean_seconds
@@ -269,6 +271,7 @@ class Allocation:
             n_specs=prepared.n_specs,
             recursion_map=plan.tree.model_dump(exclude_none=True),
             batch_size=plan.batch_size,
+            labels=self._labels(),
             code=None if self._plain else asdict(self._code),
             description=self._options.description,
             tags=list(self._options.tags),
@@ -307,6 +310,7 @@ class Allocation:
             ) from None
         if interrupt.is_held:
             raise RunInterrupted(f"The run continues: {name}. Cancel it with run.cancel().")
+        _announce(name)
         return reference
 
     def _start_root(self, run: RunFolder, prepared: Prepared, plan: RunPlan) -> RunRef[Any]:
@@ -330,7 +334,6 @@ class Allocation:
             release(self._store, run)
         except StorageError as error:  # the run has all that it needs
             logger.warning("The id of the run %s was not recorded: %s", run.experiment_id, error)
-        logger.info("started %s as %s", run.experiment_id, reference.workflow_run_id)
 
     def _root_input(self, run: RunFolder, plan: RunPlan, prepared: Prepared) -> ScatterGatherInput:
         from scythe.engine.client import without_namespace
@@ -349,6 +352,12 @@ class Allocation:
             leaf_format="plain" if self._plain else "scythe",
             run_code=self._run_code,
         )
+
+    def _labels(self) -> dict[str, str] | None:
+        """Return the labels that a worker must have; None where the code is not here."""
+        if not isinstance(self._runnable, Experiment):
+            return None
+        return dict(LeafTask.of(self._runnable).labels)
 
     def _uri(self, key: str) -> S3Url:
         return S3Url(self._store.uri(key))
@@ -375,3 +384,12 @@ def _interruptible() -> Generator[None]:
         raise
     except KeyboardInterrupt:
         raise RunInterrupted("allocate was interrupted: nothing was started.") from None
+
+
+def _announce(run_id: str) -> None:
+    """Log that a run has started, and the commands for it; on standard error without logging."""
+    text = f"Started {run_id}. Watch it: scythe watch {run_id}. Cancel it: scythe cancel {run_id}"
+    if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
+        logger.info(text)
+    elif logger.isEnabledFor(logging.WARNING):
+        print(f"scythe: {text}", file=sys.stderr)  # noqa: T201 - how to go on with the run

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
+from scythe.engine.lookup import answered
+from scythe.errors import RunGoesOnError
 from scythe.outcomes import FailureKind
 from scythe.scatter.finish import finish_run
 from scythe.scatter.known_leaves import RunPlace
@@ -17,6 +19,7 @@ from scythe.storage.store import Store
 
 _ROOT_SECONDS = 8.0  # for a root that runs to begin with the end of its run
 _PAUSE = 0.3
+_CLAIM_SECONDS = 600.0  # after which a claim of an allocation that was killed is old
 _GONE = {
     "CANCELLED": "the run was cancelled in Hatchet, by somebody, or because no worker took its "
     "root within its schedule timeout",
@@ -56,7 +59,29 @@ def cancel_run(store: Store, layout: RunLayout, grace: timedelta) -> RunStatus:
         if run.is_over():
             return _status(run)
         time.sleep(_PAUSE)
-    return finish_run(run, stop)
+    with answered():
+        return finish_run(run, stop)
+
+
+def delete_run(store: Store, layout: RunLayout, status: RunStatus) -> None:
+    """Delete all that the bucket has of a run; what is left of an earlier try, too.
+
+    Its manifest and status go first: from then on nothing takes the rest for a run.
+
+    Raises:
+        RunGoesOnError: It is not over, or is being allocated.
+    """
+    claims = [store.age(key) for key in store.list_keys(layout.claims)]
+    is_allocated = any(age is not None and age < _CLAIM_SECONDS for age in claims)
+    if is_allocated or not status.is_over:
+        raise RunGoesOnError(
+            f"Run {layout.experiment_id} is {'being allocated' if is_allocated else status.state}, "
+            f"so it is not deleted. Cancel it first: scythe cancel {layout.experiment_id}"
+        )
+    for key in (layout.manifest, layout.status):
+        store.delete(key)
+    store.delete_all(layout.prefix)
+    store.delete_all(layout.claims)
 
 
 def finish_lost_run(store: Store, layout: RunLayout, state: str) -> RunStatus:
@@ -73,7 +98,8 @@ def finish_lost_run(store: Store, layout: RunLayout, state: str) -> RunStatus:
         kind=FailureKind.CANCELLED,
         message=_GONE.get(state, f"the run is {state.lower()} in Hatchet and wrote no tables"),
     )
-    return finish_run(run, put_stop(store, layout, stop))
+    with answered():
+        return finish_run(run, put_stop(store, layout, stop))
 
 
 def _status(run: RunPlace) -> RunStatus:

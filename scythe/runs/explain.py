@@ -13,7 +13,7 @@ from scythe.status import RunStatus
 if TYPE_CHECKING:
     from scythe.engine.lookup import ConnectedWorker
 
-_PREFIX = "scythe_experiment_"  # of experiments that were given no name
+DEFAULT_PREFIX = "scythe_experiment_"  # of experiments that were given no name
 _MOST_NAMES = 10
 
 
@@ -34,7 +34,7 @@ class LeafTask:
     @property
     def title(self) -> str:
         """The name as the user wrote it."""
-        return self.name.removeprefix(_PREFIX)
+        return self.name.removeprefix(DEFAULT_PREFIX)
 
     @classmethod
     def of(cls, runnable: Any) -> LeafTask:
@@ -70,6 +70,12 @@ def explain_wait(workers: Sequence[ConnectedWorker], task: LeafTask, status: Run
     return _explain_routing(serving, task, status)
 
 
+def serving_workers(workers: Sequence[ConnectedWorker], task: LeafTask) -> list[ConnectedWorker]:
+    """Return the workers that take leaves of a task."""
+    serving = [worker for worker in workers if _serves(worker, task.name)]
+    return [worker for worker in serving if task.labels.items() <= worker.labels.items()]
+
+
 def _explain_routing(serving: Sequence[ConnectedWorker], task: LeafTask, status: RunStatus) -> str:
     """Say why none of the workers that serve a task takes its leaves."""
     fitting = [worker for worker in serving if task.labels.items() <= worker.labels.items()]
@@ -101,7 +107,9 @@ def _served_by(workers: Sequence[ConnectedWorker]) -> str:
     for_leaves = [worker for worker in workers if worker.tasks - {NODE_TASK}]
     counted = for_leaves or workers
     tasks = {task for worker in for_leaves for task in worker.tasks} - {NODE_TASK}
-    names = _list({task.removeprefix(_PREFIX) for task in tasks}) or "nothing but scatter nodes"
+    names = (
+        _list({task.removeprefix(DEFAULT_PREFIX) for task in tasks}) or "nothing but scatter nodes"
+    )
     are = _verb(counted, "is connected; it serves", "are connected; they serve")
     return f"{_count(len(counted), 'worker')} {are} {names}."
 

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scythe.engine.lookup import answered
 from scythe.engine.run_tasks import RunTasks
 from scythe.runs.ending import run_place
 from scythe.scatter.known_leaves import KnownLeaves
@@ -26,9 +27,10 @@ def known_table(store: Store, layout: RunLayout, name: str) -> pa.Table | None:
     with tempfile.TemporaryDirectory(prefix="scythe-partial-") as folder:
         leaves = KnownLeaves(run, Path(folder))
         leaves.add_nodes()
-        for state in ("COMPLETED", "FAILED"):
-            for page in tasks.leaf_ends((state,), payloads=True):
-                leaves.add_ends(page)
+        with answered():
+            for state in ("COMPLETED", "FAILED"):
+                for page in tasks.leaf_ends((state,), payloads=True):
+                    leaves.add_ends(page)
         if name not in leaves.names:
             leaves.add_none()
         if name not in leaves.names:

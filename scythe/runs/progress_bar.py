@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from scythe.status import RunStatus, mismatch_note
 
 _LINE_PAUSE = 5.0  # seconds between two plain lines
+_WIDE = 110  # columns of a terminal in which all fits into one line
 _PATIENCE = 5.0  # seconds for a worker to take up a run, before it is said that none does
 
 
@@ -48,23 +48,24 @@ class ProgressView:
     """Shows the status of one run as it changes.
 
     Args:
-        enabled: Whether anything is shown.
+        stream: Where it is shown; None to show nothing.
     """
 
-    def __init__(self, *, enabled: bool) -> None:
-        self._enabled = enabled
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
         self._bar: Any = None
         self._task: Any = None
         self._last_line = self._reason = ""
         self._last_time = 0.0
+        self._named = ""
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
-        if self._enabled and sys.stderr.isatty():
-            self._bar = _make_bar()
+        if self._stream is not None and self._stream.isatty():
+            self._bar = _make_bar(self._stream)
             self._bar.start()
             self._task = self._bar.add_task(
-                "", total=None, done="", failed="", running="", rate="", left="", code=""
+                "", total=None, count="", done="", failed="", running="", rate="", left="", code=""
             )
         return self
 
@@ -80,26 +81,34 @@ class ProgressView:
     def show(self, status: RunStatus) -> None:
         """Show a status."""
         young = time.monotonic() - self._began < _PATIENCE
-        if not self._enabled or (status.state == "queued" and young):
+        if self._stream is None or (status.state == "queued" and young):
             return
         if status.waits_for != self._reason:
             self._reason = status.waits_for
             self._last_time = 0.0  # it is news
             if self._bar is not None and self._reason:
-                self._bar.console.print(self._reason, markup=False, highlight=False)
+                self.note(self._reason)
         if self._bar is not None:
             self._update_bar(status)
         else:
             self._print_line(status)
+
+    def note(self, text: str) -> None:
+        """Show a line of its own, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        elif self._stream is not None:
+            print(text, file=self._stream, flush=True)
 
     def _update_bar(self, status: RunStatus) -> None:
         is_still = status.is_over or bool(status.waits_for)
         others = status.code_mismatches
         self._bar.update(
             self._task,
-            description="waiting for a worker" if status.state == "queued" else _name(status),
+            description="waiting for a worker" if status.state == "queued" else self._title(status),
             total=status.total or None,
             completed=status.done + status.failed,
+            count=f"{status.done + status.failed}/{status.total}",
             done=f"{status.done} done",
             failed=f"[red]{status.failed} failed[/]" if status.failed else "0 failed",
             running=f"{status.running} running",
@@ -108,30 +117,36 @@ class ProgressView:
             code=f"[yellow]{others} other code[/]" if others else "",
         )
 
+    def _title(self, status: RunStatus) -> str:
+        """Return what stands before the bar; on a narrow terminal it is a line above, once."""
+        name = status.experiment_id.rsplit("/", 2)[0]
+        if self._bar.console.width >= _WIDE:
+            return name
+        if self._named != name:
+            self._named = name
+            self.note(status.experiment_id)
+        return ""
+
     def _print_line(self, status: RunStatus) -> None:
         line = describe(status)
         now = time.monotonic()
         due = status.is_over or now - self._last_time >= _LINE_PAUSE
         if due and line != self._last_line:
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 - asked for with progress=True
+            self.note(line)
             self._last_line = line
             self._last_time = now
 
 
-def _name(status: RunStatus) -> str:
-    return status.experiment_id.rsplit("/", 2)[0]
-
-
-def _make_bar() -> Any:
+def _make_bar(stream: TextIO) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    texts = ("{task.fields[done]}", "{task.fields[failed]}", "{task.fields[running]}")
-    rates = ("{task.fields[rate]}", "{task.fields[left]}", "{task.fields[code]}")
+    console = Console(file=stream)
+    is_wide = console.width >= _WIDE
+    names = ("count", *("done",) * is_wide, "failed", "running", "rate", "left", "code")
     return Progress(
         TextColumn("{task.description}", markup=False),  # a name may look like markup
-        BarColumn(bar_width=30),
-        TextColumn("{task.completed:.0f}/{task.total}"),
-        *[TextColumn(text) for text in (*texts, *rates)],
-        console=Console(stderr=True),
+        BarColumn(bar_width=30 if is_wide else 10),
+        *[TextColumn(f"{{task.fields[{name}]}}") for name in names],
+        console=console,
     )

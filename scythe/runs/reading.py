@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
@@ -14,14 +15,18 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from scythe.errors import (
+    BaseNotFoundError,
     EngineError,
     ExperimentRunNotFoundError,
     FetchError,
     ResultNotFoundError,
+    RunFailedError,
     StorageError,
 )
-from scythe.processes.blocking import call_within
+from scythe.processes.blocking import call_within, start_call
 from scythe.runs.explain import LeafTask, explain_wait
+from scythe.runs.progress_bar import ProgressView
+from scythe.runs.rate import RecentRate
 from scythe.runs.waiting import wait_for_run
 from scythe.status import RunStatus
 from scythe.storage.files import S3Url
@@ -42,6 +47,9 @@ _START_SECONDS = 15.0  # between the manifest of a run and its start, which are 
 _STATUS_SECONDS = 30.0
 _PROBE_AFTER = 10.0  # seconds without news after which it is tried whether the bucket has room
 _LONGEST_PROBE_PAUSE = 60.0
+_NO_MANIFEST = (
+    "It has no manifest: allocate or the deletion of the run is at work, or was interrupted."
+)
 _NOT_STARTED = "allocate ended before it started the run. Allocate it again."
 
 
@@ -77,6 +85,7 @@ class RunWatch:
         self._refusal = ""
         self._probe_at = 0.0
         self._probe_pause = _ENGINE_PAUSE
+        self._rate = RecentRate()
         self.no_answer = ""
 
     def look(self) -> RunStatus:
@@ -91,7 +100,8 @@ class RunWatch:
         elif time.monotonic() >= self._ask_at:
             status = self._ask(status)
             self._ask_at = time.monotonic() + _ENGINE_PAUSE
-        return status.model_copy(update={"waits_for": "" if status.is_over else self._reason})
+        reason = "" if status.is_over else self._reason
+        return self._rate.added_to(status.model_copy(update={"waits_for": reason}))
 
     def _ask(self, status: RunStatus) -> RunStatus:
         from scythe.engine.lookup import connected_workers
@@ -164,6 +174,12 @@ def _ago(seconds: float) -> datetime:
     return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
+def describe_failure(group: Mapping[str, Any]) -> str:
+    """Return a row of `RunReader.failures` as one line."""
+    message = " ".join(str(group["message"]).split())
+    return f"{group['count']} x {group['type']}: {message} ({group['kind']}, leaf {group['leaf']})"
+
+
 class RunReader:
     """Adds the read side to a class that has a run's layout and store."""
 
@@ -190,6 +206,10 @@ class RunReader:
         files = self._final_files(s3_client)
         return {name: key for name, key in files.items() if name not in REPORTS}
 
+    def table_names(self) -> list[str]:
+        """Return the names of the final tables that are there, those of Scythe's reports too."""
+        return sorted(self._final_files())
+
     def _final_files(self, s3_client: Any = None) -> dict[str, str]:
         keys = self.store(s3_client).list_keys(self.layout.final, recursive=False)
         return {PurePosixPath(key).stem: key for key in keys if not key.endswith("/")}
@@ -207,31 +227,78 @@ class RunReader:
 
     def status(self) -> RunStatus:
         """Return how far the run is."""
-        watch = self._watch()
+        watch = self.watch()
         return call_within(
             _STATUS_SECONDS,
             watch.look,
             lambda: StorageError(watch.no_answer),
         )
 
-    def wait(self, progress: bool = False, timeout: float | None = None) -> RunStatus:
+    def last_status(self) -> RunStatus:
+        """Return the counts that are in the bucket, without asking Hatchet whether the run lives.
+
+        What has no manifest is `not_started`: `allocate`, or the deletion of the run, is at work or
+        was interrupted.
+        """
+        status = _stored_status(self.store(), self.layout)
+        if status.total or status.updated or self.store().find_bytes(self.layout.manifest):
+            return status
+        return status.model_copy(update={"state": "not_started", "message": _NO_MANIFEST})
+
+    def wait(
+        self,
+        progress: bool = False,
+        timeout: float | None = None,
+        *,
+        raise_on_failure: bool = False,
+        on_progress: Callable[[RunStatus], object] | None = None,
+    ) -> RunStatus:
         """Wait until the run is over.
 
         Args:
             progress: Whether to show done, failed, running, rate and time left meanwhile: as a bar
                 on a terminal, else as plain lines.
             timeout: Seconds to wait at most; None to wait as long as it takes.
+            raise_on_failure: Whether failed leaves, and a run that was stopped, are an error.
+            on_progress: Called with each status that is new, the last one included.
 
         Returns:
             The last status: a run with failed leaves says so.
 
         Raises:
+            RunFailedError: Leaves failed or the run was stopped, and `raise_on_failure` is set.
             RunTimeoutError: The run was not over in time. It goes on.
             RunInterrupted: Somebody pressed Ctrl-C. The run goes on.
         """
-        return wait_for_run(self._watch(), self.layout, progress=progress, timeout=timeout)
+        status = wait_for_run(
+            self.watch(),
+            self.layout,
+            view=ProgressView(sys.stderr if progress else None),
+            timeout=timeout,
+            on_progress=on_progress or (lambda _: None),
+        )
+        if raise_on_failure and (status.failed or status.state != "done"):
+            raise RunFailedError(f"{status}. {self._main_failure()}".rstrip())
+        return status
 
-    def _watch(self) -> RunWatch:
+    async def aio_wait(self, **options: Any) -> RunStatus:
+        """Wait until the run is over, in a thread; see `wait`."""
+        return await asyncio.wrap_future(start_call(lambda: self.wait(**options)))
+
+    async def aio_status(self) -> RunStatus:
+        """Return how far the run is; see `status`."""
+        return await asyncio.wrap_future(start_call(self.status))
+
+    def _main_failure(self) -> str:
+        try:
+            first = self.failures().slice(0, 1).to_pylist()
+        except (BaseNotFoundError, FetchError, StorageError):  # it was not even started
+            return ""
+        advice = f"See run.errors(), or: scythe errors {self.layout.experiment_id}"
+        return f"{describe_failure(first[0])} {advice}" if first else ""
+
+    def watch(self) -> RunWatch:
+        """Return an object that looks at the run again and again."""
         return RunWatch(self.store(), self.layout, lambda: self.leaf_task)
 
     def cancel(self, grace: timedelta = timedelta(0)) -> RunStatus:

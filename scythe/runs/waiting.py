@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from scythe.errors import RunTimeoutError
@@ -34,12 +35,27 @@ class Watch(Protocol):
 
 
 def wait_for_run(
-    watch: Watch, layout: RunLayout, *, progress: bool, timeout: float | None
+    watch: Watch,
+    layout: RunLayout,
+    *,
+    view: ProgressView,
+    timeout: float | None,
+    on_progress: Callable[[RunStatus], object],
 ) -> RunStatus:
     """Wait until a run is over; see `ExperimentRun.wait`."""
     try:
-        with KeptInterrupts() as interrupts, ProgressView(enabled=progress) as view:
-            return _wait(watch, layout, view, interrupts, timeout)
+        with KeptInterrupts() as interrupts, view:
+            last: RunStatus | None = None
+
+            def show(status: RunStatus) -> None:
+                nonlocal last
+                interrupts.check()
+                view.show(status)
+                if status != last:
+                    last = status
+                    on_progress(status)
+
+            return _wait(watch, layout, show, timeout)
     except KeyboardInterrupt:
         raise RunInterrupted(
             f"The run continues: {layout.experiment_id}. Cancel it with run.cancel()."
@@ -49,8 +65,7 @@ def wait_for_run(
 def _wait(
     watch: Watch,
     layout: RunLayout,
-    view: ProgressView,
-    interrupts: KeptInterrupts,
+    show: Callable[[RunStatus], None],
     timeout: float | None,
 ) -> RunStatus:
     deadline = math.inf if timeout is None else time.monotonic() + timeout
@@ -67,8 +82,7 @@ def _wait(
                 raise
             if not status.total or time.monotonic() >= asked + _PATIENCE:
                 status = status.model_copy(update={"waits_for": watch.no_answer})
-        interrupts.check()
-        view.show(status)
+        show(status)
         left = deadline - time.monotonic()
         least = 0.0
         if status.is_over:

@@ -97,6 +97,16 @@ def read_rows(store: StoreConfig, key: str, rows: Sequence[int]) -> pa.Table:
     return pa.concat_tables(parts)
 
 
+def row_of(store: StoreConfig, key: str, sort_index: int) -> int | None:
+    """Return the number of the row of a leaf in the specs of a run; None where there is none."""
+    import pyarrow.parquet as pq
+
+    with _open_copy(store, key) as copy:
+        numbers = pq.read_table(copy, columns=[SORT_INDEX]).column(0)
+    row: int = numbers.index(sort_index).as_py()
+    return None if row < 0 else row
+
+
 def read_spec_text(store: StoreConfig, key: str, row: int) -> str:
     """Read one spec as text, by the number of its row."""
     return next(spec_texts(read_rows(store, key, range(row, row + 1))))

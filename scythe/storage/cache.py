@@ -106,6 +106,15 @@ def shrink(folder: Path, limit: int, kept: Path | None = None) -> int:
     return total
 
 
+def cache_size(folder: Path) -> tuple[int, int]:
+    """Return the size of all files of the cache in bytes, and their number."""
+    try:
+        sizes = [file.size for file in _files(folder)]
+    except FileNotFoundError:
+        return 0, 0
+    return sum(sizes), len(sizes)
+
+
 def _files(folder: Path) -> Iterator[_File]:
     oldest_part = time.time() - _ORPHAN_SECONDS
     for place in os.scandir(folder):

@@ -29,6 +29,7 @@ class ExperimentRunManifest(BaseModel):
         n_specs: Number of specs.
         recursion_map: The tree in which they are run; None for a single workflow run.
         batch_size: The number of leaves that one Hatchet task runs.
+        labels: The labels that a worker must have to take its leaves.
         code: The code that `allocate` saw: fingerprint, version of its package, Git commit.
         codes: How many leaves ran with which fingerprint; None until the run is over.
         code_mismatches: Number of leaves that ran with another fingerprint than that of `code`.
@@ -47,6 +48,7 @@ class ExperimentRunManifest(BaseModel):
     n_specs: int | None = None
     recursion_map: dict[str, Any] | None = None
     batch_size: int = 1
+    labels: dict[str, str] | None = None
     code: dict[str, str] | None = None
     codes: dict[str, int] | None = None
     code_mismatches: int | None = None

@@ -134,6 +134,11 @@ class Store:
             raise
         return head["LastModified"].timestamp()
 
+    def clock(self) -> float:
+        """Return the store's time, in seconds since 1970."""
+        head = self._do("reach", "", "head_bucket", Bucket=self.bucket)
+        return parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
+
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
         self._do("delete", key, "delete_object", Bucket=self.bucket, Key=key)
@@ -325,6 +330,23 @@ def _make_client(config: StoreConfig, attempts: int) -> Any:
             response_checksum_validation="when_required",
         ),
     )
+
+
+def arrow_filesystem(config: StoreConfig) -> Any:
+    """Return the store as a file system of Arrow, which reads parts of objects."""
+    from pyarrow.fs import S3FileSystem
+
+    options: dict[str, Any] = {
+        "access_key": config.access_key_id,
+        "secret_key": config.secret_access_key,
+        "session_token": config.session_token,
+        "region": config.region,
+    }
+    if config.endpoint_url:
+        scheme, _, host = config.endpoint_url.rstrip("/").rpartition("://")
+        options |= {"endpoint_override": host, "scheme": scheme or "https"}
+        options["force_virtual_addressing"] = _addressing_style(config) == "virtual"
+    return S3FileSystem(**{name: value for name, value in options.items() if value is not None})
 
 
 @lru_cache(maxsize=16)

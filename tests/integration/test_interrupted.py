@@ -132,8 +132,13 @@ def test_a_run_that_is_awaited_continues(script: Script, app: Any, folder: str, 
 
 
 def test_a_program_may_catch_it(script: Script, app: Any, folder: str) -> None:
-    assert script.interrupted("wait and catch") == (0, ["caught"], [])
-    cancel(*runs_of(folder))
+    code, out, lines = script.interrupted("wait and catch")
+    (run,) = runs_of(folder)
+    name = run.experiment_id
+    hints = f"Watch it: scythe watch {name}. Cancel it: scythe cancel {name}"
+    assert (code, out) == (0, ["caught"])
+    assert lines == [f"scythe: Started {name}. {hints}"]
+    cancel(run)
 
 
 def cancel(*runs: Any) -> None:

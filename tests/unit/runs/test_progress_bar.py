@@ -19,11 +19,12 @@ from scythe.runs.progress_bar import ProgressView, describe, format_seconds
 from scythe.status import RunStatus
 
 SHOW = """
+    import sys
     from scythe.runs.progress_bar import ProgressView
     from scythe.status import RunStatus
     def status(**fields):
         return RunStatus(experiment_id="wall[/]/v1.0.0/d", started=1.0, updated=11.0, **fields)
-    with ProgressView(enabled={enabled}) as view:
+    with ProgressView(sys.stderr if {enabled} else None) as view:
         view.show(status(state="queued"))
         view.show(status(state="running", total=40, done=9, failed=1, running=2))
         view.show(status(state="done", total=40, done=37, failed=3, code_mismatches=5))
@@ -35,10 +36,10 @@ def status(**fields: object) -> RunStatus:
     return RunStatus.model_validate(values)
 
 
-def run_on_a_terminal(code: str) -> str:
-    """Return what a script writes to a terminal of 120 columns."""
+def run_on_a_terminal(code: str, columns: int = 120) -> str:
+    """Return what a script writes to a terminal."""
     parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         stdin=child,
@@ -91,7 +92,7 @@ def test_plain_lines_without_a_terminal() -> None:
 
 
 def test_equal_lines_are_written_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with ProgressView(enabled=True) as view:
+    with ProgressView(sys.stderr) as view:
         for _ in range(3):
             view.show(status(state="done", total=1, done=1))
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -100,7 +101,7 @@ def test_equal_lines_are_written_once(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_run_that_no_worker_takes_up_says_so_after_a_while(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ProgressView(enabled=True) as view:
+    with ProgressView(sys.stderr) as view:
         view.show(status(state="queued", total=40))
         assert capsys.readouterr().err == ""
         now = time.monotonic()
@@ -142,9 +143,10 @@ def test_what_a_run_waits_for_takes_the_place_of_a_rate() -> None:
 def test_what_a_run_waits_for_is_said_above_the_bar() -> None:
     text = run_on_a_terminal(
         """
+        import sys
         from scythe.runs.progress_bar import ProgressView
         from scythe.status import RunStatus
-        with ProgressView(enabled=True) as view:
+        with ProgressView(sys.stderr) as view:
             for _ in range(3):
                 view.show(RunStatus(experiment_id="roof/v1.0.0/d", state="running", total=6,
                                     waits_for="No worker serves 'roof[/]'."))
@@ -153,6 +155,27 @@ def test_what_a_run_waits_for_is_said_above_the_bar() -> None:
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     assert plain.count("No worker serves 'roof[/]'.") == 1
     assert "? left" not in plain
+
+
+@pytest.mark.parametrize(("total", "done"), [(40, 9), (10_000_000, 1_234_567)])
+def test_all_fits_into_80_columns(total: int, done: int) -> None:
+    text = run_on_a_terminal(
+        f"""
+        import sys
+        from scythe.runs.progress_bar import ProgressView
+        from scythe.status import RunStatus
+        with ProgressView(sys.stderr) as view:
+            view.show(RunStatus(experiment_id="scythe_experiment_a_long_name/v1.0.0/d",
+                state="running", total={total}, done={done}, failed=17000, running=1280,
+                started=1.0, updated=101.0))
+        """,
+        80,
+    )
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n")
+    bar = next(line for line in plain.splitlines() if "17000 failed" in line)
+    assert f"{done + 17000}/{total} 17000 failed 1280 running" in bar
+    assert "…" not in bar and bar.rstrip().endswith("left") and len(bar.rstrip()) < 80
+    assert plain.count("scythe_experiment_a_long_name/v1.0.0/d") == 1
 
 
 def test_a_run_that_was_not_started_says_so() -> None:

@@ -1,0 +1,261 @@
+"""Commands that show runs as a whole: `runs`, `status`, `watch`, `workers`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
+from typing import Annotated, Any
+
+import typer
+
+from scythe.catalog import Run, list_runs, open_run, short_id
+from scythe.commands import show
+from scythe.commands.base import ExitCode, Json, RunName, add, code_of
+from scythe.errors import BaseNotFoundError, EngineError, StorageError
+from scythe.processes.interrupts import RunInterrupted
+from scythe.runs.progress_bar import ProgressView, describe, format_seconds
+from scythe.runs.reading import describe_failure
+from scythe.runs.waiting import wait_for_run
+from scythe.scatter.models import NODE_TASK
+from scythe.status import RunStatus
+
+_SILENT = 15.0  # seconds without news after which Hatchet is asked about a run
+_READERS = 16
+_MOST_LEAVES = 5_000  # of a run that goes on, for what costs more with each leaf
+_SLOWEST, _GROUPS = 3, 3
+_NEWS_PAUSE = 5.0  # seconds between two looks for new failures
+
+_TITLES = {NODE_TASK: "scatter nodes"}
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this family."""
+    for function in (runs, status, watch, workers):
+        add(app, function)
+
+
+def runs(
+    experiment: Annotated[str | None, typer.Argument(help="Only runs of this one.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to show.")] = 20,
+    json: Json = False,
+) -> None:
+    """List runs, the latest first."""
+    found = list_runs(experiment)
+    with ThreadPoolExecutor(_READERS, "scythe-runs") as threads:
+        shown = found if state else found[:limit]
+        statuses = list(threads.map(_current, shown))
+    rows = [
+        {
+            "run": one.experiment_id,
+            "state": status.state,
+            "done": status.done,
+            "failed": status.failed,
+            "running": status.running,
+            "total": status.total,
+            "allocated": one.timestamp.replace(tzinfo=UTC).timestamp(),
+        }
+        for one, status in zip(shown, statuses, strict=True)
+        if state in (None, status.state)
+    ][:limit]
+    if json:
+        show.line(show.as_json(rows))
+        return
+    if not rows:
+        show.note("There are no runs here." if state is None else f"No run is {state}.")
+        return
+    for row in rows:
+        row["age"] = show.since(float(row["allocated"]))
+        row["run"] = short_id(str(row["run"])) if show.is_terminal() else row["run"]
+    columns = ("run", "state", "done", "failed", "running", "total", "age")
+    show.table(rows, columns, whole=("run", "state"))
+    if len(found) > len(shown):
+        show.note(f"{len(found) - len(shown)} older ones: --limit {len(found)}")
+
+
+def status(run: RunName = "@latest", json: Json = False) -> int:
+    """Show one run: leaves, rate, failures, workers, why it waits."""
+    found = open_run(run)
+    known = found.last_status()
+    known = known if known.is_over else found.status()
+    facts = _facts(found, known)
+    if json:
+        show.line(show.as_json({**known.model_dump(), **_numbers(known), **facts}))
+        return code_of(known)
+    head = known.state if not known.message else f"{known.state}: {known.message}"
+    show.line(f"{known.experiment_id}  {head}")
+    started = f"{show.since(known.started)} ago" if known.started else ""
+    ended = known.is_over and known.started
+    show.pairs(
+        {
+            "leaves": describe(known) if known.state != "not_started" else "",
+            "started": f"{started}, took {format_seconds(_seconds(known))}" if ended else started,
+            "failed": "\n".join(describe_failure(row) for row in facts["failures"]),
+            "slowest": "\n".join(_slow(row) for row in facts["slowest"]),
+            "workers": "\n".join(_serving(row) for row in facts["workers"]),
+            "tables": ", ".join(facts["tables"]),
+            "warning": "\n".join(known.warnings),
+        }
+    )
+    return code_of(known)
+
+
+def watch(run: RunName = "@latest", json: Json = False) -> int:
+    """Show a run live until it is over.
+
+    Ctrl-C ends the watching, not the run.
+    """
+    found = open_run(run)
+    known = found.last_status()
+    if known.state == "not_started":  # nothing would ever come
+        show.line(show.as_json(known, in_one_line=True) if json else str(known))
+        return code_of(known)
+    view = ProgressView(None if json else sys.stdout)
+    if not json and not show.is_terminal():  # where the bar has the name
+        show.line(found.experiment_id)
+    news = _News(found)
+
+    def on_progress(status: RunStatus) -> None:
+        if json:
+            show.line(show.as_json({**status.model_dump(), **_numbers(status)}, in_one_line=True))
+            sys.stdout.flush()
+            return
+        for text in news.of(status):
+            view.note(text)
+
+    try:
+        last = wait_for_run(
+            found.watch(), found.layout, view=view, timeout=None, on_progress=on_progress
+        )
+    except RunInterrupted:
+        show.note(f"The run continues. Cancel it: scythe cancel {found.experiment_id}")
+        return ExitCode.INTERRUPTED
+    if not json:
+        show.line(str(last))
+        if last.failed:
+            show.line(f"See them: scythe errors {found.experiment_id}")
+    return code_of(last)
+
+
+def workers(json: Json = False) -> None:
+    """List the workers that are connected now."""
+    from scythe.engine.lookup import connected_workers
+
+    rows: list[dict[str, Any]] = [
+        {
+            "worker": one.name,
+            "state": "paused" if one.is_paused else "active",
+            "slots": one.slots,
+            "running": one.slots - one.free_slots,
+            "labels": dict(sorted(one.labels.items())),
+            "serves": sorted(_TITLES.get(task, short_id(task)) for task in one.tasks),
+        }
+        for one in sorted(connected_workers(), key=lambda one: one.name)
+    ]
+    if json:
+        show.line(show.as_json(rows))
+    elif not rows:
+        show.note("No worker is connected. Start one: python main.py")
+    else:
+        texts = [
+            {
+                **row,
+                "labels": ", ".join(f"{k}={v}" for k, v in row["labels"].items()) or None,
+                "serves": ", ".join(row["serves"]),
+            }
+            for row in rows
+        ]
+        show.table(texts, [*rows[0]], whole=("worker",))
+
+
+def _current(run: Run) -> RunStatus:
+    """Return the status in the bucket; of a run that gives no news, that of Hatchet."""
+    status = run.last_status()
+    if status.is_over or time.time() - status.updated < _SILENT:
+        return status
+    try:
+        return run.status()
+    except (EngineError, StorageError):
+        return status
+
+
+def _numbers(status: RunStatus) -> dict[str, Any]:
+    return {
+        "waiting": 0 if status.is_over else status.waiting,
+        "rate": status.rate,
+        "seconds_left": None if status.is_over else status.seconds_left,
+    }
+
+
+def _facts(run: Run, status: RunStatus) -> dict[str, Any]:
+    """Return what is known of a run beyond its counts."""
+    facts: dict[str, Any] = {"failures": [], "slowest": [], "workers": [], "tables": []}
+    if status.is_over:
+        facts["tables"] = run.table_names()
+    else:
+        try:
+            facts["workers"] = run.workers()
+        except EngineError as error:
+            show.note(f"scythe: {error}")
+    has_ended = status.done + status.failed > 0
+    if facts["tables"] or (has_ended and status.total <= _MOST_LEAVES):
+        try:
+            facts["failures"] = (
+                run.failures().slice(0, _GROUPS).to_pylist() if status.failed else []
+            )
+            facts["slowest"] = _slowest(run)
+        except (BaseNotFoundError, EngineError):
+            pass  # nothing has ended yet, or it was never started
+    return facts
+
+
+def _slowest(run: Run) -> list[dict[str, Any]]:
+    table = run.results("leaves", partial=True).replace_schema_metadata(None)
+    columns = [name for name in ("sort_index", "seconds", "node") if name in table.column_names]
+    ordered = table.select(columns).sort_by([("seconds", "descending")])
+    return ordered.slice(0, _SLOWEST).to_pylist()
+
+
+def _slow(row: dict[str, Any]) -> str:
+    where = f" on {row['node']}" if row.get("node") else ""
+    return f"leaf {row['sort_index']}: {row['seconds'] or 0:.1f} s{where}"
+
+
+def _serving(worker: Any) -> str:
+    state = ", takes none now" if worker.is_paused else ""
+    return f"{worker.name}: {worker.free_slots} of {worker.slots} slots free{state}"
+
+
+def _seconds(status: RunStatus) -> float:
+    return max(0.0, status.updated - status.started)
+
+
+class _News:
+    """Tells failures as they come.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._failed = 0
+        self._next = 0.0
+        self._counts: dict[tuple[Any, ...], int] = {}
+
+    def of(self, status: RunStatus) -> list[str]:
+        """Return a line for each group of failures that has grown."""
+        is_large = status.total > _MOST_LEAVES and not status.is_over
+        is_early = time.monotonic() < self._next and not status.is_over
+        if status.failed <= self._failed or is_large or is_early:
+            return []
+        self._failed, self._next = status.failed, time.monotonic() + _NEWS_PAUSE
+        lines: list[str] = []
+        for row in self._run.failures().to_pylist():
+            key = (row["kind"], row["type"], row["message"])
+            if row["count"] > self._counts.get(key, 0) and len(lines) < _GROUPS:
+                self._counts[key] = row["count"]
+                lines.append(f"failed: {describe_failure(row)}")
+        return lines
