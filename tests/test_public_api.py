@@ -103,7 +103,9 @@ SIGNATURES = {
     "scythe.experiments.BaseExperiment.resolve_next_version": "version=… s3_client=None",
     "scythe.experiments.VersionedExperiment.list_runs": "s3_client=None",
     "scythe.experiments.ExperimentRun.list_results_files": "s3_client=None",
-    "scythe.experiments.ExperimentRun.wait": "progress=False timeout=None",
+    "scythe.experiments.ExperimentRun.wait": (
+        "progress=False timeout=None raise_on_failure=False on_progress=None"
+    ),
     "scythe.utils.filesys.fetch_uri": "uri=… local_path=… use_cache=True s3=None store=None",
     "scythe.worker.ScytheWorkerConfig.start": "experiments=None additional_workflows=None",
 }
