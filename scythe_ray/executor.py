@@ -1,4 +1,4 @@
-"""The executor `ray`: sends leaves to a Ray cluster, and holds their slots until Ray is done."""
+"""The executor `ray`: submits leaves to a Ray cluster, and waits for their ends."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ from scythe_ray.submit.session import Session
 from scythe_ray.submit.submission import PlacementLost, ProcessFault
 
 _THREADS = 32
-_BACKOFF = 0.5  # seconds before a leaf is sent again, doubled each time
+_BACKOFF = 0.5  # seconds before a leaf is submitted again, doubled each time
 _LONGEST_BACKOFF = 10.0
-_RECONNECT_WAIT = 120.0  # that a leaf waits for a lost cluster before another worker may take it
-_RECONNECT_FIRST = 1.0  # seconds between two tries
+_RECONNECT_WAIT = (
+    120.0  # seconds for which a leaf waits for a lost cluster, then goes back to Hatchet
+)
+_RECONNECT_FIRST = 1.0  # seconds, the first pause between two tries to attach
 _RECONNECT_LONGEST = 30.0
 logger = logging.getLogger("scythe.ray")
 
@@ -37,8 +39,8 @@ class RayExecutor:
 
     Args:
         cluster: The cluster, attached.
-        nodes: Its nodes.
-        offer: What of them is offered to the worker.
+        nodes: Its Ray nodes.
+        offer: Computes the capacity.
         settings: The settings.
         host: The worker.
     """
@@ -62,7 +64,7 @@ class RayExecutor:
         self._attached.set()
         self._watch: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._lost: LeafFailure | None = None  # as long as the cluster is
+        self._lost: LeafFailure | None = None  # set while the cluster is lost
 
     @property
     def capacity(self) -> Capacity:
@@ -70,15 +72,16 @@ class RayExecutor:
         return self._capacity
 
     async def astart(self) -> None:
-        """Begin to watch the cluster."""
+        """Start to watch the cluster."""
         if self._watch is None:
             self._watch = asyncio.get_running_loop().create_task(self._watch_head())
 
     async def run(self, call: LeafCall) -> LeafReply:
-        """Run one try of a leaf, see `scythe.executor.Executor`.
+        """Run one attempt of a leaf, see `scythe.executor.Executor`.
 
-        A leaf whose process crashed is tried once more in another one; a second crash is the
-        leaf's. A leaf whose place was lost is sent again a few times.
+        A leaf whose process crashed runs once more in another one; a second crash is the leaf's
+        failure. A leaf whose Ray node was lost is submitted again, up to
+        SCYTHE_RAY_SYSTEM_RETRIES times.
         """
         await self.astart()
         crashed = False
@@ -98,13 +101,13 @@ class RayExecutor:
                 self._check_away()
                 if again:
                     raise _for_good(loss) from None
-                logger.warning("Leaf %s: %s. It is sent again.", call.leaf_id, loss)
+                logger.warning("Leaf %s: %s. Submitting it again.", call.leaf_id, loss)
                 if loss.is_crash:
                     crashed = True
                 else:
                     await asyncio.sleep(min(_LONGEST_BACKOFF, _BACKOFF * 2**losses))
                     losses += 1
-                    self._check_away()  # by now it may be clear that all of it is lost
+                    self._check_away()  # the whole cluster may be known to be lost by now
                 continue
             if isinstance(outcome, LeafFailure):
                 raise LeafFailed(outcome)
@@ -113,18 +116,18 @@ class RayExecutor:
             anew = True
 
     async def aclose(self) -> None:
-        """End the leaves that still run, and leave the cluster; end it if it was started here."""
+        """End the running leaves and leave the cluster; end it if it was started here."""
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await to_the_end(self._closing)
 
     @property
     def cluster(self) -> Cluster:
-        """The cluster that it is attached to, or was last."""
+        """The present cluster, or the last one."""
         return self._cluster
 
     def _check_away(self) -> None:
-        """Give a leaf back whose cluster others started: another worker may be better off."""
+        """Fail a leaf if a cluster of others is lost, so that another worker takes it."""
         if self._lost is not None and not self._cluster.is_own:
             raise ExecutorUnavailable(self._lost) from None
 
@@ -136,11 +139,11 @@ class RayExecutor:
             raise ExecutorUnavailable(lost_failure("its head does not answer")) from None
         if self._closing is not None:
             raise ExecutorUnavailable(closed_failure())
-        if self._lost is not None:  # for good
+        if self._lost is not None:  # lost for good
             raise ExecutorUnavailable(self._lost)
 
     async def _watch_head(self) -> None:
-        """Attach again whenever the cluster was lost and is back, or stop the worker."""
+        """Attach again whenever the cluster is lost, or stop the worker."""
         loop = asyncio.get_running_loop()
         while True:
             why = await self._session.watch(self._see)
@@ -150,18 +153,18 @@ class RayExecutor:
             self._host.offer(taking=False)
             self._lost = lost_failure(why)
             await self._session.give_up(self._lost)
-            # At once: Ray aborts this process when another head answers it.
+            # Leave at once, because Ray aborts this process when another head answers.
             left = await loop.run_in_executor(self._threads, self._cluster.leave)
             if self._settings.ON_CLUSTER_LOSS == "exit":
-                self._attached.set()  # those that wait for it see that it is lost
+                self._attached.set()  # wake waiting leaves, which then see that it is lost
                 self._host.leave(
-                    f"The Ray cluster at {address} is lost ({why}), and the worker stops, as "
-                    "SCYTHE_RAY_ON_CLUSTER_LOSS=exit demands: start it again when Ray is back."
+                    f"The Ray cluster at {address} is lost ({why}), and the worker stops because "
+                    "of SCYTHE_RAY_ON_CLUSTER_LOSS=exit. Start it again when Ray is back."
                 )
                 return
             if not left:
                 self._host.start_anew(
-                    f"The Ray cluster at {address} is lost ({why}), and Ray does not let go of it."
+                    f"The Ray cluster at {address} is lost ({why}), and Ray cannot leave it."
                 )
             await self._attach_again()
             self._host.offer(taking=True)
@@ -181,12 +184,14 @@ class RayExecutor:
             try:
                 self._cluster = await self._another_cluster()
                 nodes = await loop.run_in_executor(self._threads, self._cluster.nodes)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it may be over the next time
+            except Exception as error:  # noqa: BLE001 - the next try may succeed
                 if said != str(error):
                     said = str(error)
                     logger.warning("%s", said)
                 continue
-            await loop.run_in_executor(self._threads, sweep_scratch)  # of leaves that died with it
+            await loop.run_in_executor(
+                self._threads, sweep_scratch
+            )  # folders of leaves that died with it
             self._session = Session(self._cluster, nodes, self._settings, self._threads)
             self._offer.follow(self._cluster)
             self._see(nodes)
@@ -199,13 +204,13 @@ class RayExecutor:
         if not self._cluster.is_own:
             return await loop.run_in_executor(self._threads, self._cluster.attach_again)
         await loop.run_in_executor(self._threads, self._cluster.close)
-        # Here, although nothing else runs meanwhile: it ends with the thread that starts it.
+        # In this thread although it blocks the loop: a cluster ends with the thread that starts it.
         return self._cluster.attach_again()
 
     async def _close(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        self._attached.set()  # those that wait for it see that it is closed
+        self._attached.set()  # wake waiting leaves, which then see that it is closed
         await self._session.close(closed_failure())
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._threads, self._cluster.close)
@@ -215,5 +220,5 @@ class RayExecutor:
 def _for_good(loss: PlacementLost) -> LeafFailed | ExecutorUnavailable:
     if not loss.is_crash:
         return ExecutorUnavailable(loss.failure)
-    message = f"{loss.failure.message}, also when it was tried again"
+    message = f"{loss.failure.message}, also when it ran again"
     return LeafFailed(dataclasses.replace(loss.failure, message=message))

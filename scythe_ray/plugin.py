@@ -26,15 +26,15 @@ def open_executor(request: ExecutorRequest) -> RayExecutor:
     """Attach to the Ray cluster of this node or of `SCYTHE_RAY_ADDRESS`, or start a local one.
 
     Raises:
-        WorkerStartError: It does not work; the message says what to do.
+        WorkerStartError: Ray cannot be used; the message says what to do.
     """
     if is_preparing():
         raise WorkerStartError(
-            "The worker's script starts its worker whenever it is imported: put the start below "
+            "The worker's script starts its worker whenever it is imported. Put the start below "
             "`if __name__ == '__main__':`."
         )
     if request.slots is not None and request.slots < 1:
-        raise WorkerStartError(f"SLOTS={request.slots} leaves no place for a leaf: use 1 or more.")
+        raise WorkerStartError(f"SLOTS must be at least 1, got {request.slots}.")
     _check_ray()
     import_ray()
     from scythe_ray.cluster.attach import join_cluster, open_cluster
@@ -71,12 +71,12 @@ def _check_ray() -> None:
     loaded: Any = sys.modules.get("ray")
     if loaded is not None and loaded.is_initialized():
         raise WorkerStartError(
-            "Ray is in use in this process already: a worker connects by itself, so leave out "
-            "`ray.init()` before it is started, and name the cluster in SCYTHE_RAY_ADDRESS."
+            "Ray is in use in this process already, but a worker connects by itself. Leave out "
+            "`ray.init()` before its start, and name the cluster in SCYTHE_RAY_ADDRESS."
         )
     if find_spec("ray") is None:
         raise WorkerStartError(
-            "executor='ray' needs the package `ray`, which is not installed here: run "
+            "executor='ray' needs the package `ray`, which is not installed here. Run "
             "`pip install 'scythe-ray[ray]'`, or use executor='local'."
         )
 

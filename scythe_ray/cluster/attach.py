@@ -1,4 +1,4 @@
-"""Attach to the Ray cluster that the settings mean, or start one."""
+"""Attaches to the Ray cluster that the settings name, or starts one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from scythe_ray.config.runtime_env import Shipment, read_runtime_env
 from scythe_ray.config.settings import RaySettings
 
 _JOIN_WAIT = 5.0
-_LEAST = 5.0  # seconds that a step gets when those before it took nearly all
+_LEAST = 5.0  # seconds that each step gets at least, whatever the steps before it took
 
 
 def open_cluster(settings: RaySettings, slots: int | None, labels: Mapping[str, str]) -> Cluster:
@@ -40,7 +40,7 @@ def open_cluster(settings: RaySettings, slots: int | None, labels: Mapping[str, 
         labels: The labels that the worker's flags promise.
 
     Raises:
-        WorkerStartError: It does not work; the message says what to do.
+        WorkerStartError: No cluster can be used; the message says what to do.
     """
     address = settings.address
     timeout = settings.CONNECT_TIMEOUT.total_seconds()
@@ -65,10 +65,10 @@ def join_cluster(settings: RaySettings, shared: Mapping[str, str]) -> Cluster:
 
     Args:
         settings: The settings.
-        shared: What that process said, see `Cluster.shared`.
+        shared: The data of that process, see `Cluster.shared`.
 
     Raises:
-        WorkerStartError: It is gone.
+        WorkerStartError: The cluster is gone.
     """
     timeout = settings.CONNECT_TIMEOUT.total_seconds()
     address = shared["address"]
@@ -90,7 +90,7 @@ def join_cluster(settings: RaySettings, shared: Mapping[str, str]) -> Cluster:
 
 
 def _head(address: str | None, source: str, timeout: float) -> Head | None:
-    """Return the head to attach to, None where there is none and none is demanded."""
+    """Return the head to attach to; None if there is none and none is required."""
     if address and address != "auto":
         host, port = host_and_port(address, source)
         full = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -100,7 +100,7 @@ def _head(address: str | None, source: str, timeout: float) -> Head | None:
     head = ray_of_this_node(timeout) if raylets_here() else None
     if head is None and address == "auto":
         raise WorkerStartError(
-            f"{source}=auto, but no Ray that can be attached to runs on this node: start it with "
+            f"{source}=auto, but no Ray that a worker can use runs on this node. Start it with "
             "`ray start --head` or `ray start --address=<head>`, or unset the variable to use a "
             "local one."
         )
@@ -109,7 +109,7 @@ def _head(address: str | None, source: str, timeout: float) -> Head | None:
 
 def _attach(head: Head, timeout: float, environment: RayEnvironment, shipment: Shipment) -> Cluster:
     check_versions(head)
-    # As the cluster's own nodes spell it: Ray turns `localhost` into the machine's other address.
+    # Use the spelling of the cluster's nodes, because Ray replaces `localhost` by another address.
     address = _address_of_node_here(head, timeout)
     if address.startswith("127."):
         environment.set({LOOPBACK_ONLY: "0"})
@@ -119,8 +119,8 @@ def _attach(head: Head, timeout: float, environment: RayEnvironment, shipment: S
     except Exception as error:
         leave()
         raise PlaceAwayError(
-            f"The Ray cluster at {address} cannot be attached to within {timeout:g} s "
-            f"({reason(error)}): see the logs in the session folder of its nodes, and raise "
+            f"Cannot attach to the Ray cluster at {address} within {timeout:g} s "
+            f"({reason(error)}). See the logs in the session folder of its nodes, and raise "
             "SCYTHE_RAY_CONNECT_TIMEOUT if it is only slow."
         ) from error
 
@@ -132,7 +132,7 @@ def _attach(head: Head, timeout: float, environment: RayEnvironment, shipment: S
 
     def attach_again() -> Cluster:
         if not answers(address):
-            raise PlaceAwayError(f"No Ray head answers at {address}: start it again there.")
+            raise PlaceAwayError(f"No Ray head answers at {address}. Start it again there.")
         return _attach(probe(address, timeout), timeout, environment, shipment)
 
     return Cluster(
@@ -151,10 +151,10 @@ def _attach(head: Head, timeout: float, environment: RayEnvironment, shipment: S
 
 
 def check_versions(head: Head) -> None:
-    """Raise unless this process may talk to the cluster.
+    """Raise unless the versions of this process and the cluster match.
 
     Raises:
-        WorkerStartError: Ray or Python is another version there.
+        WorkerStartError: Ray or Python has another version there.
     """
     import ray
 
@@ -164,21 +164,21 @@ def check_versions(head: Head) -> None:
     if head.version != ray.__version__:
         raise WorkerStartError(
             f"The Ray cluster at {head.address} runs Ray {head.version}, this worker has "
-            f"{ray.__version__}: install `ray=={head.version}` here, or the worker's version there."
+            f"{ray.__version__}. Install `ray=={head.version}` here, or the worker's version there."
         )
     if head.python.split(".")[:parts] != here.split(".")[:parts]:
         raise WorkerStartError(
-            f"The Ray cluster at {head.address} runs Python {head.python}, this worker {here}: use "
-            "the same version on all nodes (where only the last number differs, "
-            "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL=minor accepts that)."
+            f"The Ray cluster at {head.address} runs Python {head.python}, this worker {here}. Use "
+            "the same version on all nodes (RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL=minor accepts "
+            "a different last number)."
         )
 
 
 def _address_of_node_here(head: Head, timeout: float) -> str:
-    """Return the head's address as the node on this machine has it.
+    """Return the head's address as the Ray node on this machine spells it.
 
     Raises:
-        WorkerStartError: The cluster has no node on this machine, and a driver needs one.
+        WorkerStartError: The cluster has no Ray node on this machine, and a driver needs one.
     """
     client = gcs_client(head.address)
     deadline = time.monotonic() + min(timeout, _JOIN_WAIT)
@@ -189,8 +189,8 @@ def _address_of_node_here(head: Head, timeout: float) -> str:
                 return raylet.address
         if time.monotonic() > deadline:
             raise PlaceAwayError(
-                f"This machine is no node of the Ray cluster at {head.address}, and a worker must "
-                f"run on one: start it here with `ray start --address={head.address}`, or start "
-                "the worker on a node of the cluster."
+                f"This machine is not a node of the Ray cluster at {head.address}, and a worker "
+                f"must run on one. Run `ray start --address={head.address}` here, or start the "
+                "worker on a node of the cluster."
             )
         time.sleep(0.5)

@@ -29,12 +29,12 @@ class ClusterCapacity:
     """The capacity of a cluster for the leaves of one class.
 
     Args:
-        request: What the worker asks for.
+        request: The worker's request.
         settings: The settings.
         cluster: The cluster.
 
     Attributes:
-        selectable: Labels of the worker by which Ray chooses a node.
+        selectable: Worker labels that are Ray node labels, by which Ray chooses a node.
     """
 
     def __init__(self, request: ExecutorRequest, settings: RaySettings, cluster: Cluster) -> None:
@@ -42,29 +42,29 @@ class ClusterCapacity:
         self._settings = settings
         self._cluster = cluster
         self._class = request.leaf_class or LeafClass()
-        # A cluster that the worker started has as many CPUs as slots were asked for.
+        # An own cluster has as many CPUs as slots were requested.
         is_private = cluster.is_own or cluster.token_path is not None
         self._limit = None if is_private else request.slots
         self._labels: dict[str, str] = {}
-        # What may be started is as good as there for a worker that uses all nodes.
+        # A worker that uses all Ray nodes also counts those that the autoscaler may start.
         self._ceiling = settings.ceiling if settings.SCOPE == "cluster" else []
         self.selectable: dict[str, str] = {}
 
     def follow(self, cluster: Cluster) -> None:
-        """Speak of another cluster from now on, which took the place of the first."""
+        """Use another cluster, which has replaced the first one."""
         self._cluster = cluster
 
     def used(self, nodes: Sequence[RayNode]) -> list[RayNode]:
-        """Return the nodes that the worker uses: its own, or all."""
+        """Return the Ray nodes that the worker uses: its own, or all."""
         if self._settings.SCOPE == "cluster":
             return list(nodes)
         return [node for node in nodes if node.node_id == self._cluster.node_id]
 
     def check(self, nodes: Sequence[RayNode]) -> None:
-        """Raise if there is no CPU for any leaf.
+        """Raise if there is no CPU for leaves.
 
         Raises:
-            WorkerStartError: No slots were asked for, and Ray has no CPUs for them.
+            WorkerStartError: No number of slots is set, and Ray has no CPUs.
         """
         used = self.used(nodes)
         if self._limit or not self._class.cpus:
@@ -80,11 +80,11 @@ class ClusterCapacity:
         )
         raise WorkerStartError(
             f"Ray has no CPUs for leaves on {where} (`--num-cpus=0`): {other}, or set "
-            "SCYTHE_WORKER_DOES_LEAF=false for a worker that handles scatter and gather only."
+            "SCYTHE_WORKER_DOES_LEAF=false for a worker that handles only scatter and gather."
         )
 
     def capacity(self, nodes: Sequence[RayNode]) -> Capacity:
-        """Return what is there now. Labels that were there before, and are not now, are `no`."""
+        """Return the present capacity. Labels that existed before and no longer do are `no`."""
         used = self.used(nodes)
         backed = backed_labels([*used, *self._ceiling])
         self.selectable = selectable_labels(used)
@@ -133,7 +133,7 @@ class ClusterCapacity:
 
 
 def class_slots(leaf_class: LeafClass, nodes: Sequence[RayNode]) -> int:
-    """Return how many slots of a class nodes have, counted on each: a leaf runs on one node."""
+    """Return the slots of a class on these Ray nodes, counted per node, as a leaf runs on one."""
     return sum(_slots_of(leaf_class, node) for node in nodes)
 
 
@@ -146,7 +146,7 @@ def _slots_of(leaf_class: LeafClass, node: RayNode) -> int:
     else:
         there = node.resources.get(resource, 0.0)
         whole = math.floor(there + _EPSILON)
-        # A leaf with a share of a GPU has it of one GPU.
+        # A leaf with a share of a GPU gets it from a single GPU.
         slots = whole * math.floor(1 / leaf_class.share + _EPSILON)
         slots += math.floor(max(0.0, there - whole) / leaf_class.share + _EPSILON)
         if leaf_class.cpus > 0:
@@ -158,7 +158,7 @@ def _slots_of(leaf_class: LeafClass, node: RayNode) -> int:
 def divided(
     slots: int, classes: Sequence[LeafClass], nodes: Sequence[RayNode]
 ) -> dict[LeafClass, int]:
-    """Divide the slots that the user asked for among classes, by rank; each gets one at least.
+    """Divide the user's slots among classes by rank; each class gets at least one.
 
     Args:
         slots: At least as many as there are classes.
@@ -176,5 +176,5 @@ def divided(
 
 
 def whole_cpus(nodes: Sequence[RayNode]) -> int:
-    """Return how many leaves of one CPU run on these nodes at one time, at least 1."""
+    """Return the number of leaves with one CPU that these Ray nodes run at one time, at least 1."""
     return max(1, sum(math.floor(node.cpus + _EPSILON) for node in nodes))

@@ -27,17 +27,17 @@ class Cluster:
         version: Ray's version.
         node_id: The node that this process is attached to.
         session_dir: Ray's session folder on this node.
-        is_own: Whether it was started here, and ends here.
+        is_own: Whether this process started it, and ends it.
         gcs: Ray's client of the head.
-        leave: Disconnects; blocks, with a deadline. Says whether one can connect again.
-        close: Leaves it, or ends it; blocks, with deadlines.
-        attach_again: Attaches to a head that was lost and is back, or, in the main thread, starts
-            another cluster of its own in place of one that was closed; raises `WorkerStartError`.
-        node_is_up: Whether the node's process still runs.
-        temporary: A folder for the files of leaves, which goes with the cluster.
-        token_path: The file with the token of a cluster that was started here.
-        shipped: The folder of this machine that the nodes have a copy of.
-        draining: Nodes that were seen to be on their way out.
+        leave: Disconnects, with a deadline. Returns whether this process can connect again.
+        close: Leaves it, or ends an own one, with deadlines.
+        attach_again: Attaches to a lost head that is back or, in the main thread, starts another
+            own cluster in place of a closed one; raises `WorkerStartError`.
+        node_is_up: Returns whether the Ray process of this node runs.
+        temporary: A folder for the files of leaves, removed with the cluster.
+        token_path: The token file of an own cluster.
+        shipped: The local folder that Ray copies to its nodes.
+        draining: Ray nodes that are being drained.
     """
 
     address: str
@@ -66,14 +66,14 @@ class Cluster:
         return {name: value for name, value in known.items() if value}
 
     def nodes(self) -> list[RayNode]:
-        """Return the nodes that are alive. Blocks for a few seconds where the head is gone.
+        """Return the live Ray nodes. Blocks for a few seconds if the head is gone.
 
-        `ray.nodes()` is not used: it waits for a head that is gone for ever, and aborts this
-        process when another one takes its place.
+        `ray.nodes()` would wait for ever for a head that is gone, and abort this process when
+        another head takes its place.
 
         Raises:
             ConnectionError: Nothing answers at the head's address.
-            RayError: The head does not answer, or is another one than before.
+            RayError: The head does not answer, or is not the same as before.
         """
         table = self._table()
         self.draining |= set(self.gcs.get_draining_nodes(timeout=_NODES_TIMEOUT))
@@ -90,7 +90,7 @@ class Cluster:
         ]
 
     def taken_nodes(self) -> dict[str, Taken]:
-        """Return the nodes that are taken away, and how. Blocks and raises as `nodes` does."""
+        """Return the drained or preempted Ray nodes. Blocks and raises as `nodes` does."""
         taken: dict[str, Taken] = dict.fromkeys(self.draining, "drained")
         for node_id, info in self._table().items():
             if info.death_info.reason in _TAKEN:
@@ -98,11 +98,11 @@ class Cluster:
         return taken
 
     def _table(self) -> Mapping[Any, Any]:
-        if not answers(self.address):  # Ray's client would wait for its whole timeout
+        if not answers(self.address):  # otherwise Ray's client would wait for its whole timeout
             raise ConnectionError(f"no Ray head answers at {self.address}")
         return self.gcs.get_all_node_info(timeout=_NODES_TIMEOUT)
 
 
 def is_other_head(error: BaseException) -> bool:
-    """Return whether an error of `Cluster.nodes` says that the head was started anew."""
+    """Return whether an error of `Cluster.nodes` means that another head was started."""
     return "WrongClusterID" in str(error)

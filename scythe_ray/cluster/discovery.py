@@ -1,7 +1,7 @@
-"""Find the Ray that runs on this node, and see whether an address answers as a Ray head.
+"""Finds the Ray that runs on this machine, and probes the address of a Ray head.
 
-Ray's own `"auto"` is not used: it takes any cluster that it finds, also one that is gone, and then
-tries for minutes.
+Ray's own `"auto"` would take any cluster that it finds, even one that is gone, and then try for
+minutes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger("scythe.ray")
 
 @dataclass(frozen=True, slots=True)
 class Raylet:
-    """A Ray node on this machine, as its process tells it.
+    """A Ray node on this machine, as its process describes it.
 
     Attributes:
         node_id: Ray's id of the node.
@@ -49,7 +49,7 @@ class Raylet:
 
     @property
     def is_own(self) -> bool:
-        """Whether a worker of Scythe started it for itself: it ends with that worker."""
+        """Whether a Scythe worker started it for itself, so that it ends with that worker."""
         return Path(self.temp_dir).parent.name.startswith(OWN_PREFIX)
 
 
@@ -61,7 +61,7 @@ class Head:
         address: `host:port`.
         version: Ray's version there.
         python: Python's version there.
-        started_by_program: Whether a program started it by `ray.init()`, to end with it.
+        started_by_program: Whether a program started it with `ray.init()`, and will end it.
     """
 
     address: str
@@ -95,7 +95,7 @@ def raylets_here() -> list[Raylet]:
 
 
 def node_watch(node_id: str) -> Callable[[], bool]:
-    """Return what tells whether a node of this machine still runs."""
+    """Return a function that tells whether a Ray node of this machine is running."""
     pid = next((one.process.pid for one in raylets_here() if one.node_id == node_id), None)
     birth = None if pid is None else birth_of(pid)
     return lambda: pid is None or (birth is not None and birth_of(pid) == birth)
@@ -108,7 +108,7 @@ def ray_of_this_node(timeout: float) -> Head | None:
     programs started for themselves does not count; neither does what no longer answers.
 
     Raises:
-        WorkerStartError: There are several, or the one there is cannot be used.
+        WorkerStartError: There are several, or the only one cannot be used.
     """
     trusted = (os.geteuid(), 0)
     raylets = [one for one in raylets_here() if one.user in trusted and not one.is_own]
@@ -128,7 +128,7 @@ def ray_of_this_node(timeout: float) -> Head | None:
     chosen = current if len(current) == 1 else heads.keys()
     if len(chosen) > 1:
         raise WorkerStartError(
-            f"This machine is a node of several Ray clusters ({', '.join(sorted(heads))}): set "
+            f"This machine is a node of several Ray clusters ({', '.join(sorted(heads))}). Set "
             "SCYTHE_RAY_ADDRESS to the one to use."
         )
     return heads[next(iter(chosen))] if chosen else None
@@ -145,27 +145,27 @@ def host_and_port(address: str, source: str) -> tuple[str, int]:
     """Split an address.
 
     Raises:
-        WorkerStartError: It is none that a worker can attach to.
+        WorkerStartError: A worker cannot attach to such an address.
     """
     text = address.removeprefix("http://")
     if "://" in text:
         raise WorkerStartError(
             f"{source}={address} is an address of Ray Client, through which leaves cannot be "
-            f"run: use `host:port` of the head (the port is mostly {DEFAULT_PORT}) on a machine "
-            "that is a node of the cluster."
+            f"run. Use `host:port` of the head (usually port {DEFAULT_PORT}) on a machine that is "
+            "a node of the cluster."
         )
     host, _, port = text.rpartition(":")
     host = host.strip("[]") or (text if not host and not port.isdigit() else "")
     if not host or (port != text and not port.isdigit()):
         raise WorkerStartError(
-            f"{source}={address} is not an address: use `host:port` of the Ray head, "
+            f"{source}={address} is not an address. Use `host:port` of the Ray head, "
             f"`host` (port {DEFAULT_PORT}), `auto` or `local`."
         )
     return host, int(port) if port.isdigit() else DEFAULT_PORT
 
 
 def answers(address: str) -> bool:
-    """Return whether something takes connections there."""
+    """Return whether something accepts connections at an address."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _TCP_TIMEOUT).close()
@@ -175,16 +175,16 @@ def answers(address: str) -> bool:
 
 
 def wait_for_answer(address: str, source: str, timeout: float) -> None:
-    """Wait until something takes connections there.
+    """Wait until something accepts connections at an address.
 
     Raises:
-        PlaceAwayError: Nothing did in time.
+        PlaceAwayError: Nothing accepted a connection in time.
     """
     deadline = time.monotonic() + timeout
     while not answers(address):
         if time.monotonic() > deadline:
             raise PlaceAwayError(
-                f"No Ray head answers at {address} ({source}) within {timeout:g} s: check the "
+                f"No Ray head answers at {address} ({source}) within {timeout:g} s. Check the "
                 "address and the firewall, start the head with `ray start --head`, raise "
                 "SCYTHE_RAY_CONNECT_TIMEOUT, or unset the variable to use this node's Ray or a "
                 "local one."
@@ -193,7 +193,7 @@ def wait_for_answer(address: str, source: str, timeout: float) -> None:
 
 
 def probe(address: str, timeout: float) -> Head:
-    """Ask a Ray head what it is.
+    """Query a Ray head for its versions.
 
     Raises:
         WorkerStartError: It refuses this process's token, or does not answer like a Ray head.
@@ -207,20 +207,20 @@ def probe(address: str, timeout: float) -> Head:
         mode = os.environ.get(AUTH_MODE, "not set")
         raise WorkerStartError(
             f"The Ray head at {address} refuses this worker's authentication token ({AUTH_MODE} is "
-            f"{mode}): put the cluster's token into ~/.ray/auth_token, or name its file in "
+            f"{mode}). Put the cluster's token into ~/.ray/auth_token, or name its file in "
             f"RAY_AUTH_TOKEN_PATH, and set {AUTH_MODE}=token; or set SCYTHE_RAY_ADDRESS=local for "
             "a cluster of this worker's own."
         ) from error
     except TimeoutError as error:
         raise PlaceAwayError(
-            f"{address} takes connections but does not answer as a Ray head within {timeout:g} s: "
-            "either the head hangs or is cut off, or the port is another one's (use that of the "
-            f"head itself, mostly {DEFAULT_PORT}, not the dashboard's 8265 or Ray Client's 10001)."
+            f"{address} accepts connections but does not answer as a Ray head within {timeout:g} "
+            "s. Either the head hangs or is cut off, or the port is wrong (use that of the head, "
+            f"usually {DEFAULT_PORT}, not the dashboard's 8265 or Ray Client's 10001)."
         ) from error
     except (exceptions.RayError, RuntimeError, ValueError) as error:
         raise PlaceAwayError(
-            f"{address} takes connections but does not answer as a Ray head ({error}): use the "
-            f"port of the head itself (mostly {DEFAULT_PORT}), not the dashboard's 8265 or Ray "
+            f"{address} accepts connections but does not answer as a Ray head ({error}). Use the "
+            f"port of the head (usually {DEFAULT_PORT}), not the dashboard's 8265 or Ray "
             "Client's 10001."
         ) from error
     return Head(
@@ -234,7 +234,7 @@ def probe(address: str, timeout: float) -> Head:
 def gcs_client(address: str) -> Any:
     """Return Ray's client of a head that answers.
 
-    It is private to Ray, but the only way to ask before `ray.init`, which tries for minutes.
+    The client is private to Ray, but `ray.init` would try for minutes instead.
     """
     from ray import _raylet
 
@@ -248,16 +248,16 @@ def _metadata(address: str) -> dict[str, Any]:
 
 
 def _settle_authentication() -> None:
-    """Use a token where there is one: a cluster without authentication does not mind.
+    """Use a token if there is one, which a cluster without authentication ignores.
 
     Raises:
-        WorkerStartError: A token is demanded and there is none; Ray would abort this process.
+        WorkerStartError: A token is required and missing; Ray would abort this process.
     """
     mode = os.environ.get(AUTH_MODE)
     has_token = _has_token()
     if mode == "token" and not has_token:
         raise WorkerStartError(
-            f"{AUTH_MODE}=token is set, but there is no token: put it into ~/.ray/auth_token, or "
+            f"{AUTH_MODE}=token is set, but there is no token. Put it into ~/.ray/auth_token, or "
             f"name its file in RAY_AUTH_TOKEN_PATH."
         )
     if mode is None and has_token:
@@ -275,7 +275,7 @@ def _has_token() -> bool:
 
 
 def reread_configuration() -> None:
-    """Let Ray read its variables anew: it may have been imported before they were set."""
+    """Make Ray read its variables again, because it may have been imported before they were set."""
     from ray import _raylet
 
     config = getattr(_raylet, "Config", None)
@@ -287,10 +287,10 @@ def reread_configuration() -> None:
 
 
 def within(timeout: float, work: Callable[[], T], what: str) -> T:
-    """Do blocking work that has no deadline of its own.
+    """Run blocking work with a deadline.
 
     Raises:
-        TimeoutError: It took too long; it goes on in a thread that nobody waits for.
+        TimeoutError: It took too long and continues in its thread.
     """
     result: list[T] = []
     failure: list[BaseException] = []
@@ -298,7 +298,7 @@ def within(timeout: float, work: Callable[[], T], what: str) -> T:
     def do() -> None:
         try:
             result.append(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised below
+        except BaseException as error:  # noqa: BLE001 - raised below
             failure.append(error)
 
     thread = threading.Thread(target=do, name="scythe-ray-wait", daemon=True)

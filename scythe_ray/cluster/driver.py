@@ -1,4 +1,4 @@
-"""This process as a Ray driver: `ray.init` and `ray.shutdown` with deadlines, without chatter."""
+"""Makes this process a Ray driver: `ray.init` and `ray.shutdown` with deadlines and less log."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from scythe_ray.cluster.environment import LOOPBACK_ONLY, RayEnvironment
 
 _LEAVE_TIMEOUT = 20.0
 _NEW_WORK = ("submit_task", "submit_actor_task", "create_actor")  # of Ray's core worker
-_has_left = threading.Event()  # not set while Ray disconnects, which may take longer than we wait
+_has_left = threading.Event()  # cleared while Ray disconnects, which may outlast our timeout
 _has_left.set()
 logger = logging.getLogger("scythe.ray")
 
 
 def import_ray() -> None:
-    """Import Ray so that it does not end this process with its node where the parent is process 1.
+    """Import Ray without its check for a parent that is process 1.
 
-    Ray takes such a process for one of a node that died; in a container it is the worker's. The
-    variable counts when Ray is imported for the first time.
+    Ray takes a child of process 1 for a leftover of a dead node and ends it with its node. In a
+    container, it is the worker's own process. The variable is read at the first import of Ray.
     """
     environment = RayEnvironment()
     environment.set({"RAY_RAYLET_PID": str(os.getpid())})
@@ -36,7 +36,7 @@ def import_ray() -> None:
 
 
 def connect(timeout: float, **options: Any) -> dict[str, Any]:
-    """Call `ray.init` and return what it tells of the cluster.
+    """Call `ray.init` and return its description of the cluster.
 
     Args:
         timeout: Seconds.
@@ -52,7 +52,7 @@ def connect(timeout: float, **options: Any) -> dict[str, Any]:
         return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
 
     if not _has_left.wait(timeout):
-        raise TimeoutError(f"Ray has not let go of the last cluster within {timeout:g} s")
+        raise TimeoutError(f"Ray has not left the last cluster within {timeout:g} s")
     _apply_loopback()
     _leave_signals_alone()
     _never_connect_unasked()
@@ -66,7 +66,7 @@ def connect(timeout: float, **options: Any) -> dict[str, Any]:
 
 
 def leave() -> bool:
-    """Disconnect; a cluster that `ray.init` started ends with it. Blocks, with a deadline.
+    """Disconnect, which also ends a cluster that `ray.init` started. Blocks, with a deadline.
 
     Returns:
         Whether this process may connect again.
@@ -86,13 +86,13 @@ def leave() -> bool:
     _has_left.clear()
     try:
         within(_LEAVE_TIMEOUT, disconnect, "ray.shutdown()")
-    except Exception as error:  # noqa: BLE001 - whatever it is, the processes are looked after next
-        logger.warning("Ray did not disconnect in an orderly way: %s", error)
+    except Exception as error:  # noqa: BLE001 - the processes are ended next in any case
+        logger.warning("Ray did not disconnect cleanly: %s", error)
     return _has_left.is_set() and not ray.is_initialized()
 
 
 def reason(error: BaseException) -> str:
-    """Say in one line what Ray raised, with the first cause."""
+    """Return an exception of Ray in one line, with its first cause."""
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -101,7 +101,7 @@ def reason(error: BaseException) -> str:
 
 
 def _apply_loopback() -> None:
-    """Make Ray see a variable that it only reads when it is imported."""
+    """Update a setting that Ray reads only at its import."""
     from ray._private import ray_constants
 
     constants: Any = ray_constants
@@ -110,10 +110,10 @@ def _apply_loopback() -> None:
 
 
 def _leave_signals_alone() -> None:
-    """Keep Ray's C++ part from taking SIGTERM, and from resetting it when it disconnects.
+    """Keep Ray's C++ code from replacing the SIGTERM handler on connect and on disconnect.
 
-    Either would end this process at once, whatever handler it has: only the main thread can set
-    that again, and a lost cluster is attached to again in another one.
+    Either would make SIGTERM kill this process at once. Only the main thread could restore the
+    handler, and attaching to a lost cluster happens in another thread.
     """
     from ray._private import ray_constants
 
@@ -123,7 +123,7 @@ def _leave_signals_alone() -> None:
 
 
 def _never_connect_unasked() -> None:
-    """Keep Ray from starting a cluster, or taking any, when it is used after the head was lost."""
+    """Keep Ray from starting or finding a cluster by itself after the head was lost."""
     from ray._private import auto_init_hook
 
     hook: Any = auto_init_hook
@@ -142,27 +142,27 @@ class _Departing:
         self._core: Any = core
 
     def remove_object_ref_reference(self, *_: Any) -> None:
-        """Nothing: what this process refers to is forgotten with the process's connection."""
+        """Do nothing; the references end with the connection."""
 
     remove_actor_handle_reference = remove_object_ref_reference
 
     def shutdown_driver(self) -> None:
-        """End the core worker, which nothing reaches from here on."""
+        """Shut down the core worker, which is unreachable afterwards."""
         core = self._core
         self._core = None
         core.shutdown_driver()
 
     def __getattr__(self, name: str) -> Any:
         if name in _NEW_WORK:
-            raise AttributeError(f"{name}: this process leaves its Ray cluster")
+            raise AttributeError(f"{name}: this process is leaving its Ray cluster")
         return getattr(self._core, name)
 
 
 def _forget_references() -> None:
-    """Keep references that are dropped while Ray disconnects from ending this process.
+    """Ignore references that are dropped while Ray disconnects.
 
-    Any thread may drop one, at any time: the garbage collector does. Ray's C++ part ends a process
-    that still calls it then, with exit code 1 and no exception.
+    The garbage collector may drop one in any thread at any time. Ray's C++ code ends a process that
+    calls it at that moment, with exit code 1 and no exception.
     """
     from ray._private import worker
 
@@ -173,7 +173,7 @@ def _forget_references() -> None:
 
 
 def _silence() -> None:
-    """Send what the nodes report of dead processes to our log: each leaf tells it better."""
+    """Log Ray's reports of dead processes at debug level; failures of leaves have more detail."""
     from ray._private import worker
 
     module: Any = worker
@@ -188,18 +188,18 @@ def _log_lines(data: dict[str, Any], *_: Any, **__: Any) -> None:
 
 @contextmanager
 def _own_signal_handlers() -> Generator[None]:
-    """Keep the handler of SIGTERM, which `ray.init` replaces."""
+    """Restore the SIGTERM handler, which `ray.init` replaces."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        with contextlib.suppress(TypeError):  # a handler that Python did not install
+        with contextlib.suppress(TypeError):  # the handler was not installed by Python
             signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def _deadline(timeout: float) -> Generator[None]:
-    """Raise `TimeoutError` in the main thread when the time is over, whatever it waits for."""
+    """Raise `TimeoutError` in the main thread after the timeout, even in a blocking call."""
 
     def ring(*_: Any) -> None:
         raise TimeoutError(f"no answer within {timeout:g} s")

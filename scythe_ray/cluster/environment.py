@@ -1,4 +1,4 @@
-"""The variables that Ray reads from the environment, set for as long as the executor is open.
+"""Sets the environment variables of Ray while the executor is open.
 
 Most are read by Ray's C++ part when it first needs them, some when `ray` is imported.
 """
@@ -14,10 +14,10 @@ TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 AUTH_MODE = "RAY_AUTH_MODE"
 _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # With `uv run`, Ray would zip the working directory and start its workers by `uv run` as well.
+    # With `uv run`, Ray would zip the working directory and start its workers through `uv run`.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_DEDUP_LOGS": "0",
-    # A leaf that was cancelled has a result that nobody awaits: no reason for an error message.
+    # The result of a cancelled leaf is never awaited, which is no error.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     # Ray gives a dead head 5 s to take the last notes for its dashboard, and ends this process if
     # another one answers meanwhile.
@@ -27,33 +27,33 @@ _OWN_CLUSTER = {
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     LOOPBACK_ONLY: "0",
-    # There is no dashboard to show them, and they cost a millisecond for each leaf.
+    # Without a dashboard these events are useless, and they cost a millisecond per leaf.
     "RAY_task_events_report_interval_ms": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_event_stats": "0",
-    # No port: the autoscaler's monitor would show its metrics to every user of the machine.
+    # No port, because the autoscaler's monitor would show its metrics to every user of the machine.
     "AUTOSCALER_METRIC_PORT": "-1",
-    # Nor does anybody read the log files that Ray would look through ten times a second.
+    # Ray would scan its log files ten times a second, for nobody.
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "3600",
 }
 _FOREIGN_CLUSTER = {
-    # Without it Ray ends this process, with no exception, 60 s after it lost the head.
+    # Otherwise Ray ends this process without an exception 60 s after it lost the head.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "86400",
-    # A silent partition is felt within half a minute instead of seven.
+    # Detect a silent partition within half a minute instead of seven minutes.
     "RAY_grpc_client_keepalive_time_ms": "10000",
     "RAY_grpc_client_keepalive_timeout_ms": "20000",
 }
 
 
 class RayEnvironment:
-    """Changes of this process's environment that can be taken back. The user's own values stay."""
+    """Reversible changes of this process's environment. The user's own values stay."""
 
     def __init__(self) -> None:
         self._before: dict[str, str | None] = {}
 
     def for_own_cluster(self, token_path: str) -> None:
-        """Set what a cluster of this process's own needs, token authentication included.
+        """Set the variables of an own cluster, including token authentication.
 
         Args:
             token_path: The file that holds the token.
@@ -62,13 +62,13 @@ class RayEnvironment:
         self.for_token(token_path)
 
     def for_token(self, token_path: str) -> None:
-        """Set what a process needs of a cluster that a worker started, which is on loopback."""
-        # The cluster is private: neither the user's token nor their mode is meant for it.
+        """Set the variables for a cluster that a worker started, which is on loopback."""
+        # The user's token and mode are not meant for this private cluster.
         self.remove("RAY_AUTH_TOKEN")
         self.set({AUTH_MODE: "token", "RAY_AUTH_TOKEN_PATH": token_path, LOOPBACK_ONLY: "0"})
 
     def for_foreign_cluster(self) -> None:
-        """Set what attaching to a cluster needs."""
+        """Set the variables for a cluster that others started."""
         self.set({**_ALWAYS, **_FOREIGN_CLUSTER}, keep=True)
         self._remember(AUTH_MODE)  # set where a token is found
 
@@ -85,7 +85,7 @@ class RayEnvironment:
         os.environ.pop(name, None)
 
     def restore(self) -> None:
-        """Take all changes back."""
+        """Revert all changes."""
         for name, value in self._before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""A Ray cluster of one node that a worker starts for itself, and that ends with it."""
+"""The one-node Ray cluster that a worker starts for itself, and that ends with the worker."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from scythe_ray.config.resources import GPU, no_gpu_here, own_resources
 from scythe_ray.config.runtime_env import Shipment
 from scythe_ray.config.settings import RaySettings
 
-_START_TIMEOUT = 60.0  # Ray itself gives each of its parts 30 s
+_START_TIMEOUT = 60.0  # seconds; Ray's own limit is 30 s for each of its processes
 _GRACE = 2.0
-_OBJECT_STORE = 256 * 1024**2  # bytes; leaves hand back small records
-_LONGEST_FOLDER = 40  # Ray adds up to 66 characters, and a socket's path may have 107
+_OBJECT_STORE = 256 * 1024**2  # bytes; leaves return only small records
+_LONGEST_FOLDER = 40  # characters; Ray adds up to 66, and a socket's path may have 107
 _LOG_LINES = 15
 _LOGS = ("raylet.err", "raylet.out", "gcs_server.err", "gcs_server.out")
 logger = logging.getLogger("scythe.ray")
@@ -42,10 +42,10 @@ def start_cluster(
         settings: The settings.
         slots: Its CPUs; None for those of this machine.
         labels: The labels that the worker's flags promise.
-        shipment: What is brought to its processes.
+        shipment: The code and environment for its processes.
 
     Raises:
-        WorkerStartError: It does not start, or a GPU is promised and there is none.
+        WorkerStartError: It does not start, or a flag promises a GPU that does not exist.
     """
     options = {**_options(settings, slots, labels), **shipment.options()}
     own = _OwnCluster()
@@ -55,8 +55,8 @@ def start_cluster(
         logs = own.end_of_logs()
         own.close()
         raise WorkerStartError(
-            f"Ray cannot be started on this machine ({reason(error)}): check its memory, "
-            f"its shared memory and disk space, or use executor='local'.{logs}"
+            f"Ray cannot be started on this machine ({reason(error)}). Check its memory, shared "
+            f"memory and disk space, or use executor='local'.{logs}"
         ) from error
     except BaseException:
         own.close()
@@ -85,10 +85,10 @@ def _options(settings: RaySettings, slots: int | None, labels: Mapping[str, str]
     wants_gpu = labels.get(ScytheWorkerLabel.HAS_GPU) == ScytheWorkerLabel.HAS_GPU.yes
     gpus = settings.NUM_GPUS if settings.NUM_GPUS is not None or wants_gpu else 0
     if wants_gpu and (_gpus_here() if gpus is None else gpus) == 0:
-        raise no_gpu_here()  # Ray would take its time to start first
+        raise no_gpu_here()  # now, because Ray takes seconds to start
     return {
         "num_cpus": cpus,
-        "num_gpus": gpus,  # None: those that Ray finds
+        "num_gpus": gpus,  # None: all that Ray finds
         "resources": own_resources(labels, settings.RESOURCES, cpus) or None,
         "object_store_memory": _OBJECT_STORE,
         "include_dashboard": False,
@@ -96,14 +96,14 @@ def _options(settings: RaySettings, slots: int | None, labels: Mapping[str, str]
 
 
 def _gpus_here() -> int | None:
-    """Return how many GPUs Ray would find on this machine, None where it does not tell."""
+    """Return the number of GPUs that Ray would find on this machine; None if unknown."""
     try:
         from ray._private import accelerators
 
         manager: Any = accelerators.get_accelerator_manager_for_resource(GPU)
         shown = manager.get_current_process_visible_accelerator_ids()
         found = int(manager.get_current_node_num_accelerators())
-    except Exception:  # noqa: BLE001 - private to Ray; the cluster that starts will tell
+    except Exception:  # noqa: BLE001 - a private function of Ray; the started cluster will tell
         return None
     return found if shown is None else min(found, len(shown))
 
@@ -112,9 +112,9 @@ class _OwnCluster:
     """Folder, token, guard and processes of the cluster.
 
     Attributes:
-        token: The file with the token of the cluster.
-        temporary: Where leaves have their files, so that they go with the cluster; None where the
-            cluster's folder is not in the usual place, which may be there for its size.
+        token: The token file of the cluster.
+        temporary: The folder for files of leaves, removed with the cluster; None if the cluster's
+            folder is not in the usual place for temporary files, which may be larger.
     """
 
     def __init__(self) -> None:
@@ -127,18 +127,18 @@ class _OwnCluster:
         self.temporary = str(self._folder) if in_usual_place else None
 
     def start(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Start it. Only in the main thread: it would end with any other."""
+        """Start it, in the main thread, because it ends with the thread that starts it."""
         self.token.touch(mode=0o600)
         self.token.write_text(secrets.token_hex(32))
         mark = RayEnvironment()
         try:
-            # Should this process be killed, the guard ends what is left within seconds. Who ends
-            # all that carries this process's own mark leaves the guard to its work.
+            # If this process is killed, the guard ends the rest within seconds. The guard does not
+            # have this process's mark, so that ending this process leaves it alone.
             mark.set({MARK: "guard"})
             self._guard = Guard(self._mark, str(self._folder), users=True)
             self._environment.for_own_cluster(str(self.token))
             reread_configuration()
-            mark.set({MARK: self._mark})  # for Ray's processes, not for what else is started here
+            mark.set({MARK: self._mark})  # for Ray's processes only
             return connect(
                 _START_TIMEOUT, address="local", _temp_dir=str(self._folder / "r"), **options
             )
@@ -146,12 +146,14 @@ class _OwnCluster:
             mark.restore()
 
     def close(self) -> None:
-        """End it, see all its processes dead, and remove its folder."""
+        """End it, wait until all its processes are dead, and remove its folder."""
         try:
             leave()
             left = end_tree(users_of(self._folder), _GRACE, mark=self._mark)
             if left:
-                logger.error("Processes %s of the local Ray cluster cannot be ended.", left)
+                logger.error(
+                    "Processes %s of the local Ray cluster did not end after SIGKILL.", left
+                )
         finally:
             if self._guard is not None:
                 self._guard.close()
@@ -160,7 +162,7 @@ class _OwnCluster:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def end_of_logs(self) -> str:
-        """Return the last lines of the logs that may say why it did not start."""
+        """Return the last lines of the logs that may explain a failed start."""
         parts: list[str] = []
         for name in _LOGS:
             file = self._folder / "r" / "session_latest" / "logs" / name
@@ -174,7 +176,7 @@ class _OwnCluster:
 
 
 def _short_folder() -> str | None:
-    """Return where the folder is made: Ray takes no long path for its sockets, and only ASCII."""
+    """Return the parent of the folder; Ray's sockets need a short ASCII path."""
     default = tempfile.gettempdir()
     fits = default.isascii() and len(default) + len(OWN_PREFIX) + 8 + len("/r") < _LONGEST_FOLDER
     return None if fits or not os.access("/tmp", os.W_OK) else "/tmp"  # noqa: S108 - mkdtemp makes it safe

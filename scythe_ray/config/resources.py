@@ -1,4 +1,4 @@
-"""Labels of workers, resources of Ray nodes, and what a leaf asks of them. Needs no Ray."""
+"""Maps worker labels and leaf demands to the resources of Ray nodes. Needs no Ray."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RayNode:
         node_id: Ray's id of it.
         host: Its host name.
         address: Its IP address.
-        resources: All that it has, used or not; memory in bytes.
+        resources: All its resources, used or not; memory in bytes.
         labels: Ray's labels of it (`ray start --labels`).
     """
 
@@ -48,12 +48,12 @@ class RayNode:
 
     @property
     def cpus(self) -> float:
-        """Its CPUs; 0 where it offers none."""
+        """The number of its CPUs."""
         return self.resources.get(CPU, 0.0)
 
     @property
     def custom(self) -> dict[str, float]:
-        """The resources that somebody named when the node was started."""
+        """Its custom resources."""
         return {
             name: amount
             for name, amount in self.resources.items()
@@ -66,15 +66,15 @@ class Demand:
     """The resources that Ray reserves for one leaf, and the nodes on which it may.
 
     Attributes:
-        amounts: What is set aside, by the names of Ray's resources (memory in bytes).
-        labels: What the node's labels must be, as in Ray's `label_selector`.
+        amounts: Amounts by the names of Ray's resources (memory in bytes).
+        labels: Required labels of the Ray node, as in Ray's `label_selector`.
     """
 
     amounts: Mapping[str, float]
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def options(self) -> dict[str, Any]:
-        """Return it as options of a Ray task."""
+        """Return the demand as options of a Ray task."""
         custom = {name: n for name, n in self.amounts.items() if name not in (CPU, GPU, MEMORY)}
         memory = int(self.amounts.get(MEMORY, 0))
         return {
@@ -86,7 +86,7 @@ class Demand:
         }
 
     def lacking(self, node: RayNode) -> dict[str, float]:
-        """Return what the node has too little of, each with what it has."""
+        """Return the resources of which the Ray node has too little, with its amounts."""
         return {
             name: node.resources.get(name, 0.0)
             for name, amount in self.amounts.items()
@@ -94,11 +94,11 @@ class Demand:
         }
 
     def fits(self, node: RayNode) -> bool:
-        """Return whether the node could run such a leaf when nothing else runs on it."""
+        """Return whether the Ray node could run such a leaf if it were idle."""
         return not (self.lacking(node) or self.mismatched(node))
 
     def mismatched(self, node: RayNode) -> dict[str, str]:
-        """Return the labels that the node does not have so, each as it is demanded."""
+        """Return the required labels that the Ray node lacks."""
         return {
             name: wanted
             for name, wanted in self.labels.items()
@@ -106,7 +106,7 @@ class Demand:
         }
 
     def describe(self, names: Iterable[str] | None = None) -> str:
-        """Say what is demanded, or the named part of it (`2 CPU, 1 high_memory, pool=fast`)."""
+        """Return the demand, or a part of it, as text (`2 CPU, 1 high_memory, pool=fast`)."""
         chosen = {**self.amounts, **self.labels} if names is None else dict.fromkeys(names)
         words = [
             show_amount(name, self.amounts[name])
@@ -118,7 +118,7 @@ class Demand:
 
 
 def _is_selected(wanted: str, value: str | None) -> bool:
-    """Return whether a label has what a selector of Ray's asks for."""
+    """Return whether a label matches a selector of Ray."""
     negated = wanted.startswith("!")
     text = wanted.removeprefix("!")
     allowed = text[3:-1].split(",") if text.startswith("in(") and text.endswith(")") else [text]
@@ -130,7 +130,7 @@ def demand_of(call: LeafCall, selectable: Mapping[str, str] | None = None) -> De
 
     Args:
         call: The leaf.
-        selectable: Labels of the worker that are labels of Ray nodes, and no resources.
+        selectable: Worker labels that are labels of Ray nodes and not resources.
     """
     given = call.resources
     amounts = {CPU: given.cpus, GPU: given.gpus, MEMORY: float(given.memory), **given.custom}
@@ -148,14 +148,14 @@ def demand_of(call: LeafCall, selectable: Mapping[str, str] | None = None) -> De
 
 
 def able_nodes(demand: Demand, nodes: Sequence[RayNode]) -> list[RayNode]:
-    """Return the nodes that could run such a leaf when nothing else runs on them."""
+    """Return the Ray nodes that could run such a leaf if they were idle."""
     return [node for node in nodes if demand.fits(node)]
 
 
 def explain_infeasible(demand: Demand, nodes: Sequence[RayNode]) -> str:
-    """Say which node comes nearest to a demand that none meets, and what it lacks."""
+    """Return a message with the nearest Ray node for an infeasible demand, and what it lacks."""
     if not nodes:
-        return "The Ray cluster has no node that is alive: start one with `ray start`."
+        return "The Ray cluster has no live node. Start one with `ray start`."
     nearest = min(nodes, key=lambda node: _distance(demand, node))
     lacking = demand.lacking(nearest)
     other = demand.mismatched(nearest)
@@ -180,12 +180,12 @@ def _distance(demand: Demand, node: RayNode) -> tuple[int, float]:
 def own_resources(
     labels: Mapping[str, str], declared: Mapping[str, float], cpus: int
 ) -> dict[str, float]:
-    """Return the custom resources of a cluster that the worker starts: those of its flags too.
+    """Return the custom resources of an own cluster, including those for the worker's flags.
 
     Args:
         labels: The labels that the worker's flags promise.
         declared: `SCYTHE_RAY_RESOURCES`.
-        cpus: The cluster's CPUs; a flag is one unit for each unless declared otherwise.
+        cpus: The cluster's CPUs; a flag means one unit per CPU unless declared otherwise.
     """
     resources = dict(declared)
     for label, resource in RESOURCE_OF_LABEL.items():
@@ -195,7 +195,7 @@ def own_resources(
 
 
 def backed_labels(nodes: Sequence[RayNode]) -> dict[str, str]:
-    """Return the worker labels that the resources and the labels of these nodes stand for."""
+    """Return the worker labels that the resources and labels of these Ray nodes back."""
     by_resource = {
         label: ScytheWorkerLabel(label).yes
         for label, resource in RESOURCE_OF_LABEL.items()
@@ -205,13 +205,13 @@ def backed_labels(nodes: Sequence[RayNode]) -> dict[str, str]:
 
 
 def selectable_labels(nodes: Sequence[RayNode]) -> dict[str, str]:
-    """Return the worker labels that are labels of these nodes only, and so select a node."""
+    """Return the worker labels that are only labels of these Ray nodes, and so select a node."""
     by_resource = backed_labels([replace(node, labels={}) for node in nodes])
     return {k: v for k, v in _common_labels(nodes).items() if k not in by_resource}
 
 
 def _common_labels(nodes: Sequence[RayNode]) -> dict[str, str]:
-    """Return the nodes' labels, save Ray's own, and save those that differ: a worker has one."""
+    """Return the labels that these Ray nodes agree on, without Ray's own."""
     values: dict[str, set[str]] = {}
     for node in nodes:
         for name, value in node.labels.items():
@@ -221,7 +221,7 @@ def _common_labels(nodes: Sequence[RayNode]) -> dict[str, str]:
 
 
 def check_labels(labels: Mapping[str, str], nodes: Sequence[RayNode], *, own: bool) -> None:
-    """Raise if a flag of the worker promises what none of these nodes has.
+    """Raise if a flag of the worker promises a resource that none of these Ray nodes has.
 
     Args:
         labels: The labels that the worker's flags promise.
@@ -245,21 +245,21 @@ def check_labels(labels: Mapping[str, str], nodes: Sequence[RayNode], *, own: bo
             else f"`ray start --resources='{{\"{resource}\": 1}}' …`"
         )
         raise WorkerStartError(
-            f"The flag `{label}` is set, but {where} has no Ray resource `{resource}`: start the "
+            f"The flag `{label}` is set, but {where} has no Ray resource `{resource}`. Start the "
             f"node with {start}, or unset the flag."
         )
 
 
 def no_gpu_here() -> WorkerStartError:
-    """Return the error of a worker whose flag promises a GPU that its machine does not have."""
+    """Return the error for a flag that promises a GPU on a machine without one."""
     return WorkerStartError(
-        f"The flag `{ScytheWorkerLabel.HAS_GPU}` is set, but this machine shows no GPU: unset it, "
-        "or declare the GPUs that Ray should count on with SCYTHE_RAY_NUM_GPUS."
+        f"The flag `{ScytheWorkerLabel.HAS_GPU}` is set, but this machine has no visible GPU. "
+        "Unset it, or declare the GPUs for Ray with SCYTHE_RAY_NUM_GPUS."
     )
 
 
 def show_amount(name: str, amount: float) -> str:
-    """Say an amount of a resource (`2 CPU`, `1.5 GB memory`)."""
+    """Return an amount of a resource as text (`2 CPU`, `1.5 GB memory`)."""
     if name in (MEMORY, "object_store_memory"):
         return f"{amount / 1e9:.2f} GB {name}"
     return f"{amount:g} {name}"

@@ -1,4 +1,4 @@
-"""`SCYTHE_RAY_RUNTIME_ENV`: what Ray brings to its nodes before leaves run there."""
+"""Reads `SCYTHE_RAY_RUNTIME_ENV`: the code and environment that Ray takes to its nodes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class Shipment:
 
     Attributes:
         environment: Ray's `runtime_env`, with absolute paths; empty for nothing.
-        folder: The folder of this machine that nodes get a copy of, as their working directory.
+        folder: The local folder that Ray copies to its nodes as the working directory.
     """
 
     environment: dict[str, Any] = field(default_factory=dict[str, Any])
     folder: str | None = None
 
     def options(self) -> dict[str, Any]:
-        """Return it as arguments of `ray.init`, which takes it for all that this process runs."""
+        """Return it as arguments of `ray.init`, valid for all tasks of this process."""
         return {"runtime_env": self.environment} if self.environment else {}
 
 
 def read_runtime_env(text: str | None) -> Shipment:
-    """Return what the setting says: a JSON object, or the path of a JSON or YAML file with one.
+    """Parse the setting: a JSON object, or the path of a JSON or YAML file with one.
 
     Raises:
-        SettingsError: It is neither, names something that is not there, or Ray refuses it.
+        SettingsError: It is neither, names a missing file, or Ray refuses it.
     """
     if not text or not text.strip():
         return Shipment()
@@ -55,7 +55,7 @@ def _mapping(text: str) -> dict[str, Any]:
         value = json.loads(text) if text.startswith("{") else _read_file(text)
     except ValueError as error:
         raise SettingsError(
-            f"{NAME} is no JSON object ({error}): write it like '{_EXAMPLE}', or name a JSON or "
+            f"{NAME} is not a JSON object ({error}). Write it like '{_EXAMPLE}', or name a JSON or "
             "YAML file."
         ) from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in cast("Any", value)):
@@ -73,7 +73,7 @@ def _read_file(path: str) -> Any:
         return yaml.safe_load(Path(path).expanduser().read_text())  # JSON is YAML as well
     except OSError as error:
         raise SettingsError(
-            f"{NAME}={path} is no JSON object, and no file that can be read ({error.strerror}): "
+            f"{NAME}={path} is neither a JSON object nor a readable file ({error.strerror}): "
             f"write it like '{_EXAMPLE}', or correct the path."
         ) from error
     except yaml.YAMLError as error:
@@ -82,7 +82,7 @@ def _read_file(path: str) -> Any:
 
 
 def _local(value: Any, part: str) -> Any:
-    """Return a path of this machine as an absolute one, and a URI as it is."""
+    """Return a local path as absolute; leave a URI unchanged."""
     if not isinstance(value, str) or "://" in value:
         return value
     path = Path(value).expanduser().absolute()
@@ -102,7 +102,7 @@ def _check(environment: dict[str, Any]) -> None:
     if unknown:
         parts = ", ".join(sorted(name for name in known if not name.startswith("_")))
         raise SettingsError(f"{NAME}: Ray knows no {', '.join(unknown)}: it takes {parts}.")
-    # Ray checks paths as such only when it is connected; here they are those of any node.
+    # Ray checks paths only once it is connected.
     paths = ("working_dir", "py_modules")
     try:
         RuntimeEnv(**{name: part for name, part in environment.items() if name not in paths})

@@ -1,4 +1,4 @@
-"""Settings of the executor `ray`, from `SCYTHE_RAY_*`. They are read when constructed."""
+"""Settings of the executor `ray`, read from `SCYTHE_RAY_*` when constructed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from scythe_ray.config.resources import RayNode
 
 
 class RaySettings(CheckedSettings):
-    """Where the Ray cluster is, and what of it this worker uses."""
+    """The Ray cluster of a worker, and its share of it."""
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_RAY_")
 
     ADDRESS: str | None = Field(
         default=None,
         description="`host:port` of the cluster's head; `auto` for the Ray that runs on this node; "
-        "`local` for a cluster of this worker's own; unset for this node's, else one of its own.",
+        "`local` for an own cluster; unset for the Ray of this node, or else an own cluster.",
     )
     CONNECT_TIMEOUT: Timeout = Field(
-        default=timedelta(seconds=30), description="How long attaching to a cluster may take."
+        default=timedelta(seconds=30), description="Time limit for attaching to a cluster."
     )
     SCOPE: Literal["node", "cluster"] = Field(
         default="node",
@@ -35,7 +35,7 @@ class RaySettings(CheckedSettings):
     PREFETCH: int = Field(
         default=0,
         ge=0,
-        description="Slots beyond the CPUs, so that Ray has the next leaf at hand. Leaves that "
+        description="Slots beyond the CPUs, so that the next leaf is waiting in Ray. Leaves that "
         "need a GPU, or another resource, have none.",
     )
     RESOURCES: dict[str, float] = Field(
@@ -47,16 +47,18 @@ class RaySettings(CheckedSettings):
     )
     AUTOSCALING: list[dict[str, float]] = Field(
         default_factory=list[dict[str, float]],
-        description="The nodes that Ray's autoscaler may start, each by its resources, as JSON: "
-        "what only such a node could run waits for it.",
+        description="The nodes that Ray's autoscaler may start, as a JSON list of resources: "
+        "a leaf that only such a node could run waits for it.",
     )
     SYSTEM_RETRIES: int = Field(
-        default=3, ge=0, description="How often a leaf is sent again when its place was lost."
+        default=3,
+        ge=0,
+        description="How often a leaf is submitted again after it lost its Ray node.",
     )
 
     RUNTIME_ENV: str | None = Field(
         default=None,
-        description="What Ray brings to its nodes (code, variables, packages): its `runtime_env` "
+        description="What Ray takes to its nodes (code, variables, packages): its `runtime_env` "
         "as JSON, or the path of a JSON or YAML file.",
     )
     ON_CLUSTER_LOSS: Literal["reconnect", "exit"] = Field(
@@ -88,7 +90,7 @@ def ray_settings() -> RaySettings:
     """Return the settings of the environment.
 
     Raises:
-        SettingsError: A variable has a value that it cannot have.
+        SettingsError: A variable has an invalid value.
     """
     try:
         return RaySettings()

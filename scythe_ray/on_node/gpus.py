@@ -1,4 +1,4 @@
-"""The GPUs that a leaf sees, and whether a process may run another leaf with them. Needs no Ray."""
+"""Controls the GPUs that a leaf sees, and the reuse of a process with GPUs. Needs no Ray."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES
 class ProcessGpus:
     """The state in which leaves have left the GPUs of this process.
 
-    A library that has seen a GPU keeps to it, and keeps some of its memory, until the process
-    ends; after some errors it refuses all further work.
+    A GPU library is bound to the GPUs that it saw first, and keeps some of their memory until the
+    process ends. After some errors it refuses all further work.
     """
 
     def __init__(self) -> None:
@@ -23,11 +23,11 @@ class ProcessGpus:
         self._is_sound = True
 
     def suit(self) -> bool:
-        """Return whether a leaf may run here with the GPUs that Ray shows this process now."""
+        """Return whether a leaf may run here with the GPUs that Ray now assigns to this process."""
         return self._is_sound and self._seen in (None, _shown())
 
     def used_by(self, outcome: LeafOutcome) -> None:
-        """Note that a leaf, or a batch of leaves, has run with the GPUs shown now."""
+        """Record that a leaf or batch has run with the present GPUs."""
         self._seen = _shown()
         failed = outcome.n_failed if isinstance(outcome, BatchResult) else 0
         if failed or isinstance(outcome, LeafFailure):
@@ -36,7 +36,7 @@ class ProcessGpus:
 
 @contextmanager
 def gpus_hidden() -> Generator[None]:
-    """Hide all GPUs from a leaf that asked for none: Ray by itself would show it all of them."""
+    """Hide all GPUs from a leaf that asked for none; Ray would show it all of them."""
     before: Mapping[str, str | None] = {name: os.environ.get(name) for name in _VISIBLE}
     os.environ.update(dict.fromkeys(_VISIBLE, ""))
     try:

@@ -1,4 +1,4 @@
-"""The process that runs leaves on a Ray node, as it keeps its own record."""
+"""The process that runs leaves on a Ray node, with its record file."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ from scythe_ray.on_node.scratch import Scratch
 
 EXIT_NOTE = "os._exit"
 _WAIT_TO_BE_ENDED = 60.0
-_rmtree = shutil.rmtree  # as it is before user code runs
+_rmtree = shutil.rmtree  # a reference from before user code runs
 logger = logging.getLogger("scythe.ray")
 
 
 class LeafProcess:
-    """This process: tells which leaf it runs, and leaves a trace should it crash.
+    """This leaf process: records the leaf that it runs, and leaves a trace if it crashes.
 
     Attributes:
-        leaves: How many leaves it has begun.
-        folder: Where the temporary folders of its leaves are made.
-        log: Takes what a leaf prints.
-        state: What the process is made as after each leaf.
-        gpus: What leaves have left of GPUs.
+        leaves: Number of leaves that it has begun.
+        folder: Parent of its leaves' temporary folders.
+        log: Captures the output of a leaf.
+        state: Process state that is restored after each leaf.
+        gpus: The state of the GPUs.
 
     Args:
         records: The folder of the records.
-        temporary: Where `folder` is made; None for the system's usual place.
+        temporary: Parent of `folder`; None for the system's usual place.
     """
 
     def __init__(self, records: Path, temporary: str | None) -> None:
@@ -86,7 +86,7 @@ class LeafProcess:
         self._exit: Callable[[int], NoReturn] = os._exit
         os._exit = self._exit_with_note
         adopt_orphans()
-        with contextlib.suppress(OSError):  # Ray gives its workers a lower priority
+        with contextlib.suppress(OSError):  # Ray lowers the priority of its workers
             os.setpriority(os.PRIO_PROCESS, 0, 0)
         self._is_whole = True
         self.state = ProcessState(self._trace)
@@ -94,11 +94,11 @@ class LeafProcess:
 
     @contextmanager
     def running(self, token: str, *, importing: bool) -> Generator[None]:
-        """Run a leaf inside; the processes that it starts carry its mark and end with it.
+        """Context in which a leaf runs; its child processes have its mark and end with it.
 
         Args:
             token: The submission of the leaf.
-            importing: Whether its code is to be imported first; `imported` ends that.
+            importing: Whether its code is imported first, until `imported` is called.
         """
         self._scratch.keep()
         entry = self._begin(token, "importing" if importing else "running")
@@ -108,7 +108,7 @@ class LeafProcess:
             yield
         except SystemExit:
             raise
-        except BaseException as error:  # noqa: BLE001 - all of the user's is an outcome
+        except BaseException as error:  # noqa: BLE001 - any exception of user code is an outcome
             self.give_up(error)
         try:
             if before is None:
@@ -119,28 +119,28 @@ class LeafProcess:
             self._end_children(entry.mark)
             self._finish()
         except Exception:
-            # What came of the leaf is known, and stands; the process is not as it was.
+            # The outcome of the leaf stands, but the process is damaged.
             self._is_whole = False
             logger.exception("The process cannot run another leaf")
 
     def with_log(self, outcome: OutcomeT) -> OutcomeT:
-        """Return the outcome with what its leaf printed, unless who ends the process reads that."""
+        """Return the outcome with the leaf's output, unless the node agent will read that."""
         return outcome if self._asked else self.log.added_to(outcome)
 
     def give_up(self, error: BaseException) -> NoReturn:
-        """End this process, as something failed in it outside of the user's function."""
+        """Exit this process after a failure outside of the user's function."""
         if self._asked:
             self._exit(1)
         give_up(self._trace.fileno(), error)
 
     def between_leaves(self, seconds: float) -> bool:
-        """Make the process ready for the next leaf of a batch, unless it is being ended.
+        """Restore the process for the next leaf of a batch, unless it is being ended.
 
         Args:
-            seconds: How long the last one ran.
+            seconds: Run time of the last leaf.
 
         Returns:
-            Whether it should run that.
+            Whether it may run the next leaf.
         """
         if self._asked:
             self._exit(1)
@@ -152,33 +152,33 @@ class LeafProcess:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether it should run no further leaf, see `ProcessState.is_used_up`."""
+        """Whether it may run no further leaf, see `ProcessState.is_used_up`."""
         return self.leaves > 0 and (not self._is_whole or self.state.is_used_up or self._is_lost)
 
     @property
     def _is_lost(self) -> bool:
-        """Whether nobody would find its leaf: a cleaner has removed the record."""
+        """Whether its record is gone, so that nobody could find its leaf."""
         return os.fstat(self._record).st_nlink == 0
 
     def leave(self) -> NoReturn:
-        """End this process: the driver has what came of its leaf."""
+        """Exit this process; the driver has the outcome of its leaf."""
         self._remove_folder()
         self._exit(0)
 
     def end_when_idle(self, seconds: float) -> None:
-        """End this process, which may hold memory of a GPU, unless a leaf begins in this time."""
+        """Exit this process, which may hold GPU memory, unless a leaf begins in this time."""
         self._idle = threading.Timer(seconds, self._end_if_idle, (self.leaves,))
         self._idle.daemon = True
         self._idle.start()
 
     @property
     def journal(self) -> Path:
-        """The file for the journal of the batch that runs."""
+        """The file for the journal of the running batch."""
         token = self._entry.token if self._entry else "none"
         return self._records / f"{token}{JOURNAL}"
 
     def imported(self) -> None:
-        """Say that the leaf's code is imported: its time runs from here."""
+        """Record that the leaf's code is imported; its time limit starts now."""
         self.state.accept()
         if self._entry is not None:
             with locked(self._record):
@@ -188,21 +188,21 @@ class LeafProcess:
                     write_entry(self._record, self._entry)
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
-        """Interrupt the leaf as Ray does, and let no other begin."""
+        """Interrupt the leaf as Ray does, and accept no other leaf."""
         self._asked = True
         if callable(self._terminate):
             self._terminate(number, frame)
         sys.exit(1)
 
     def _end_if_idle(self, leaves: int) -> None:
-        with locked(self._record):  # a leaf that comes now has not begun, and is sent again
+        with locked(self._record):  # a leaf that arrives now has not begun, and is submitted again
             if self.leaves == leaves:
                 self._remove_folder()
                 self._exit(0)
 
     def _remove_folder(self) -> None:
-        """Remove what a leaf has left that could not remove its own temporary folder."""
-        with contextlib.suppress(Exception):  # the leaf may have replaced what this calls
+        """Remove the temporary folder of a leaf that could not do so itself."""
+        with contextlib.suppress(Exception):  # the leaf may have replaced the functions called here
             _rmtree(self.folder, ignore_errors=True)
 
     def _begin(self, token: str, state: State) -> Entry:
@@ -232,24 +232,24 @@ class LeafProcess:
         while not try_lock(self._record):
             now = read_entry(self._record)
             if now is not None and now.token == entry.token and now.state == "ending":
-                self._exit(1)  # who ends this leaf waits for just that
+                self._exit(1)  # the process that ends this leaf waits for it
             time.sleep(0.001)
         self._entry = None
-        with locked(self._record):  # which this process has: only released here
+        with locked(self._record):  # the lock is held by this process, and released here
             write_entry(self._record, entry.with_state("done"))
 
     def _wait_to_be_ended(self) -> NoReturn:
-        """Never return: a task that came back now could meet its own cancellation in the driver."""
+        """Never return: a return now could coincide with Ray's cancellation in the driver."""
         deadline = time.monotonic() + _WAIT_TO_BE_ENDED
         while time.monotonic() < deadline:
             time.sleep(0.1)
         self._exit(1)
 
     def _end_children(self, mark: str) -> None:
-        """End what the leaf left running: its place is free when it is over."""
+        """End the processes that the leaf left running, because its CPUs are free after it."""
         left = [child.pid for child in children_left()]
         if left:
-            logger.warning("The leaf left processes running, which are ended: %s", left)
+            logger.warning("The leaf left processes running; ending them: %s", left)
             end_tree(left, GRACE, mark=mark)
 
     def _exit_with_note(self, status: int) -> NoReturn:

@@ -1,7 +1,7 @@
-"""Finds, ends and explains the leaves of one Ray node. Runs in the driver or in an actor there.
+"""Finds and ends the leaves of one Ray node. Runs in the driver, or in an actor on that node.
 
-`ray.cancel` is not used on a leaf that runs: it does not reach system calls and child processes,
-and can abort the driver when it lands within milliseconds of the leaf's end.
+`ray.cancel` is not used on a running leaf: it does not reach system calls and child processes, and
+can abort the driver when it arrives within milliseconds of the leaf's end.
 """
 
 from __future__ import annotations
@@ -41,21 +41,20 @@ _EXIT_WAIT = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A leaf that was found on a node.
+    """A probe: what was found about a leaf on a Ray node.
 
     Attributes:
-        state: `importing` its code, `running`, `ended` (its process is dead now), or `done` (it
-            came to its own end).
+        state: `importing` its code, `running`, `ended` (its process was killed), or `done` (it
+            ended by itself).
         node: Host name.
         pid: The process.
         elapsed: Seconds since it began to import, or to run.
         trace: Stacks that the process left.
-        memory: The node's memory in use, where the kernel ended processes for lack of it.
-        left: Processes that could not be ended.
-        journal: What came of the leaves of its batch, see `scythe.leaf.journal`; None without a
-            batch.
-        remaining: Seconds until the leaf of a batch that runs is late; None without a batch.
-        log: What the leaf had printed.
+        memory: Memory in use on the host, if the kernel killed processes for lack of it.
+        left: Processes that did not end.
+        journal: The journal of its batch, see `scythe.leaf.journal`; None without a batch.
+        remaining: Seconds until the deadline of the running leaf of a batch; None without a batch.
+        log: The output of the leaf.
     """
 
     state: Literal["importing", "running", "ended", "done"]
@@ -71,11 +70,11 @@ class Probe:
 
 
 class NodeAgent:
-    """The leaves that one driver has on this node.
+    """The leaves of one driver on this Ray node.
 
     Args:
-        folder: Where the processes that run them keep their records.
-        kills: As the control that was here before told; None where there was none.
+        folder: The records of the processes that run them.
+        kills: The count of the predecessor on this Ray node; None if there was none.
     """
 
     def __init__(self, folder: Path, kills: int | None = None) -> None:
@@ -88,7 +87,7 @@ class NodeAgent:
         return self._kills
 
     def find(self, token: str) -> Probe | None:
-        """Return where a leaf runs, or None if it does not run here."""
+        """Probe a leaf; None if it does not run here."""
         for entry in self._entries():
             if entry.token == token and entry.state != "done" and _is_alive(entry):
                 state = "importing" if entry.state == "importing" else "running"
@@ -97,15 +96,15 @@ class NodeAgent:
         return None
 
     def end(self, token: str, grace: float, stack: bool = False) -> Probe | None:
-        """End a leaf with all that it started, confirmed dead; one that begins later waits for it.
+        """End a leaf with its descendants. A leaf that begins later waits to be ended.
 
         Args:
-            token: The try of the leaf.
-            grace: Seconds that it gets to end by itself; 0 for SIGKILL at once.
+            token: The submission of the leaf.
+            grace: Seconds between SIGTERM and SIGKILL; 0 for SIGKILL at once.
             stack: Whether to ask the process for its stacks first.
 
         Returns:
-            None if it has not begun here, or something else runs in its process by now.
+            None if it has not begun here, or its process runs another leaf by now.
         """
         folder = private_folder(self._folder)
         (folder / f"{token}{CANCELLED}").touch(mode=0o600)
@@ -115,7 +114,7 @@ class NodeAgent:
         return None
 
     def report(self, token: str) -> Probe | None:
-        """Return what a leaf whose process died left behind, and end what it had started.
+        """Probe a leaf whose process died, and end its descendants.
 
         None if it had not begun here.
         """
@@ -132,7 +131,7 @@ class NodeAgent:
         return None
 
     def retire(self, token: str) -> None:
-        """See the process dead that ends after a leaf, and remove what it left."""
+        """Wait for the end of a process that exits after a leaf, and remove its files."""
         for entry in self._entries(gone=True):
             if entry.token == token and entry.state == "done":
                 deadline = time.monotonic() + _EXIT_WAIT
@@ -143,15 +142,15 @@ class NodeAgent:
                 self._remove(entry)
 
     def forget(self, token: str) -> None:
-        """Remove what `end` left for a leaf that might have begun later."""
+        """Remove the mark that `end` left for a leaf that might have begun later."""
         (self._folder / f"{token}{CANCELLED}").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove all that the processes left. No leaf runs any more."""
+        """Remove all files of the processes. No leaf may be running."""
         for entry in self._entries():
             shutil.rmtree(entry.folder, ignore_errors=True)
         shutil.rmtree(self._folder, ignore_errors=True)
-        sweep_scratch()  # what drivers left that were killed
+        sweep_scratch()  # folders of drivers that were killed
 
     def _end(self, entry: Entry, grace: float, stack: bool) -> Probe | None:
         with _opened(self._path(entry.pid, RECORD)) as record:
@@ -177,7 +176,7 @@ class NodeAgent:
                 return replace(seen, left=tuple(left), journal=journal, log=log)
 
     def _ask_for_stack(self, pid: int) -> None:
-        """Make the process write down where its threads are, and wait for it."""
+        """Make the process write the stacks of its threads, and wait for them."""
         with suppress(ProcessLookupError):
             os.kill(pid, DUMP_SIGNAL)
         deadline = time.monotonic() + _STACK_WAIT
@@ -212,7 +211,7 @@ class NodeAgent:
             return ""
 
     def _entries(self, *, gone: bool = False) -> Iterator[Entry]:
-        """Read the records; with `gone`, also those of processes that ended between leaves."""
+        """Read the records; with `gone`, also those of processes that ended while idle."""
         if not self._folder.is_dir():
             return
         for path in list(self._folder.glob(f"*{RECORD}")):

@@ -30,7 +30,7 @@ _BLOCK = 1024
 _LOCK_WAIT = 60.0
 _POLL = 0.001
 
-# As they are before user code runs, whatever that puts in their places.
+# References from before user code runs, which may replace these functions.
 _dumps = json.dumps
 _loads = json.loads
 _pread = os.pread
@@ -43,7 +43,7 @@ State = Literal["importing", "running", "ending", "done"]
 
 
 class RecordError(ScytheError):
-    """The file that tells which leaf runs cannot be used."""
+    """The record file cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,13 @@ class Entry:
     """The content of a record file.
 
     Attributes:
-        token: The try of the leaf, unique.
+        token: The submission of the leaf, unique.
         pid: The process.
-        birth: When the process was born, see `scythe.processes.identity`.
-        started: When its state began, by the node's monotonic clock: its time runs from there.
-        mark: What all processes that the leaf starts carry in their environment.
-        folder: Where the leaf's temporary folder is.
-        state: Whether its code is being imported, it runs, is being ended, or is over.
+        birth: The start of the process, see `scythe.processes.identity`.
+        started: When the state began, by the host's monotonic clock; the time limit counts from it.
+        mark: The mark in the environment of all processes that the leaf starts.
+        folder: Parent of the leaf's temporary folder.
+        state: Whether its code is being imported, it runs, is being ended, or has ended.
     """
 
     token: str
@@ -70,11 +70,11 @@ class Entry:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the leaf began; only right on its node."""
+        """Seconds since the leaf began; valid only on its host."""
         return _now() - self.started
 
     def with_state(self, state: State) -> Entry:
-        """Return the same leaf in another state; only to `running` does the clock begin anew."""
+        """Return the same leaf in another state; only `running` restarts the clock."""
         started = _now() if state == "running" else self.started
         return replace(self, state=state, started=started)
 
@@ -84,37 +84,41 @@ def leaf_folder(session_dir: str, driver_id: str) -> Path:
 
     Args:
         session_dir: Ray's session folder on the driver's node.
-        driver_id: The driver, a name that nobody can guess.
+        driver_id: The unguessable id of the driver.
     """
     base = Path(session_dir)
     return (base if base.is_dir() else Path(tempfile.gettempdir())) / f"scythe-{driver_id}"
 
 
 def private_folder(folder: Path) -> Path:
-    """Make the folder unless it is there, and see that nobody else can use it.
+    """Create the folder if needed, and check that no other user can use it.
 
     Raises:
-        RecordError: It cannot be made, or belongs to somebody else.
+        RecordError: It cannot be created, or belongs to another user.
     """
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         owner = folder.stat().st_uid
     except OSError as error:
-        raise RecordError(f"{folder} cannot be made ({error}): free some space there.") from error
+        raise RecordError(
+            f"{folder} cannot be created ({error}). Free some space there."
+        ) from error
     if owner != os.geteuid():
-        raise RecordError(f"{folder} belongs to user {owner}, not to this process's: remove it.")
+        raise RecordError(
+            f"{folder} belongs to user {owner}, not to this process's user. Remove it."
+        )
     return folder
 
 
 def read_entry(descriptor: int) -> Entry | None:
-    """Return what a record says, or None where it says nothing (yet)."""
+    """Read a record; None if it is empty or being written."""
     for _ in range(5):
         checksum, _, text = _pread(descriptor, _BLOCK, 0).rstrip(b"\0").partition(b" ")
         if not text:
             return None
         if checksum == _checksum(text):
             return Entry(*_loads(text))
-        time.sleep(_POLL)  # it is being written at this moment
+        time.sleep(_POLL)  # it is being written
     return None
 
 
@@ -130,12 +134,12 @@ def locked(descriptor: int) -> Generator[None]:
     """Hold a record's lock.
 
     Raises:
-        RecordError: Another process held it for a minute.
+        RecordError: Another process held the lock for a minute.
     """
     deadline = _now() + _LOCK_WAIT
     while not try_lock(descriptor):
         if _now() > deadline:
-            raise RecordError("The record of a leaf stayed locked for a minute: try again.")
+            raise RecordError("The record of a leaf stayed locked for a minute. Try again.")
         time.sleep(_POLL)
     try:
         yield
@@ -144,7 +148,7 @@ def locked(descriptor: int) -> Generator[None]:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Take a record's lock if nobody holds it."""
+    """Take a record's lock if it is free."""
     try:
         _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,9 +1,9 @@
-"""The process's end of a lease: leaves follow each other into it past Ray. Needs no Ray.
+"""Task reuse, process side: a Ray task that runs further leaves. Needs no Ray.
 
-To give a process to a task takes Ray some milliseconds of processor time. While leaves of one kind
-keep coming, the task that runs the first of them runs the next ones too: they reach it, and their
-outcomes leave it, through a Unix socket of the driver. So this works on the driver's node only;
-elsewhere, and wherever the socket does not answer, each leaf is a task of its own.
+Each Ray task costs some milliseconds of processor time. While leaves of one kind keep coming, the
+task that ran the first one runs the next ones too. Leaves and outcomes travel over a Unix socket of
+the driver, so this works on the driver's Ray node only. On other Ray nodes, and without an answer
+from the socket, each leaf is a Ray task.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from typing import IO, Self
 
 from scythe.processes.frames import framed, read_frame
 
-TERM = 1.0  # seconds; then Ray decides again who gets the place
+TERM = 1.0  # seconds after which Ray schedules again
 WELCOME = b"\x01"
 _SOCKET = "s"
-_ANSWER_WAIT = 1.0  # for a driver that is at work
-_PATIENCE = 5.0  # for the next leaf; the driver mostly ends it long before
-_now = time.monotonic  # as they are before user code runs
+_ANSWER_WAIT = 1.0  # seconds to wait for a busy driver
+_PATIENCE = 5.0  # seconds to wait for the next leaf; the driver usually ends the wait earlier
+_now = time.monotonic  # references from before user code runs
 _sendall = socket.socket.sendall
-_MOST_CHARS = 107  # of a Unix socket's path
+_MOST_CHARS = 107  # limit of a Unix socket's path
 
 
 @contextmanager
 def socket_address(folder: Path) -> Generator[str]:
-    """Give the address of the driver's socket, which is in the folder of its records.
+    """Yield the address of the driver's socket, which is in the folder of its records.
 
     Raises:
-        OSError: There is no such folder.
+        OSError: The folder does not exist.
     """
     path = str(folder / _SOCKET)
     if len(os.fsencode(path)) <= _MOST_CHARS:
@@ -43,7 +43,7 @@ def socket_address(folder: Path) -> Generator[str]:
         return
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{number}/{_SOCKET}"  # the same, and short
+        yield f"/proc/self/fd/{number}/{_SOCKET}"  # the same file under a short path
     finally:
         os.close(number)
 
@@ -52,8 +52,8 @@ class ReusedTaskLoop:
     """Fetches further leaves for a Ray task that has run its first one.
 
     Args:
-        folder: Where the driver's socket is, if it has one on this machine.
-        lease: The lease that this task is; None for a process that is not to be used again.
+        folder: The folder of the driver's socket, if it has one on this machine.
+        lease: The name of this task; None if the process must not be used again.
     """
 
     def __init__(self, folder: Path, lease: str | None) -> None:
@@ -80,10 +80,10 @@ class ReusedTaskLoop:
             self._socket.close()
 
     def hand_over(self, outcome: bytes) -> bool:
-        """Give the driver what came of a leaf, unless it is Ray's turn to decide.
+        """Send the outcome of a leaf to the driver, unless the task must end.
 
         Returns:
-            Whether the driver has it. If not, it is to be returned to Ray.
+            Whether it was sent. If not, return the outcome to Ray.
         """
         if self._socket is None or self._stream is None or _now() - self._begun > TERM:
             return False
@@ -97,7 +97,7 @@ class ReusedTaskLoop:
         return self._welcome
 
     def next_job(self) -> bytes | None:
-        """Wait for the next leaf; return None where there is none for this task."""
+        """Wait for the next leaf; return None if there is none for this task."""
         if self._socket is None or self._stream is None:
             return None
         self._socket.settimeout(_PATIENCE)
@@ -113,7 +113,7 @@ class ReusedTaskLoop:
             with socket_address(folder) as address:
                 link.connect(address)
             link.sendall(framed(lease.encode()))
-        except OSError:  # another machine, or the driver is gone
+        except OSError:  # another host, or the driver is gone
             if link is not None:
                 link.close()
         else:

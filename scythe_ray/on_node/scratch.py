@@ -1,4 +1,4 @@
-"""A folder for the temporary files of leaves that is removed even if its process is killed."""
+"""A folder for temporary files of leaves, which is removed even if its process is killed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _exists = os.path.exists
 
 
 class Scratch:
-    """A folder for this process. Those of processes that are gone are removed with its start.
+    """A temporary folder of this process. Creating it removes the folders of dead processes.
 
     Attributes:
-        path: Where it is.
+        path: The folder.
 
     Args:
-        parent: Where it is made; None for the system's usual place.
+        parent: Its parent; None for the system's usual place.
     """
 
     def __init__(self, parent: str | None) -> None:
@@ -29,12 +29,12 @@ class Scratch:
         sweep_scratch(parent)
         while True:
             self.path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
-            # Open, and so locked, until the process and all that it forked have ended.
+            # Open, and so locked, until the process and all its forks have ended.
             if self._lock():
                 return
 
     def keep(self) -> None:
-        """Make it again if a leaf, or a cleaner, has removed it."""
+        """Create it again if a leaf or a cleaner has removed it."""
         if not _exists(f"{self.path}/{_LOCK}"):
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
@@ -42,7 +42,7 @@ class Scratch:
             self._lock()
 
     def _lock(self) -> bool:
-        """Lock it; return whether it is still there then: another process may have swept it."""
+        """Lock it; return whether it still exists, as another process may have removed it."""
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._descriptor = os.open(f"{self.path}/{_LOCK}", flags, 0o600)
@@ -56,15 +56,15 @@ class Scratch:
 
 
 def sweep_scratch(parent: str | None = None) -> None:
-    """Remove the folders of processes that are gone.
+    """Remove the folders of dead processes.
 
     Args:
-        parent: Where they are; None for the system's usual place.
+        parent: Their parent; None for the system's usual place.
     """
     for folder in Path(parent or tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # another user's, in use, or gone by now
+        with contextlib.suppress(OSError):  # another user's, in use, or removed meanwhile
             if not (folder / _LOCK).exists():
-                folder.rmdir()  # empty: its process was killed before it could lock it
+                folder.rmdir()  # empty if its process was killed before it could lock it
                 continue
             descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
             try:

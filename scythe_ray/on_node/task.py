@@ -15,7 +15,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import process as mp_process
 from pathlib import Path
-from pickle import dumps, loads  # as they are before user code runs
+from pickle import dumps, loads  # references from before user code runs
 from typing import Any
 
 from scythe.outcomes import CodeRef, FailureKind, LeafCall, LeafFailure, LeafOutcome, LeafStats
@@ -25,10 +25,10 @@ from scythe_ray.on_node.node_agent import NodeAgent, Probe
 from scythe_ray.on_node.records import RecordError, leaf_folder
 from scythe_ray.on_node.reused_task import ReusedTaskLoop
 
-_ANSWERED = 0.2  # seconds in which Ray gives the driver what a task has returned
-_GPU_IDLE = 10.0  # seconds in which the next leaf with a GPU may find the process as it was left
+_ANSWERED = 0.2  # seconds for a task's result to reach the driver
+_GPU_IDLE = 10.0  # seconds for which a process with a GPU waits for the next leaf
 _prepared: tuple[bytes, Driver, LeafProcess] | None = None
-_started_in: Path | None = None  # where Ray unpacks what was shipped
+_started_in: Path | None = None  # the folder into which Ray has unpacked the shipped code
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,15 @@ class Driver:
     """The driver, as the processes that run its leaves know it.
 
     Attributes:
-        driver_id: A name that nobody can guess.
+        driver_id: An unguessable id.
         version: Its version of Scythe.
         session_dir: Ray's session folder on its node.
-        first: Folders that it imports from before all others: the script's, and `PYTHONPATH`.
+        first: The first folders of its import path: the script's, and `PYTHONPATH`.
         last: Folders of its installed packages.
         folder: Its working directory.
-        temporary: Where leaves have their temporary folders; None for each node's usual place.
-        argv: Its command line, for scripts that look at it when they are imported.
-        shipped: The folder of its machine that Ray has brought here as the working directory.
+        temporary: Parent of the leaves' temporary folders; None for the usual place of each host.
+        argv: Its command line, for scripts that read it at import.
+        shipped: The driver's folder that Ray has copied here as the working directory.
     """
 
     driver_id: str
@@ -58,7 +58,7 @@ class Driver:
     shipped: str | None = None
 
     def here(self, path: str) -> str:
-        """Return where a path of the driver's machine is on this one."""
+        """Return the path on this host that corresponds to one of the driver's host."""
         if self.shipped is None or not Path(path).is_relative_to(self.shipped):
             return path
         copy = (_started_in or Path.cwd()) / Path(path).relative_to(self.shipped)
@@ -73,7 +73,7 @@ class Job:
         token: Unique for each submission.
         call: The try of the leaf.
         uses_gpu: Whether Ray gave it GPUs.
-        may_stay: Whether other leaves may follow it in its task.
+        may_stay: Whether other leaves may follow in its task.
     """
 
     token: str
@@ -84,17 +84,17 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class UsedProcess:
-    """In place of an outcome: the leaf needs another process, as this one was used before.
+    """The leaf needs another process, because this one was used before. Takes an outcome's place.
 
-    It asked for one of its own; other GPUs were used here, or a leaf failed with these; or leaves
-    have left so much open that it might open nothing more.
+    The leaf asked for a fresh process; or other GPUs were used here, or a leaf failed with these;
+    or leaves have left too many files open.
     """
 
 
 def this_driver(
     driver_id: str, session_dir: str, temporary: str | None, shipped: str | None = None
 ) -> Driver:
-    """Describe this process as a driver; for the arguments, see `Driver`."""
+    """Return the description of this process as a driver; for the arguments, see `Driver`."""
     first: list[str] = []
     last: list[str] = []
     prefixes = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})
@@ -134,16 +134,16 @@ def run_envelope(driver: bytes, job: bytes) -> bytes:
         job: A pickled `Job`.
 
     Returns:
-        A pickled `LeafOutcome` or `UsedProcess`; nothing where the driver has all outcomes.
+        A pickled `LeafOutcome` or `UsedProcess`; empty if the driver has all outcomes.
     """
     try:
         known, process = _prepare(driver)
         first: Job = loads(job)  # noqa: S301 - made by our own driver
-    except Exception as error:  # noqa: BLE001 - the driver must learn what is wrong on this node
+    except Exception as error:  # noqa: BLE001 - the driver must get the failure of this Ray node
         return dumps(_setup_failure(error))
     try:
         return _run_all(known, process, first)
-    except Exception as error:  # noqa: BLE001 - nothing that it says can be relied on
+    except Exception as error:  # noqa: BLE001 - the process cannot be trusted
         process.give_up(error)
 
 
@@ -159,7 +159,7 @@ def _run_all(known: Driver, process: LeafProcess, first: Job) -> bytes:
                 return b""
             outcome = _run(known, process, loads(following))  # noqa: S301 - made by our own driver
     if process.is_used_up:
-        process.end_when_idle(_ANSWERED)  # no leaf begins any more
+        process.end_when_idle(_ANSWERED)  # no further leaf begins
     return dumps(outcome)
 
 
@@ -195,14 +195,14 @@ def _run(known: Driver, process: LeafProcess, job: Job) -> LeafOutcome | UsedPro
                 outcome = run_batch(call, call.batch, place)
         process.state.note(outcome)
         outcome = process.with_log(_with_hint(outcome))
-    if job.uses_gpu:  # Ray runs no other leaves in such a process
+    if job.uses_gpu:  # Ray runs only leaves with GPUs in such a process
         process.gpus.used_by(outcome)
         process.end_when_idle(_GPU_IDLE)
     return outcome
 
 
 def _with_hint(outcome: LeafOutcome) -> LeafOutcome:
-    """Say how code gets to a node that lacks it."""
+    """Add how to send code to a Ray node that lacks it."""
     if not isinstance(outcome, LeafFailure) or outcome.kind is not FailureKind.ENVIRONMENT:
         return outcome
     message = (
@@ -213,23 +213,23 @@ def _with_hint(outcome: LeafOutcome) -> LeafOutcome:
 
 
 def _import(code: CodeRef) -> None:
-    """Import the experiment, so that the leaf's time does not run while its modules load."""
+    """Import the experiment outside of the leaf's time limit."""
     from scythe.locate import CodeNotFoundError, find_experiment
 
     current: Any = mp_process.current_process()
-    current._inheriting = True  # noqa: SLF001 - a script that starts its worker again is refused
+    current._inheriting = True  # noqa: SLF001 - refuse a script that starts its worker again
     try:
         with suppress(CodeNotFoundError):  # run_leaf reports it
-            _ = find_experiment(code).code  # read here, it is not the leaf's time
+            _ = find_experiment(code).code  # computed here, outside of the leaf's time limit
     finally:
         del current._inheriting  # noqa: SLF001
     if sys.modules.get("__mp_main__") is not None:
-        # What multiprocessing, used by the leaf, takes for the main script.
+        # The leaf's own use of multiprocessing looks for the main script here.
         sys.modules["__main__"] = sys.modules["__mp_main__"]
 
 
 def _prepare(driver: bytes) -> tuple[Driver, LeafProcess]:
-    """Make this process like the driver's: its import path, its working directory, its records."""
+    """Set up this process like the driver: import path, working directory, records."""
     global _prepared, _started_in
     if _prepared is not None and driver == _prepared[0]:
         return _prepared[1:]
@@ -237,8 +237,8 @@ def _prepare(driver: bytes) -> tuple[Driver, LeafProcess]:
     _started_in = _started_in or Path.cwd()
     if known.version != scythe_version():
         raise RecordError(
-            f"This node has version {scythe_version()} of scythe-ray, the worker {known.version}: "
-            "install the same version on all nodes."
+            f"This node has version {scythe_version()} of scythe-ray, the worker {known.version}. "
+            "Install the same version on all nodes."
         )
     first = [known.here(entry) for entry in known.first]
     sys.path[:0] = [entry for entry in first if entry not in sys.path and Path(entry).exists()]
@@ -264,7 +264,7 @@ def _setup_failure(error: Exception) -> LeafFailure:
 
 
 class NodeAgentActor:
-    """`NodeAgent` on another node than the driver's, as a Ray actor.
+    """A Ray actor with the `NodeAgent` of another Ray node than the driver's.
 
     Args:
         driver: A pickled `Driver`.
@@ -305,7 +305,7 @@ class NodeAgentActor:
 
 
 class _OutcomeReader(pickle.Unpickler):
-    """Reads what a leaf's process sends; user code in it cannot make the driver import anything."""
+    """Unpickles only plain outcomes, so that user code cannot make the driver import anything."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         if global_name in _READABLE.get(module_name, ()):
@@ -320,5 +320,5 @@ _READABLE = {
 
 
 def load_outcome(data: bytes) -> LeafOutcome | UsedProcess:
-    """Return what `run_envelope` returned."""
+    """Decode the return value of `run_envelope`."""
     return _OutcomeReader(io.BytesIO(data)).load()

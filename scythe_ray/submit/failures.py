@@ -1,4 +1,4 @@
-"""From Ray's exceptions, and what a dead process left behind, to the failure of a leaf."""
+"""Converts Ray's exceptions, and the traces of a dead process, to the failure of a leaf."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from scythe_ray.config.resources import RayNode
 from scythe_ray.on_node.leaf_process import EXIT_NOTE
 from scythe_ray.on_node.node_agent import Probe
 
-START_TIMEOUT = 300.0  # seconds for importing the user's code, as in the local pool
-_KIND_OF: Sequence[tuple[str, FailureKind]] = (  # the first class that an exception is one of
+START_TIMEOUT = 300.0  # seconds to import the user's code, as in the local pool
+_KIND_OF: Sequence[tuple[str, FailureKind]] = (  # the first matching class counts
     ("OutOfMemoryError", FailureKind.OUT_OF_MEMORY),
     ("WorkerCrashedError", FailureKind.WORKER_CRASH),
     ("TaskCancelledError", FailureKind.CANCELLED),
@@ -27,7 +27,10 @@ _KIND_OF: Sequence[tuple[str, FailureKind]] = (  # the first class that an excep
     ("ObjectLostError", FailureKind.RESULT_LOST),
     ("ObjectStoreFullError", FailureKind.RESULT_LOST),
     ("OutOfDiskError", FailureKind.RESULT_LOST),
-    ("RayTaskError", FailureKind.ENVIRONMENT),  # the envelope raises nothing: it was not loaded
+    (
+        "RayTaskError",
+        FailureKind.ENVIRONMENT,
+    ),  # `run_envelope` raises nothing, so it was not loaded
 )
 _FATAL = re.compile(r"^Fatal Python error: (.*)$", re.MULTILINE)
 _EXIT = re.compile(rf"^{re.escape(EXIT_NOTE)}\((-?\d+)\)$", re.MULTILINE)
@@ -40,14 +43,14 @@ _SIGNALS = {  # as faulthandler names them
     "Illegal instruction": signal.SIGILL,
 }
 _MESSAGE_CHARS = 2000
-_SETUP_CHARS = 400  # of what is mostly a traceback, the end
+_SETUP_CHARS = 400  # kept from the end of what is usually a traceback
 _CURRENT = "Current thread"
 _ENVELOPE = "scythe_ray/on_node/task.py"
 _LEAF = re.compile(r'File ".*[/\\]scythe[/\\](leaf[/\\]\w+|experiment)\.py"')
 
 
 def failure_of(error: BaseException) -> LeafFailure:
-    """Return the failure that one of Ray's exceptions stands for."""
+    """Return the failure for an exception of Ray."""
     import ray.exceptions
 
     kind = FailureKind.CLUSTER_LOST
@@ -62,14 +65,14 @@ def failure_of(error: BaseException) -> LeafFailure:
     if kind is FailureKind.ENVIRONMENT and isinstance(error, ray.exceptions.RayTaskError):
         last = str(error).strip().splitlines()[-1]
         message = (
-            f"A Ray node cannot load Scythe's code ({last}): install scythe-ray and the "
+            f"A Ray node cannot load Scythe's code ({last}). Install scythe-ray and the "
             "experiments, in the worker's versions, on every node."
         )
         return LeafFailure(kind, type(error).__name__, message, traceback=str(error))
     if kind is FailureKind.ENVIRONMENT:
         said = " ".join(str(error).split())
         message = (
-            f"A Ray node cannot set up the runtime environment (… {said[-_SETUP_CHARS:]}): correct "
+            f"A Ray node cannot set up the runtime environment (… {said[-_SETUP_CHARS:]}). Correct "
             "SCYTHE_RAY_RUNTIME_ENV and start the worker again."
         )
         return LeafFailure(kind, type(error).__name__, message, traceback=str(error))
@@ -77,7 +80,7 @@ def failure_of(error: BaseException) -> LeafFailure:
 
 
 def _memory_message(text: str) -> str:
-    """Say what Ray says, without the command lines of all processes of the node."""
+    """Return Ray's message without the command lines of all processes of the node."""
     node = re.search(r"was ([\d.]+ ?\w+) used / ([\d.]+ ?\w+) limit", text)
     leaf = re.search(r"actual memory used=([\d.]+ ?\w+)", text)
     found = [
@@ -86,7 +89,7 @@ def _memory_message(text: str) -> str:
     ]
     details = ", ".join(part for part in found if part)
     return (
-        f"Ray ended the leaf's process because its node was short of memory ({details}): set "
+        f"Ray killed the leaf's process because its node was short of memory ({details}): set "
         "memory aside for each leaf with `resources=LeafResources(memory=…)`, use fewer slots, or "
         "a machine with more memory"
     )
@@ -98,7 +101,7 @@ def damage_failure(seen: Probe) -> LeafFailure | None:
 
 
 def crash_failure(seen: Probe) -> LeafFailure:
-    """Return the failure of a leaf whose process died by itself, leaving `seen`."""
+    """Return the failure of a leaf whose process died."""
     fatal = _FATAL.search(seen.trace)
     exited = _EXIT.search(seen.trace)
     kind = FailureKind.WORKER_CRASH
@@ -114,7 +117,7 @@ def crash_failure(seen: Probe) -> LeafFailure:
         traceback = clean_stacks(seen.trace)
     else:
         name = "Killed"
-        message = "killed by signal 9 (SIGKILL), as it ended without a trace"
+        message = "probably killed by signal 9 (SIGKILL), because it left no trace"
         if seen.memory:
             kind = FailureKind.OUT_OF_MEMORY
             message += (
@@ -126,16 +129,16 @@ def crash_failure(seen: Probe) -> LeafFailure:
 
 
 def ended_itself(seen: Probe) -> bool:
-    """Return whether the leaf's own code ended the process, so that another try is no use."""
+    """Return whether the leaf's own code ended the process, so that a rerun is useless."""
     return _EXIT.search(seen.trace) is not None
 
 
 def timeout_failure(timeout: float, seen: Probe, *, importing: bool) -> LeafFailure:
-    """Return the failure of a leaf that was ended because its time was over.
+    """Return the failure of a leaf that was killed at its time limit.
 
     Args:
-        timeout: Seconds that it had.
-        seen: What its process left.
+        timeout: The limit in seconds.
+        seen: The last probe.
         importing: Whether it was still importing its code.
     """
     if importing:
@@ -181,10 +184,10 @@ def node_lost_failure(node: RayNode) -> LeafFailure:
 
 
 def taken_failure(lost: LeafFailure, how: str) -> LeafFailure:
-    """Return the failure of a leaf whose node is gone because somebody took it away.
+    """Return the failure of a leaf whose Ray node was drained or preempted.
 
     Args:
-        lost: The same, as if the node had died.
+        lost: The failure of a node that died.
         how: `preempted`, or `drained` (`ray drain-node`, or an autoscaler).
     """
     return replace(
@@ -196,7 +199,7 @@ def taken_failure(lost: LeafFailure, how: str) -> LeafFailure:
 
 
 def lost_failure(why: str) -> LeafFailure:
-    """Return the failure of a leaf whose cluster cannot be used any more."""
+    """Return the failure of a leaf whose cluster is lost."""
     return LeafFailure(
         FailureKind.CLUSTER_LOST,
         "ClusterLost",
@@ -206,14 +209,14 @@ def lost_failure(why: str) -> LeafFailure:
 
 
 def infeasible_failure(message: str) -> LeafFailure:
-    """Return the failure of a leaf that no node can run."""
+    """Return the failure of a leaf that no Ray node can run."""
     return LeafFailure(
         FailureKind.INFEASIBLE, "Infeasible", message, stats=LeafStats(platform.node())
     )
 
 
 def stats_of(seen: Probe) -> LeafStats:
-    """Return where and how long a leaf ran that left no record of its own."""
+    """Return the measurements of a leaf that left none itself."""
     now = time.time()
     return LeafStats(node=seen.node, pid=seen.pid, started=now - seen.elapsed, finished=now)
 

@@ -1,4 +1,4 @@
-"""The driver's side of the channel to the leaves: a `NodeAgent` for each node, here or there."""
+"""The driver's client for the `NodeAgent` of each Ray node, local or as an actor."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from scythe_ray.on_node.node_agent import NodeAgent, Probe
 from scythe_ray.on_node.records import leaf_folder
 from scythe_ray.on_node.task import Driver, NodeAgentActor
 
-_CALL_TIMEOUT = 30.0  # for a node that just starts the actor's process
-_CLOSE_TIMEOUT = 15.0  # the actor may have to be started for it
-_RAY_TIMEOUT = 10.0  # for Ray to take note that an actor is started, or ended
-_ACTOR_CALLS = 16  # that one actor answers at one time
-_UNUSED = 10.0  # seconds; then an actor ends, since a node with one is never idle to an autoscaler
+_CALL_TIMEOUT = 30.0  # seconds; a Ray node may have to start the actor's process
+_CLOSE_TIMEOUT = 15.0  # seconds; the actor may have to be started for it
+_RAY_TIMEOUT = 10.0  # seconds for Ray to accept the start or end of an actor
+_ACTOR_CALLS = 16  # parallel calls of one actor
+_UNUSED = 10.0  # seconds until an unused actor ends; a Ray node with an actor never counts as idle
 logger = logging.getLogger("scythe.ray")
 
 
 class NodeAgentClients:
-    """Finds and ends leaves on any node.
+    """Finds and ends leaves on any Ray node.
 
     Attributes:
-        folder: The records of this node's leaves; None where they are another user's.
+        folder: The records of this node's leaves; None if they belong to another user.
 
     Args:
         driver: This driver.
-        packed: The same, as the actors get it.
-        node_id: The node of this process, whose leaves it can reach by itself.
-        threads: Where blocking work is done.
+        packed: The same, pickled for the actors.
+        node_id: The Ray node of this process, which needs no actor.
+        threads: Runs blocking calls.
     """
 
     def __init__(self, driver: Driver, packed: bytes, node_id: str, threads: Threads) -> None:
@@ -47,7 +47,9 @@ class NodeAgentClients:
         self._packed = packed
         self._threads = threads
         self._actors: dict[str, asyncio.Task[Any]] = {}
-        self._used: dict[str, float] = {}  # when; also of nodes whose actor has ended since
+        self._used: dict[
+            str, float
+        ] = {}  # time of the last use, also of Ray nodes whose actor has ended
         self._asks: Counter[str] = Counter()
         self._kills: dict[str, int] = {}  # by node, as `NodeAgent.kills` there
         self._ending: set[asyncio.Future[None]] = set()
@@ -58,9 +60,9 @@ class NodeAgentClients:
             self._here[node_id] = NodeAgent(self.folder)
 
     def prepare(self, nodes: Iterable[str]) -> None:
-        """Start an actor on each of these nodes that never had one; does not wait for it.
+        """Start an actor on each of these Ray nodes that never had one, without waiting for it.
 
-        Leaves that come and go do not keep it there: a node that none of them uses may be taken.
+        It does not stay for ever: the autoscaler may remove a Ray node without leaves.
         """
         for node_id in nodes:
             if node_id not in self._here and node_id not in self._used:
@@ -89,10 +91,10 @@ class NodeAgentClients:
         await self._ask(nodes, "forget", token)
 
     async def close(self, alive: Collection[str]) -> None:
-        """Remove what the leaves' processes left, and end the actors.
+        """Remove the files of the leaves' processes, and end the actors.
 
         Args:
-            alive: The nodes that there are now.
+            alive: The live Ray nodes.
         """
         used = [node_id for node_id in self._used if node_id in alive]
         await self._ask([*self._here, *used], "close", limit=_CLOSE_TIMEOUT)
@@ -123,7 +125,7 @@ class NodeAgentClients:
                     return None
                 ref: Any = getattr(actor, method).remote(*args)
                 answer = await asyncio.wrap_future(ref.future())
-        except Exception as error:  # noqa: BLE001 - a node that is gone has no leaf either
+        except Exception as error:  # noqa: BLE001 - a Ray node that is gone has no leaf either
             logger.debug("Node %s does not answer %s(): %s", node_id[:8], method, error)
             self._actors.pop(node_id, None)
             return None
@@ -136,7 +138,7 @@ class NodeAgentClients:
             self._used[node_id] = time.monotonic()
 
     def _actor(self, node_id: str) -> asyncio.Task[Any]:
-        """Return what yields the actor of a node, which is started unless there is one."""
+        """Return the task that yields the actor of a Ray node, starting the actor if needed."""
         if node_id not in self._actors:
             self._actors[node_id] = asyncio.get_running_loop().create_task(self._start(node_id))
             self._used[node_id] = time.monotonic()
@@ -159,7 +161,7 @@ class NodeAgentClients:
         return actor
 
     async def _note_kills(self, node_id: str, actor: Any) -> None:
-        """Ask the actor what the next one there must know: it ends when it is not used."""
+        """Fetch the state that the next actor on this Ray node needs."""
         with suppress(Exception):  # it is gone, or the cluster is
             async with asyncio.timeout(_CALL_TIMEOUT):
                 self._kills[node_id] = await asyncio.wrap_future(actor.kills.remote().future())
@@ -168,7 +170,7 @@ class NodeAgentClients:
         asyncio.get_running_loop().call_later(seconds, self._release, node_id)
 
     def _release(self, node_id: str) -> None:
-        """End an actor unless it was of use of late; the next who needs one there starts it."""
+        """End an actor that was not used recently; the next call starts another."""
         if (actor := self._actors.get(node_id)) is None:
             return
         left = self._used[node_id] + _UNUSED - time.monotonic()
@@ -189,7 +191,7 @@ class NodeAgentClients:
             await self._call_ray(lambda: ray.kill(actor.result()))
 
     async def _call_ray(self, call: Callable[[], Any]) -> Any:
-        """Call what asks the head, which may hang for ever; None where that does not work."""
+        """Call a function that asks the head, with a timeout; return None on failure."""
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, within, _RAY_TIMEOUT, call, "Ray")

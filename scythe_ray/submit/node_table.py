@@ -1,4 +1,4 @@
-"""The nodes of the cluster as last seen, and which of them could run a leaf."""
+"""The table of Ray nodes, and the choice of those that could run a leaf."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from scythe_ray.cluster.cluster import Cluster, is_other_head
 from scythe_ray.config.resources import Demand, RayNode, able_nodes, explain_infeasible
 from scythe_ray.submit.failures import infeasible_failure, lost_failure, node_lost_failure
 
-_MAX_AGE = 1.0  # seconds, of a table by which a leaf is refused
+_MAX_AGE = 1.0  # seconds; a leaf is refused only by a table that is not older
 _EVERY = 2.0
-_RETURN = 5.0  # seconds for a node to come back, and for labels to be withdrawn everywhere
-_PATIENCE = 30.0  # seconds; a head that keeps its state may come back
+_RETURN = 5.0  # seconds for a Ray node to come back, or for labels to be withdrawn everywhere
+_PATIENCE = 30.0  # seconds without an answer, after which the head is lost
 _PATIENCE_WITH_OWN = 5.0
 OnChange = Callable[[Sequence[RayNode], list[RayNode], list[RayNode]], None]
 logger = logging.getLogger("scythe.ray")
 
 
 class NodeTable:
-    """A table that is read again and again, by which a lost head is noticed too.
+    """The live Ray nodes, refreshed often enough to detect a lost head.
 
     Args:
         cluster: The cluster.
-        nodes: Its nodes now.
-        threads: Where blocking work is done.
-        ceiling: Nodes that may be started for a leaf that none of these can run.
+        nodes: Its present Ray nodes.
+        threads: Runs blocking calls.
+        ceiling: Ray nodes that the autoscaler may start for a leaf that no present one can run.
     """
 
     def __init__(
@@ -49,17 +49,16 @@ class NodeTable:
 
     @property
     def alive(self) -> set[str]:
-        """The ids of the nodes that were alive when they were last looked at."""
+        """The ids of the live Ray nodes at the last refresh."""
         return {node.node_id for node in self._nodes}
 
     async def admit(self, demand: Demand) -> list[RayNode]:
-        """Return the nodes that could run a leaf; none where one may be started for it.
+        """Return the Ray nodes that could run a leaf; empty if the autoscaler may start one.
 
         Raises:
-            ExecutorUnavailable: There is none, so that Ray would let the leaf wait for ever; or the
-                cluster does not say what nodes it has. Where a node that could have run it is gone,
-                this comes after a moment, for the worker's labels to be withdrawn: another worker
-                should take it.
+            ExecutorUnavailable: No Ray node can ever run the leaf, or the cluster does not answer.
+                If a suitable Ray node has just gone, this is raised after a delay in which the
+                worker's labels are withdrawn, so that another worker takes the leaf.
         """
         lost = able_nodes(demand, list(self._gone.values()))
         deadline = time.monotonic() + (_RETURN if lost else 0.0)
@@ -81,13 +80,13 @@ class NodeTable:
         raise ExecutorUnavailable(infeasible_failure(explain_infeasible(demand, known)))
 
     async def watch(self, on_change: OnChange) -> str:
-        """Keep the table fresh; return why when the head is lost.
+        """Keep the table fresh; return the reason when the head is lost.
 
-        Ray itself would say so late, or never, and abort this process should another head take its
-        place.
+        Ray itself would report the loss late or never, and abort this process when another head
+        takes its place.
 
         Args:
-            on_change: Called with the nodes, those that are gone and those that are new.
+            on_change: Called with all Ray nodes, the lost ones and the new ones.
         """
         answered = time.monotonic()
         before = self._nodes
@@ -105,7 +104,7 @@ class NodeTable:
                 continue
             answered = time.monotonic()
             if all(node.node_id != self._cluster.node_id for node in self._nodes):
-                return "this machine is no node of it any more"  # it can submit nothing any more
+                return "this machine is no longer a node of it"  # so it cannot submit anything
             gone = _without(before, self._nodes)
             joined = _without(self._nodes, before)
             if gone or joined:
@@ -113,7 +112,7 @@ class NodeTable:
             before = self._nodes
 
     async def _refresh(self) -> None:
-        """Read the table, unless that was just done."""
+        """Read the table unless it is fresh."""
         if time.monotonic() - self._read_at > _MAX_AGE:
             await self.read()
 
@@ -131,6 +130,6 @@ class NodeTable:
 
 
 def _without(nodes: Sequence[RayNode], others: Sequence[RayNode]) -> list[RayNode]:
-    """Return those of these nodes that are not among the others."""
+    """Return the nodes that are not among the others."""
     known = {node.node_id for node in others}
     return [node for node in nodes if node.node_id not in known]

@@ -1,4 +1,4 @@
-"""One attachment to a cluster: what is exported to it, its nodes, and the leaves that it has."""
+"""One attachment to a cluster: exported functions, Ray nodes, and submitted leaves."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class _Kind(NamedTuple):
 
     amounts: frozenset[tuple[str, float]]
     labels: frozenset[tuple[str, str]]
-    stays: bool  # on this node
-    alone: bool  # in a process that is not used again
+    stays: bool  # runs on this Ray node
+    alone: bool  # its process is not used again
 
 
 class Session:
-    """Submits leaves to a cluster. After a lost head there is a new one.
+    """Submits leaves to a cluster. After the loss of the head, a new session replaces it.
 
     Args:
         cluster: The cluster, attached.
         nodes: Its nodes.
-        settings: Whether leaves stay on this node where they can, and what may be started.
+        settings: Scope and autoscaling.
         threads: Where blocking work is done.
     """
 
@@ -61,10 +61,10 @@ class Session:
         driver_id = uuid.uuid4().hex
         driver = this_driver(driver_id, cluster.session_dir, cluster.temporary, cluster.shipped)
         make: Any = ray.remote
-        # Exported once each. After a leaf of the second one its process ends.
+        # Each is exported once. The second one ends its process after a leaf.
         self._many: Any = make(max_retries=0)(run_envelope)
         self._once: Any = make(max_retries=0, max_calls=1)(run_envelope)
-        self._exported: set[bool] = set()  # `alone` of the kinds whose function the cluster has
+        self._exported: set[bool] = set()  # values of `alone` whose function has been exported
         self._functions: dict[tuple[Any, ...], Any] = {}
         self._stay: Any = NodeAffinitySchedulingStrategy(cluster.node_id, soft=True)
         self._driver = pickle.dumps(driver)
@@ -116,10 +116,10 @@ class Session:
         return outcome
 
     async def watch(self, on_nodes: Callable[[Sequence[RayNode]], None]) -> str:
-        """Look after the nodes; return why when the cluster is lost.
+        """Watch the Ray nodes; return the reason when the cluster is lost.
 
         Args:
-            on_nodes: Called with those that are alive whenever that changes.
+            on_nodes: Called with the live Ray nodes at each change.
         """
 
         def changed(nodes: Sequence[RayNode], gone: list[RayNode], joined: list[RayNode]) -> None:
@@ -131,14 +131,14 @@ class Session:
         return await self._nodes.watch(changed)
 
     async def give_up(self, failure: LeafFailure) -> None:
-        """Let all leaves fail with this at once: Ray can no longer be asked for anything."""
-        self._lost = failure  # one that is just about to be sent would wait for its whole time
+        """Fail all leaves at once, because Ray no longer answers."""
+        self._lost = failure  # also for a leaf that is about to be submitted
         for attempt in self._attempts:
             attempt.give_up(failure)
         await self._leases.close()
 
     async def close(self, failure: LeafFailure) -> None:
-        """End all leaves, which fail with this, and remove what their processes left."""
+        """End all leaves with this failure, and remove the files of their processes."""
         self._aborted = failure
         ending = [attempt.abort(failure) for attempt in self._attempts]
         await asyncio.gather(*ending, return_exceptions=True)
@@ -146,13 +146,13 @@ class Session:
         await self._controls.close(self._nodes.alive)
 
     async def _see_head(self) -> None:
-        """See that the head answers: Ray tells it of a function that is used for the first time.
+        """Check that the head answers before Ray exports a function to it.
 
-        Ray waits for that, with all that this process does, for as long as a head hangs.
+        The export would block this whole process for as long as the head hangs.
         """
         try:
             await self._nodes.read()
-        except Exception as error:  # noqa: BLE001 - whatever Ray raises, it does not answer
+        except Exception as error:  # noqa: BLE001 - any exception means that the head does not answer
             raise PlacementLost(lost_failure(str(error)), is_crash=False) from None
 
     def _check_in_use(self) -> None:
@@ -162,7 +162,7 @@ class Session:
             raise PlacementLost(self._lost, is_crash=False)
 
     def _kind(self, call: LeafCall, demand: Demand, able: list[str], *, anew: bool) -> _Kind:
-        is_draining = self._here in self._cluster.draining  # Ray gives it nothing new
+        is_draining = self._here in self._cluster.draining  # Ray schedules nothing on it
         return _Kind(
             frozenset(demand.amounts.items()),
             frozenset(demand.labels.items()),
@@ -196,48 +196,48 @@ class Session:
         )
 
     def _start(self, experiment: str, demand: Demand, kind: _Kind, job: bytes) -> Any:
-        """Give Ray a task; return its reference of the result."""
+        """Submit a Ray task; return the reference to its result."""
         try:
             return self._function(experiment, demand, kind).remote(self._driver, job)
         except (ValueError, TypeError) as error:
             raise ExecutorUnavailable(
                 infeasible_failure(
-                    f"Ray refuses what the leaf asks for ({demand.describe()}): {error}. Correct "
+                    f"Ray refuses the demand of the leaf ({demand.describe()}): {error}. Correct "
                     "`resources=` in Register()."
                 )
             ) from error
 
     def _function(self, experiment: str, demand: Demand, kind: _Kind) -> Any:
-        """Return the remote function with what the leaf needs: to make it takes a while."""
+        """Return the remote function with the leaf's demand. Cached, because making it is slow."""
         key = (experiment, kind)
         if key not in self._functions:
             options = demand.options()
             if kind.stays:
                 options["scheduling_strategy"] = self._stay
-                options.pop("label_selector", None)  # the node has been looked at
+                options.pop("label_selector", None)  # the Ray node has been checked
             options["name"] = experiment[:_NAME_CHARS]
             self._functions[key] = (self._once if kind.alone else self._many).options(**options)
         return self._functions[key]
 
     def _on_joined(self, nodes: list[RayNode]) -> None:
-        """Look for leaves on these nodes too: Ray may start there what waits for a place."""
+        """Watch these Ray nodes too, as Ray may start waiting leaves there."""
         for attempt, demand in self._attempts.items():
             attempt.on_joined([node.node_id for node in able_nodes(demand, nodes)])
 
     def _on_gone(self, nodes: list[RayNode]) -> None:
-        """Give up the leaves that can only have been on these nodes: Ray may take a minute."""
+        """Fail the leaves that were on these Ray nodes; Ray may take a minute to do so."""
         gone = {node.node_id: node for node in nodes}
         for attempt in self._attempts:
             attempt.on_gone(gone)
 
     async def _refined(self, loss: PlacementLost) -> PlacementLost:
-        """Tell a node that was taken away on purpose from one that died."""
+        """Distinguish a drained or preempted Ray node from one that died."""
         if loss.failure.kind is not FailureKind.NODE_LOST:
             return loss
         loop = asyncio.get_running_loop()
         try:
             taken = await loop.run_in_executor(self._threads, self._cluster.taken_nodes)
-        except Exception:  # noqa: BLE001 - the head is gone too
+        except Exception:  # noqa: BLE001 - the head is gone as well
             return loss
         for node_id, how in taken.items():
             if node_id in loss.failure.message:

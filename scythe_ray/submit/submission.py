@@ -1,4 +1,4 @@
-"""One submission of a leaf to Ray, from its start to its certain end."""
+"""One submission of a leaf to Ray, until its end is confirmed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from scythe_ray.submit.failures import (
 from scythe_ray.submit.node_agent_client import NodeAgentClients
 from scythe_ray.submit.task_reuse import ReusedTask
 
-_END_WAIT = 30.0  # from SIGKILL, or Ray's own cancellation, to Ray's word that the task is over
+_END_WAIT = 30.0  # seconds from SIGKILL or cancellation until Ray reports the end of the task
 _LOOK_AGAIN = 1.0
 logger = logging.getLogger("scythe.ray")
 
@@ -45,7 +45,7 @@ class ProcessFault(Exception):  # noqa: N818 - an event, not an error
 
 
 class PlacementLost(Exception):  # noqa: N818 - an event, not an error
-    """The leaf's place is gone, or its process died: it may be sent again."""
+    """The leaf's Ray node is gone, or its process died; the leaf may be submitted again."""
 
     def __init__(self, failure: LeafFailure, *, is_crash: bool) -> None:
         self.failure = failure
@@ -116,7 +116,7 @@ class Submission:
             raise PlacementLost(self._lost.result(), is_crash=False)
         try:
             data = self._result.result()
-        except Exception as error:  # noqa: BLE001 - whatever Ray raises is classified
+        except Exception as error:  # noqa: BLE001 - all exceptions of Ray are classified
             if self._aborted is not None:
                 raise ExecutorUnavailable(self._aborted) from None
             raise await self._classified(error) from None
@@ -124,7 +124,7 @@ class Submission:
             await self._controls.retire(self.nodes, self._token)
         outcome = load_outcome(data) if data else None
         if isinstance(outcome, LeafFailure) and outcome.kind is FailureKind.ENVIRONMENT:
-            raise ProcessFault(outcome)  # what another leaf has done to the process may be why
+            raise ProcessFault(outcome)  # another leaf may have damaged the process
         return outcome
 
     def on_joined(self, node_ids: Sequence[str]) -> None:
@@ -146,17 +146,17 @@ class Submission:
             self.give_up(node_lost_failure(nodes[self.nodes[0]]))
 
     async def abort(self, failure: LeafFailure) -> None:
-        """End the leaf; `outcome` then raises the failure, as the place failed."""
+        """End the leaf; `outcome` then raises the failure as `ExecutorUnavailable`."""
         self._aborted = failure
         await asyncio.shield(self._end())
 
     def give_up(self, failure: LeafFailure) -> None:
-        """Let `outcome` raise the failure at once: Ray can no longer be asked for anything."""
+        """Make `outcome` raise the failure at once, because Ray no longer answers."""
         if not self._lost.done():
             self._lost.set_result(failure)
 
     async def _watch(self) -> None:
-        """Wait until Ray says that the task is over, looking after it whenever a limit is due."""
+        """Wait until Ray reports the end of the task; check the leaf when a limit is due."""
         now = time.monotonic()
         latest_start = now + self._call.schedule_timeout
         due = now + self._call.timeout
@@ -164,7 +164,7 @@ class Submission:
         while not await self._is_over(due if started else min(due, latest_start)):
             seen = await self._controls.find(self.nodes, self._token)
             now = time.monotonic()
-            if self._result.done():  # it arrived while this process, stopped say, did not listen
+            if self._result.done():  # it arrived while this process was suspended
                 return
             if seen is None:
                 if now >= latest_start and not started:
@@ -176,14 +176,14 @@ class Submission:
             importing = seen.state == "importing"
             left = (START_TIMEOUT if importing else self._call.timeout) - seen.elapsed
             if seen.remaining is not None:
-                left = seen.remaining  # each leaf of a batch has its time
+                left = seen.remaining  # each leaf of a batch has its own limit
             if left <= 0:
                 await self._time_out(importing=importing)
                 return
             due = now + min(left, self._call.timeout)
 
     async def _is_over(self, due: float) -> bool:
-        # `wait` leaves the futures alone when the time is over or the waiting is cancelled.
+        # `wait` does not cancel the futures at the timeout or when it is cancelled.
         left = max(0.0, due - time.monotonic())
         done, _ = await asyncio.wait(
             {self._result, self._lost}, timeout=left, return_when=asyncio.FIRST_COMPLETED
@@ -202,7 +202,7 @@ class Submission:
             raise ExecutorUnavailable(waited_failure(self._call, self._needs))
 
     def _end(self, *, stack: bool = False) -> asyncio.Task[Probe | None]:
-        """End the leaf wherever it is: once, whoever asks for it."""
+        """End the leaf on whatever Ray node it runs; later calls return the same task."""
         if self._ending is None:
             work = self._end_for_good(stack)
             self._ending = asyncio.get_running_loop().create_task(work)
@@ -212,18 +212,18 @@ class Submission:
         deadline = time.monotonic() + _END_WAIT
         seen = await self._controls.end(self.nodes, self._token, GRACE, stack)
         if seen is None and not self._result.done():
-            # Not begun, and should it begin now it waits to be ended: this cannot meet its end.
+            # Not begun: should it begin now, it waits to be ended, so Ray's cancel is safe.
             self._lease.cancel()
         while not await self._is_over(time.monotonic() + _LOOK_AGAIN):
             again = await self._controls.end(self.nodes, self._token, GRACE, False)
             seen = seen or again
             if time.monotonic() > deadline:
-                logger.error("Ray does not say that leaf %s is over.", self._call.leaf_id)
+                logger.error("Ray does not report the end of leaf %s.", self._call.leaf_id)
                 break
         await self._controls.forget(self.nodes, self._token)
         if seen is not None and seen.left:
             logger.error(
-                "Leaf %s: processes %s on %s cannot be ended, even by SIGKILL.",
+                "Leaf %s: processes %s on %s did not end after SIGKILL.",
                 self._call.leaf_id,
                 list(seen.left),
                 seen.node,
@@ -239,14 +239,14 @@ class Submission:
             return PlacementLost(failure, is_crash=False)
         seen = await self._controls.report(self.nodes, self._token)
         out_of_memory = failure.kind is FailureKind.OUT_OF_MEMORY
-        if seen is None:  # it had not begun: Ray gave it to a process that was ending
+        if seen is None:  # it had not begun; Ray assigned it to a process that was ending
             return LeafFailed(failure) if out_of_memory else PlacementLost(failure, is_crash=False)
         if out_of_memory:
             return LeafFailed(replace(failure, stats=stats_of(seen), log=seen.log), seen.journal)
         if (damage := damage_failure(seen)) is not None:
             return ProcessFault(damage, seen.journal)
         failure = crash_failure(seen)
-        known = seen.journal is not None  # who runs the batch tries again where it stopped
+        known = seen.journal is not None  # the caller resumes the batch
         if known or ended_itself(seen) or failure.kind is not FailureKind.WORKER_CRASH:
             return LeafFailed(failure, seen.journal)
         return PlacementLost(failure, is_crash=True)

@@ -1,4 +1,4 @@
-"""The driver's end of leases: Ray tasks that run one leaf after another while they keep coming."""
+"""Task reuse, driver side: Ray tasks that run several leaves one after another."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from scythe.processes.frames import HEADER, framed
 from scythe_ray.on_node.records import RecordError, private_folder
 from scythe_ray.on_node.reused_task import WELCOME, socket_address
 
-_IDLE = 0.2  # seconds that a place is kept for the next leaf
-_WANTED = 0.02  # the same, where Ray has a task that may wait for just this place
-_SOON = 0.01  # seconds that a leaf waits for a place that others have: Ray takes that for a task
-_DRAIN = 1.0  # after the task's end: what its process had sent has long arrived
+_IDLE = 0.2  # seconds for which a task waits for the next leaf
+_WANTED = 0.02  # the same while another Ray task may wait for its CPU
+_SOON = 0.01  # seconds for which a leaf waits for a busy task; Ray takes as long to start a new one
+_DRAIN = 1.0  # seconds after the task's end, by which all that its process sent has arrived
 _HELLO_WAIT = 10.0
 logger = logging.getLogger("scythe.ray")
 
 
 class ReusedTask:
-    """One Ray task, which has a leaf or waits for the next.
+    """One reusable Ray task, which has a leaf or waits for the next one.
 
     Attributes:
-        result: What comes of the leaf that it has: bytes of `run_envelope`, or one of Ray's
-            exceptions; empty where the task ended without having taken the leaf.
-        over: What the task returned to Ray.
-        took: Seconds that the last leaf of which the outcome came took.
+        result: The outcome of its leaf: bytes of `run_envelope`, or an exception of Ray; empty if
+            the task ended without taking the leaf.
+        over: The return value of the Ray task.
+        took: Run time of the last leaf with an outcome, in seconds.
 
     Args:
-        ref: Ray's reference of the task's result.
-        kind: What its leaves have in common; None for the task of a single leaf.
+        ref: Ray's reference to the task's result.
+        kind: The key of its leaves; None for the task of a single leaf.
         on_idle: Called when it waits for another leaf.
     """
 
@@ -55,22 +55,22 @@ class ReusedTask:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it can be given a leaf."""
+        """Whether it can take a leaf."""
         is_open = self._reading is not None and not self._reading.done()
         return is_open and self.result.done() and not self.over.done() and not self._is_closed
 
     @property
     def is_pending(self) -> bool:
-        """Whether nothing was heard of it: Ray has not started it, or not on this machine."""
+        """Whether the task has not connected yet: it was not started, or not on this host."""
         return self._reading is None and not self.over.done()
 
     @property
     def is_busy(self) -> bool:
-        """Whether it has a leaf, and will tell here what comes of it."""
+        """Whether it has a leaf whose outcome will come over the socket."""
         return self._reading is not None and not self.result.done() and not self.over.done()
 
     def send(self, job: bytes) -> None:
-        """Give it another leaf."""
+        """Send it another leaf."""
         self._stop_timer()
         self._begun = self._loop.time()
         self.result = self._new_result()
@@ -78,24 +78,24 @@ class ReusedTask:
             self._writer.write(framed(job))
 
     def keep(self, seconds: float) -> None:
-        """Let it wait so long for another leaf."""
+        """Keep it waiting for another leaf for some seconds."""
         self._timer = self._loop.call_later(seconds, self.close)
 
     def close(self) -> None:
-        """Let the task end when it has no leaf."""
+        """End the task once it has no leaf."""
         self._stop_timer()
         if self._writer is not None:
             self._writer.close()
 
     def cancel(self) -> None:
-        """Let Ray cancel the task, which has not begun with its leaf."""
+        """Cancel the Ray task, which must not have begun its leaf."""
         import ray
 
         with contextlib.suppress(Exception):
             ray.cancel(self._ref, force=True)
 
     def attach(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Talk to the task's process, which has just begun."""
+        """Use this connection of the task's process."""
         if self.over.done():
             writer.close()
             return
@@ -120,7 +120,7 @@ class ReusedTask:
                 self._on_idle(self)
 
     def _settle(self, _: object) -> None:
-        """Once both Ray and the socket have no more to say, the leaf has what Ray said last."""
+        """Settle the leaf with Ray's result once both the Ray task and the socket have ended."""
         if self._reading is not None and not self._reading.done():
             if self.over.done():
                 self._loop.call_later(_DRAIN, self._stop_reading)
@@ -137,7 +137,7 @@ class ReusedTask:
             self.result.set_exception(error)
 
     def _stop_reading(self) -> None:
-        """End the wait for a socket that a process which the leaf forked keeps open."""
+        """Stop waiting for a socket that a fork of the leaf keeps open."""
         if self._reader is not None and self._reading is not None and not self._reading.done():
             self._reader.feed_eof()
 
@@ -153,10 +153,10 @@ class ReusedTask:
 
 
 class TaskReuse:
-    """The leases of a driver, on a socket in the folder of its records.
+    """The reusable Ray tasks of a driver, on a socket in the folder of its records.
 
     Args:
-        folder: The folder; None where processes on this node cannot reach it.
+        folder: The folder; None if processes on this Ray node cannot reach it.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -164,12 +164,14 @@ class TaskReuse:
         self._server: asyncio.Server | None = None
         self._leases: dict[str, ReusedTask] = {}
         self._idle: dict[Hashable, list[ReusedTask]] = {}
-        self._turns: dict[Hashable, deque[asyncio.Future[ReusedTask]]] = {}  # of leaves that wait
-        self._pace: dict[Hashable, float] = {}  # seconds of the last leaf
+        self._turns: dict[
+            Hashable, deque[asyncio.Future[ReusedTask]]
+        ] = {}  # queues of waiting leaves
+        self._pace: dict[Hashable, float] = {}  # run time of the last leaf in seconds
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def open(self) -> None:
-        """Listen, unless it does already."""
+        """Start to listen, unless it does already."""
         folder = self._folder
         self._folder = None
         if folder is None:
@@ -181,15 +183,15 @@ class TaskReuse:
             self._server = await asyncio.start_unix_server(self._welcome, sock=link)
         except (OSError, RecordError) as error:
             link.close()
-            logger.warning("Each leaf is a Ray task of its own, which takes longer: %s", error)
+            logger.warning("Cannot reuse Ray tasks, so that short leaves take longer: %s", error)
 
     async def take(self, kind: Hashable) -> ReusedTask | None:
-        """Return a lease that waits for a leaf of this kind, the latest first.
+        """Return an idle task for a leaf of this kind, the most recently used first.
 
-        Where there is none, but leaves of this kind are so short that one will wait before Ray has
-        started a task, it is waited for: otherwise leaves that come together are spread over many
-        processes, each of which takes its time to begin. Where none is to be had, those of other
-        kinds are given up: a new task may need their places.
+        If none is idle, but leaves of this kind are shorter than the start of a Ray task, wait for
+        one; otherwise leaves that come together would spread over many processes, each with its own
+        start-up time. If there is none at all, release the idle tasks of other kinds, whose CPUs a
+        new task may need.
         """
         waiting = self._idle.get(kind, [])
         while waiting:
@@ -202,12 +204,12 @@ class TaskReuse:
         return None
 
     def add(self, token: str, ref: Any, kind: Hashable) -> ReusedTask:
-        """Return the lease that a new task is.
+        """Add a new Ray task.
 
         Args:
-            token: By which its process names it.
-            ref: Ray's reference of its result.
-            kind: What its leaves have in common; None for a task of a single leaf.
+            token: The name by which its process connects.
+            ref: Ray's reference to its result.
+            kind: The key of its leaves; None for the task of a single leaf.
         """
         lease = ReusedTask(ref, kind, self._on_idle)
         if kind is not None:
@@ -216,16 +218,16 @@ class TaskReuse:
         return lease
 
     async def close(self) -> None:
-        """Let all tasks end, once they have no leaf, and give up the socket."""
+        """End all tasks once they have no leaf, and close the socket."""
         if self._server is not None:
             self._server.close()
         for writer in self._writers:
-            writer.transport.abort()  # nothing more is said, also not to one that does not listen
+            writer.transport.abort()  # do not wait for a peer that does not read
         closing = [writer.wait_closed() for writer in self._writers]
         await asyncio.gather(*closing, return_exceptions=True)
 
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Let a process that has just begun with a task be its lease."""
+        """Accept the connection of a process that has just begun a task."""
         self._writers = {other for other in self._writers if not other.is_closing()} | {writer}
         token = b""
         with contextlib.suppress(asyncio.IncompleteReadError, OSError, TimeoutError):
@@ -238,7 +240,7 @@ class TaskReuse:
             lease.attach(reader, writer)
 
     async def _next_free(self, kind: Hashable) -> ReusedTask | None:
-        """Wait for a lease that is about to be free, if there is one."""
+        """Wait for a task that is about to be idle, if there is one."""
         turns = self._turns.setdefault(kind, deque())
         busy = sum(lease.is_busy for lease in self._leases.values() if lease.kind == kind)
         if not busy or (len(turns) + 1) / busy * self._pace.get(kind, math.inf) >= _SOON:
@@ -281,6 +283,6 @@ async def _read_frame(reader: asyncio.StreamReader) -> bytes:
 
 
 def _look_at(result: asyncio.Future[bytes]) -> None:
-    """Keep asyncio from reporting the error of a leaf that was ended on purpose."""
+    """Keep asyncio from logging the error of a leaf that was ended on purpose."""
     if not result.cancelled():
         result.exception()

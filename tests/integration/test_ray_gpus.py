@@ -124,6 +124,6 @@ def test_a_process_without_a_leaf_gives_back_what_it_has_of_a_gpu(leaves: Leaves
 
 @pytest.mark.parametrize("gpus", [1.5, 0.00001], ids=["when it starts", "before that"])
 def test_what_ray_itself_refuses_is_said(leaves: Leaves, gpus: float) -> None:
-    with pytest.raises(ExecutorUnavailable, match="Ray refuses what the leaf asks for") as caught:
+    with pytest.raises(ExecutorUnavailable, match="Ray refuses the demand of the leaf") as caught:
         leaves.run(LeafResources(gpus=gpus))
     assert caught.value.failure.kind is FailureKind.INFEASIBLE

@@ -320,7 +320,7 @@ def test_what_is_wrong_with_a_head_is_said_in_time(
         with pytest.raises(WorkerStartError, match=r"runs Python .*this worker 3\.9\.1"):
             open_executor(ExecutorRequest())
     head.kill("raylet")
-    with pytest.raises(PlaceAwayError, match="This machine is no node of the Ray cluster"):
+    with pytest.raises(PlaceAwayError, match="This machine is not a node of the Ray cluster"):
         open_executor(ExecutorRequest())
     assert time.monotonic() - began < 40
 

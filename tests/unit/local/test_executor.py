@@ -162,7 +162,7 @@ def test_the_capacity_says_where_it_comes_from(open_pool) -> None:
 
 
 def test_no_slots_are_no_worker() -> None:
-    with pytest.raises(WorkerStartError, match="SLOTS=0"):
+    with pytest.raises(WorkerStartError, match="at least 1, got 0"):
         open_executor(ExecutorRequest(slots=0))
 
 

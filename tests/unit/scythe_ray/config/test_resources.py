@@ -87,7 +87,7 @@ def test_an_infeasible_demand_names_the_nearest_node_and_what_it_lacks() -> None
     assert "gpu (10.0.0.2), has only 1 GPU" in text
     assert "a node that has 2 GPU" in text
     assert "4.00 GB memory" in explain_infeasible(Demand({"memory": 5e9}), [SMALL])
-    assert "no node" in explain_infeasible(Demand({"CPU": 1}), [])
+    assert "no live node" in explain_infeasible(Demand({"CPU": 1}), [])
 
 
 FAST = RayNode("f" * 8, "fast", "10.0.0.6", {"CPU": 1.0}, {"pool": "fast", "ray.io/node-id": "f"})

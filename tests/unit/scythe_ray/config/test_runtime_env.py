@@ -51,8 +51,8 @@ def test_a_file(tmp_path: Path, name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("{working_dir: .}", "no JSON object"),
-        ("/nowhere/env.yaml", "no file that can be read"),
+        ("{working_dir: .}", "not a JSON object"),
+        ("/nowhere/env.yaml", "nor a readable file"),
         ('{"working_dir": "/nowhere"}', "/nowhere is not there"),
         ('{"workdir": "."}', "knows no workdir: it takes .*working_dir"),
         ('{"env_vars": {"A": 1}}', "env_vars"),

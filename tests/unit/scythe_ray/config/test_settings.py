@@ -164,7 +164,7 @@ def test_a_node_is_up_as_long_as_its_process(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_slots_that_make_no_sense() -> None:
-    with pytest.raises(WorkerStartError, match="SLOTS=0"):
+    with pytest.raises(WorkerStartError, match="at least 1, got 0"):
         open_executor(ExecutorRequest(slots=0))
 
 

@@ -230,7 +230,7 @@ def test_the_folder_of_records_is_private(tmp_path: Path) -> None:
     folder = private_folder(tmp_path / "records")
     assert folder.stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").touch()
-    with pytest.raises(RecordError, match="cannot be made"):
+    with pytest.raises(RecordError, match="cannot be created"):
         private_folder(tmp_path / "file" / "records")
 
 

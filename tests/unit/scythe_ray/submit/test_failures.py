@@ -104,7 +104,7 @@ def test_an_envelope_that_is_not_installed_on_the_node() -> None:
     failure = failure_of(exceptions.RayTaskError("run_envelope", text, cause))
     assert failure.kind is FailureKind.ENVIRONMENT
     assert "No module named 'scythe_ray'" in failure.message
-    assert "install scythe-ray" in failure.message
+    assert "Install scythe-ray" in failure.message
 
 
 def test_what_ray_says_of_memory_is_said_without_the_nodes_processes() -> None:

@@ -44,4 +44,4 @@ def test_a_cluster_that_this_machine_fell_out_of_is_lost(monkeypatch: pytest.Mon
         table = NodeTable(cluster, [HERE, THERE], threads)
         why = asyncio.run(asyncio.wait_for(table.watch(on_change), 20))
     assert lost == [THERE]
-    assert why == "this machine is no node of it any more"
+    assert why == "this machine is no longer a node of it"
