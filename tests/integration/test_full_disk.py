@@ -45,8 +45,8 @@ def test_a_full_disk_is_told_from_a_store_that_is_away(full: SmallS3) -> None:
 def test_a_worker_writes_when_there_is_room(
     full: SmallS3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    full.fill()  # which would wait for room too
     monkeypatch.setattr(storage, "_room_patience", 60.0)  # as `wait_for_room` has it
-    full.fill()
     writing = start_call(lambda: Store(full.store.config, patience=0).put_bytes("x", bytes(9999)))
     wait_until(lambda: NO_ROOM in caplog.text, "the log names the full disk", 20)
     assert not writing.done()

@@ -285,7 +285,7 @@ def fingerprint_below(folder: Path) -> frozenset[tuple[str, str]]:
         sys.path.remove(str(folder))
 
 
-@settings(deadline=None)
+@settings(max_examples=200)  # each writes four folders of files
 @given(projects(), st.data())
 def test_the_same_files_are_the_same_code_wherever_they_lie_and_each_change_is_another(
     files: dict[str, str], data: st.DataObject

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, create_model
 
@@ -91,6 +91,7 @@ TYPES = st.sampled_from([int, float, str, bool, list[int], dict[str, float], int
 MODELS = st.dictionaries(st.from_regex(r"f[a-z]{1,4}", fullmatch=True), TYPES, max_size=5)
 
 
+@settings(max_examples=200)  # each makes two models
 @given(MODELS, MODELS)
 def test_two_models_agree_if_and_only_if_they_have_the_same_fields(
     one: dict[str, Any], other: dict[str, Any]
