@@ -19,7 +19,14 @@ from scythe.leaf.journal import count_leaves
 from scythe.leaf.log import CAP, LEFT_OUT
 from scythe.local.executor import LocalExecutor
 from scythe.locate import code_ref
-from scythe.outcomes import BatchResult, CodeRef, FailureKind, LeafResources, StoreConfig
+from scythe.outcomes import (
+    BatchResult,
+    CodeRef,
+    FailureKind,
+    LeafCall,
+    LeafResources,
+    StoreConfig,
+)
 from scythe.storage.store import open_store
 from scythe.tables.arrow import from_ipc
 from scythe.worker_processes.batch_calls import run_whole_batch
@@ -30,7 +37,6 @@ from tests.contract.conftest import (
     Harness,
     announced,
     is_alive,
-    own_children,
     scalars_of,
     tables_of,
     tries_of,
@@ -395,22 +401,26 @@ def test_a_cancelled_leaf_is_ended_with_all_it_started(
     assert seconds < LATE
 
 
-def test_the_next_leaves_run_after_all_that(harness: Harness, tmp_path: Path) -> None:
-    """No slot is lost by a timeout, a cancel or a crash: as many leaves as slots run at a time."""
-    calls = [
-        harness.call(experiments.hangs, number, how="sleep", folder=str(tmp_path))
-        for number in range(SLOTS)
-    ]
+def test_no_slot_is_lost_by_a_timeout_a_cancel_or_a_crash(harness: Harness, tmp_path: Path) -> None:
+    def hanging(number: int, timeout: float = 60.0) -> LeafCall:
+        return harness.call(
+            experiments.hangs, number, how="sleep", folder=str(tmp_path), timeout=timeout
+        )
 
-    async def all_at_once() -> None:
-        tasks = [asyncio.ensure_future(harness.executor.run(call)) for call in calls]
-        for number in range(SLOTS):
+    async def cancelled(numbers: range) -> list[bool]:
+        """Run leaves at one time until all have begun, and return whether each was cancelled."""
+        tasks = [asyncio.ensure_future(harness.executor.run(hanging(n))) for n in numbers]
+        for number in numbers:
             await announced(tmp_path, number)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        return [task.cancelled() for task in tasks]
 
-    harness.do(all_at_once())
+    harness.do(cancelled(range(1)))
+    assert harness.failure_of(hanging(1, timeout=0.7)).kind is FailureKind.TIMEOUT
+    assert harness.failure(experiments.fails, how="os._exit").kind is FailureKind.WORKER_CRASH
+    assert harness.do(cancelled(range(2, 2 + SLOTS))) == [True] * SLOTS
 
 
 def test_a_leaf_cancelled_while_it_waits_never_runs(harness: Harness, tmp_path: Path) -> None:
@@ -594,27 +604,3 @@ def test_a_leaf_that_hangs_after_a_long_step_between_leaves_is_ended(
         harness.do(harness.executor.run(call))
     assert caught.value.failure.kind is FailureKind.TIMEOUT
     assert count_leaves(caught.value.journal or b"") == 1
-
-
-# --- the end -------------------------------------------------------------------------------------
-
-
-def test_nothing_is_left_when_it_is_closed(harness: Harness, tmp_path: Path) -> None:
-    """The last test: it closes the executor, with a leaf running."""
-    call = harness.call(experiments.hangs, how="sleep", folder=str(tmp_path))
-
-    async def close() -> dict[str, int]:
-        task = asyncio.ensure_future(harness.executor.run(call))
-        processes = await announced(tmp_path)
-        await harness.executor.aclose()
-        with pytest.raises(ExecutorUnavailable):
-            await task
-        return processes
-
-    processes = harness.do(close())
-    assert not [name for name, pid in processes.items() if is_alive(pid)]
-    assert not own_children(harness.others)
-    assert list(harness.temporary.iterdir()) == []
-    harness.close()
-    with pytest.raises(ExecutorUnavailable):
-        harness.do(harness.executor.run(harness.call(experiments.noop)))

@@ -286,9 +286,9 @@ def test_a_worker_stops_in_time_although_the_head_of_its_nodes_hangs(
     monkeypatch.setattr(scythe_ray_driver, "_LEAVE_TIMEOUT", 2.0)
     (head,) = (
         process
-        for process in psutil.process_iter(["name", "cmdline"])
+        for process in psutil.process_iter(["name", "environ"])
         if process.info["name"] == "gcs_server"
-        and any(str(attached.token) in part for part in process.environ().values())
+        and any(str(attached.token) in part for part in (process.info["environ"] or {}).values())
     )
     with ExitStack() as until_it_has_left:
         until_it_has_left.callback(lambda: asyncio.run(until(scythe_ray_driver.leave, 60.0)))

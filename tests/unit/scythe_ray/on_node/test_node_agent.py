@@ -94,10 +94,12 @@ def test_a_leaf_that_ended_by_itself_leaves_no_process(start: Start, tmp_path: P
     start("child")
     wait_for(lambda: text_of(tmp_path / "log.done"))
     left = [
-        one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "600"]
+        one.pid
+        for one in psutil.process_iter(["cmdline", "environ"])
+        if one.info["cmdline"] == ["sleep", "600"]
+        and (one.info["environ"] or {}).get("SCYTHE_PROCESS") == "ray/child-1."
     ]
-    mine = [one.pid for one in left if one.environ().get("SCYTHE_PROCESS") == "ray/child-1."]
-    assert mine == []
+    assert left == []
 
 
 def test_a_leaf_that_was_cancelled_before_it_began_does_not_run(
