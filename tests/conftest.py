@@ -18,6 +18,15 @@ settings.register_profile("default", max_examples=200, deadline=None, suppress_h
 settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=2000)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+# These take minutes: they begin first, or a worker would be left alone with one at the end.
+_LONGEST = {
+    "acceptance/test_worker_lifecycle.py",
+    "contract/test_executors.py",
+    "contract/test_matrix.py",
+    "integration/test_ends.py",
+    "integration/test_ray_cluster.py",
+}
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin this process of the run."""
@@ -28,6 +37,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """End this process of the run."""
     if hasattr(config, "workerinput"):
         session.end_worker()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest files begin first."""
+    items.sort(key=lambda item: f"{item.path.parent.name}/{item.path.name}" not in _LONGEST)
 
 
 @pytest.fixture(autouse=True)
