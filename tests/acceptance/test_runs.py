@@ -21,25 +21,25 @@ def start(app: Any, specs: Any, **options: Any) -> tuple[Any, Any]:
     return BaseExperiment(runnable=app.mixed).allocate(specs, version="bumppatch", **options)
 
 
-class TestOneWorker:
-    """Many runs of one worker, of each executor in turn."""
+@pytest.fixture(scope="class", params=["local", "ray"])
+def app(
+    request: pytest.FixtureRequest,
+    stack_env: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
+    """The app whose worker runs, with each executor in turn."""
+    variables = {
+        "SCYTHE_WORKER_EXECUTOR": request.param,
+        "SCYTHE_WORKER_SLOTS": "2",
+        "SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION": "6",
+    }
+    log = tmp_path_factory.mktemp("worker") / "log"
+    with pointed_at(stack_env), worker("mixed", log, **variables):
+        yield load_app("mixed")
 
-    @pytest.fixture(scope="class", params=["local", "ray"])
-    def app(
-        self,
-        request: pytest.FixtureRequest,
-        stack_env: dict[str, str],
-        tmp_path_factory: pytest.TempPathFactory,
-    ) -> Iterator[Any]:
-        """The app whose worker runs."""
-        variables = {
-            "SCYTHE_WORKER_EXECUTOR": request.param,
-            "SCYTHE_WORKER_SLOTS": "2",
-            "SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION": "6",
-        }
-        log = tmp_path_factory.mktemp("worker") / "log"
-        with pointed_at(stack_env), worker("mixed", log, **variables):
-            yield load_app("mixed")
+
+class TestOneWorker:
+    """Many runs of one worker."""
 
     def test_a_tree_finishes_on_two_slots(self, app: Any) -> None:
         from scythe.scatter_gather import RecursionMap
