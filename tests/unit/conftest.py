@@ -1,4 +1,4 @@
-"""What all unit tests share."""
+"""Order and time limits of the unit tests."""
 
 from __future__ import annotations
 
