@@ -1,3 +1,0 @@
-module github.com/hashicorp/vault-client-go
-
-go 1.26
