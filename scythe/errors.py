@@ -2,14 +2,14 @@
 
     ScytheError
     ├── SettingsError             a setting or an environment variable is missing or wrong
-    │   ├── SettingsExit          of a worker; ends a script with one line
+    │   ├── SettingsExit          a worker's setting is wrong; ends a script with one line
     │   └── NoBucketError         no bucket is named and no local stack runs
-    ├── StackError                a part of the local stack did not start, or died
+    ├── StackError                a service of the local stack did not start, or died
     ├── EngineError               Hatchet cannot be reached, or refuses the token
     ├── StorageError              the bucket cannot be reached, read or written
     ├── FetchError                an input file cannot be fetched
     ├── SpecError                 a spec cannot be run as it is (names its index and field)
-    │   ├── DuplicateInputArtifactsError      as in scythe-engine; not raised any more
+    │   ├── DuplicateInputArtifactsError      kept for scythe-engine; never raised
     │   ├── ExperimentSpecsMismatchError
     │   ├── ExperimentIndexNotSerializableError
     │   ├── ExperimentIndexAdditionalDataDoesNotMatchNRowsError
@@ -23,24 +23,24 @@
     │   ├── ExperimentRunNotFoundError
     │   ├── RunNotFoundError      no run fits what the user called it
     │   └── ResultNotFoundError
-    ├── OutputError               what the user's function returned cannot be stored
+    ├── OutputError               the return value of the user's function cannot be stored
     │   ├── ScalarInDataframesError
     │   └── ResultFileRefsInDataframesError
-    ├── MismatchError             a worker's code is not that with which a run was allocated
+    ├── MismatchError             a worker's code differs from that of the run
     │   ├── CodeMismatchError
     │   └── SchemaMismatchError
-    ├── WorkerStartError          a worker cannot start; the sentence says what to do
-    │   ├── PlaceAwayError        the place where its leaves run is not there now
+    ├── WorkerStartError          a worker cannot start; the message says what to do
+    │   ├── PlaceAwayError        the executor's cluster is unreachable for now
     │   └── WorkerExit            a worker did not start, or gave up; ends a script with one line
     ├── ExecutorError
     │   ├── LeafFailed            the user's code failed
-    │   └── ExecutorUnavailable   the place where it ran failed
+    │   └── ExecutorUnavailable   the executor failed, not the user's code
     ├── MissingLibraryError       an optional library is not installed
     ├── RunGoesOnError            a run is not over, and is not deleted or run again
     ├── RunFailedError            a run has failed leaves, and the caller wants none
-    └── RunTimeoutError           a run was not over within the time that the caller gave
+    └── RunTimeoutError           a run did not end within the caller's timeout
 
-Each message names the thing, says why, and says what to do next.
+Each message says what is wrong, why, and what to do.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ class SettingsExit(SettingsError, SystemExit):  # noqa: N818 - it is one of Pyth
 
 
 class StackError(ScytheError):
-    """A part of the local stack did not start, or died."""
+    """A service of the local stack did not start, or died."""
 
 
 class EngineError(ScytheError):
-    """Hatchet cannot be reached, or refuses what it was asked."""
+    """Hatchet cannot be reached, or refuses a request."""
 
 
 class StorageError(ScytheError):
@@ -92,7 +92,7 @@ class SpecError(ScytheError, ValueError):
 
 
 class DuplicateInputArtifactsError(SpecError):
-    """Two input files have one name. Not raised: each has a key of its own."""
+    """Two input files have the same name. Never raised, as each file has its own key."""
 
     def __init__(self, file_name: str, field_name: str) -> None:
         self.file_name = file_name
@@ -101,7 +101,7 @@ class DuplicateInputArtifactsError(SpecError):
 
 
 class ExperimentSpecsMismatchError(SpecError):
-    """A spec is not of the type that the experiment takes."""
+    """A spec is not an instance of the experiment's input model."""
 
     def __init__(self, expected_type: type, actual_type: type, index: int | None = None) -> None:
         self.expected_type = expected_type
@@ -176,7 +176,7 @@ class ExperimentTypeNotFound(RegistrationError):  # noqa: N818 - the public name
 
 
 class BaseNotFoundError(ScytheError, LookupError):
-    """Something was looked up in the bucket and is not there."""
+    """Something was looked up in the bucket and does not exist."""
 
 
 class ExperimentNotFoundError(BaseNotFoundError):
@@ -246,15 +246,15 @@ class ResultFileRefsInDataframesError(OutputError):
 
 
 class MismatchError(ScytheError):
-    """A worker's code is not that with which a run was allocated."""
+    """A worker's code differs from that of the run."""
 
 
 class CodeMismatchError(MismatchError):
-    """The fingerprint of the code is another one."""
+    """The fingerprint of the code differs."""
 
 
 class SchemaMismatchError(MismatchError):
-    """The input of the experiment has other fields."""
+    """The input model of the experiment has other fields."""
 
 
 class WorkerStartError(ScytheError):
@@ -262,13 +262,13 @@ class WorkerStartError(ScytheError):
 
 
 class PlaceAwayError(WorkerStartError):
-    """The place where leaves run is not there now; it may come back."""
+    """The executor's cluster is unreachable; it may come back."""
 
 
 class WorkerExit(WorkerStartError, SystemExit):  # noqa: N818 - it is one of Python's exits
     """A worker did not start, or gave up.
 
-    A program may catch it as a `ScytheError`. A script that does not ends with exit code 1 and the
+    A program may catch it as a `ScytheError`. Otherwise the script ends with exit code 1 and the
     message on standard error, without a traceback.
     """
 
@@ -281,12 +281,12 @@ class WorkerExit(WorkerStartError, SystemExit):  # noqa: N818 - it is one of Pyt
 
 
 class ExecutorError(ScytheError):
-    """A leaf did not end well.
+    """A leaf did not succeed.
 
     Attributes:
-        failure: All that is known of it.
-        journal: The leaves of a batch that were over before, see `scythe.leaf.journal`; None
-            where the batch had not begun.
+        failure: The failure.
+        journal: The journal of a batch (see `scythe.leaf.journal`), with the leaves that ended
+            before; None if the batch had not begun.
     """
 
     def __init__(self, failure: LeafFailure, journal: bytes | None = None) -> None:
@@ -303,7 +303,7 @@ class LeafFailed(ExecutorError):  # noqa: N818 - the name in the contract
 
 
 class ExecutorUnavailable(ExecutorError):  # noqa: N818 - the name in the contract
-    """The place where the leaf ran failed, not the user's code: a lost process, node or cluster."""
+    """The executor failed, not the user's code: a lost process, Ray node or cluster."""
 
 
 class MissingLibraryError(ScytheError, ImportError):
@@ -323,4 +323,4 @@ class RunFailedError(ScytheError):
 
 
 class RunTimeoutError(ScytheError, TimeoutError):
-    """A run was not over within the time that the caller gave."""
+    """A run did not end within the caller's timeout."""

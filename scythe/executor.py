@@ -1,9 +1,9 @@
-"""The seam between Scythe and the place where leaves run.
+"""The interface between Scythe and its executors.
 
 An executor is found by the entry-point group `scythe.executors`. The entry point names a function
-`open_executor(request: ExecutorRequest) -> Executor`. It is called once, in the main thread of the
-leaf worker's process, before any event loop runs, and may block (with deadlines). It raises
-`WorkerStartError` with one sentence that says what to do where the executor cannot start.
+`open_executor(request: ExecutorRequest) -> Executor`. It is called once in each process for leaves,
+in the main thread, before an event loop runs, and may block with a deadline. If it cannot start the
+executor, it raises `WorkerStartError` with a message that says what to do.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ ENTRY_POINT_GROUP = "scythe.executors"
 
 
 class WorkerCallbacks(Protocol):
-    """The worker, as its executor sees it. Nothing here blocks, and any thread may call it."""
+    """The worker, as its executor sees it. No method blocks; any thread may call them."""
 
     def offer(self, *, taking: bool) -> None:
-        """Let the engine give this worker leaves, or none for the time being."""
+        """Resume or pause this worker in the engine."""
         ...
 
     def leave(self, message: str) -> None:
-        """Stop the worker as a whole, with this sentence: its leaves have no place any more."""
+        """Stop the whole worker for this reason; its leaves can no longer run anywhere."""
         ...
 
     def start_anew(self, message: str) -> None:
-        """Start this part of the worker again in another process; this sentence says why."""
+        """Restart this worker process for this reason."""
         ...
 
 
 class NoCallbacks:
-    """In place of a worker, for an executor that is used by itself."""
+    """Stands in for a worker when an executor is used by itself."""
 
     def offer(self, *, taking: bool) -> None:
         """Do nothing."""
@@ -55,14 +55,13 @@ class ExecutorRequest:
     """A worker's request to open an executor.
 
     Attributes:
-        slots: Slots that the user asked for, or None to take what is there.
+        slots: Slots that the user asked for; None for all that the executor has.
         labels: Labels that the worker's flags promise (`has_gpu`: `yes`).
-        shutdown_timeout: Seconds that running leaves get when the worker stops.
-        classes: The classes of leaves that the worker has, by rank. Each is served by a process of
-            its own, which opens the executor for itself.
-        leaf_class: The one that this executor is opened for; None for all leaves.
-        shared: What the executor of the worker's first leaf process said in `Capacity.shared`;
-            empty in that process.
+        shutdown_timeout: Seconds for which running leaves may continue when the worker stops.
+        classes: The leaf classes of the worker, by rank. Each has its own worker process, which
+            opens the executor for itself.
+        leaf_class: The class that this executor serves; None for all leaves.
+        shared: `Capacity.shared` of the worker's first leaf process; empty in that process.
         host: The worker.
     """
 
@@ -81,13 +80,13 @@ class Capacity:
 
     Attributes:
         slots: Leaves that may run at one time.
-        source: Where the number comes from, for the banner (`2 CPUs of this machine`).
-        labels: Worker labels that the place backs; those that it backs no longer are `no`.
-        place: Where leaves run, for the banner (`Ray 2.60.0 at 10.0.0.1:6379, started here`).
-        cpus: CPUs that leaves of all classes may hold together, None where that is no concern.
-        shared: What the worker's other processes need to run leaves in the same place.
-        is_own: Whether the place ends when this executor is closed.
-        environment: Variables by which a process that takes this one's place finds it again.
+        source: The source of that number, as text (`2 CPUs of this machine`).
+        labels: Worker labels that the resources back; withdrawn ones are `no`.
+        place: Where leaves run, as text (`Ray 2.60.0 at 10.0.0.1:6379, started here`).
+        cpus: CPUs that leaves of all classes may hold together; None for no limit.
+        shared: The data with which other processes of the worker attach to the same cluster.
+        is_own: Whether the cluster ends when this executor is closed.
+        environment: Variables with which a replacement process finds the cluster again.
         places: Leaves of one CPU that really run at one time; 0 for as many as slots.
     """
 
@@ -106,8 +105,8 @@ class LeafCancelled(asyncio.CancelledError):
     """The task of a leaf was cancelled, and its process is dead.
 
     Attributes:
-        journal: The leaves of a batch that were over before, see `scythe.leaf.journal`; None
-            without a batch.
+        journal: The journal of a batch (see `scythe.leaf.journal`), with the leaves that ended
+            before; None without a batch.
     """
 
     def __init__(self, journal: bytes | None = None) -> None:
@@ -117,7 +116,7 @@ class LeafCancelled(asyncio.CancelledError):
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs leaves, one `run` for each try."""
+    """Runs leaves; one call of `run` is one attempt."""
 
     @property
     def capacity(self) -> Capacity:
@@ -125,24 +124,24 @@ class Executor(Protocol):
         ...
 
     async def astart(self) -> None:
-        """Begin to watch the place, so that `capacity` follows it. Called before leaves come."""
+        """Start to watch the resources, so that `capacity` follows them. Called before any leaf."""
         ...
 
     async def run(self, call: LeafCall) -> LeafReply:
-        """Run one try of one leaf, or a batch (see `scythe.leaf.batch`), to its end.
+        """Run one attempt of one leaf, or of one batch (see `scythe.leaf.batch`).
 
-        Cancelling the awaiting task ends the leaf's process with all its children, confirmed dead,
-        before `CancelledError` is raised; `LeafCancelled` with the journal where it ran a batch.
+        Cancelling the awaiting task kills the leaf's process with its descendants and waits until
+        they are dead. It then raises `CancelledError`, or `LeafCancelled` with a batch's journal.
 
         Raises:
-            LeafFailed: The user's code raised, ran out of time or ended its process. Where a leaf
-                of a batch did that, the error has the journal that its process has left.
-            ExecutorUnavailable: The place failed, not the user's code.
+            LeafFailed: The user's code raised, ran out of time or ended its process. For a batch,
+                the error has the journal.
+            ExecutorUnavailable: The executor failed, not the user's code.
         """
         ...
 
     async def aclose(self) -> None:
-        """End all that the executor started; leaves that still run are ended too."""
+        """End all that the executor started, including running leaves."""
         ...
 
 
@@ -150,7 +149,7 @@ ExecutorFactory = Callable[[ExecutorRequest], Executor]
 
 
 def available_executors() -> dict[str, str]:
-    """Return the names of the installed executors, each with the distribution that brings it."""
+    """Return the names of the installed executors, with their distributions."""
     from importlib.metadata import entry_points
 
     return {
@@ -171,20 +170,20 @@ def load_executor_factory(name: str) -> ExecutorFactory:
     if name not in points:
         known = ", ".join(sorted(points)) or "none"
         raise WorkerStartError(
-            f"Unknown executor {name!r} (installed: {known}): set `executor=` or "
+            f"Unknown executor {name!r} (installed: {known}). Set `executor=` or "
             "SCYTHE_WORKER_EXECUTOR to one of these."
         )
     try:
         return points[name].load()
     except ImportError as error:
         raise WorkerStartError(
-            f"Executor {name!r} cannot be loaded ({error}): run "
+            f"Executor {name!r} cannot be loaded ({error}). Run "
             f"`pip install 'scythe-ray[{name}]'` in this environment."
         ) from error
 
 
 def closed_failure() -> LeafFailure:
-    """Return the failure of a leaf that is still to run when the worker stops."""
+    """Return the failure of a leaf that has not run when the worker stops."""
     return LeafFailure(
         FailureKind.CANCELLED,
         "WorkerStopped",

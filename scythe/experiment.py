@@ -1,4 +1,4 @@
-"""An experiment: a typed function with what Scythe must know to run it many times."""
+"""An experiment: a typed function with its models and options."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _OPTIONS = ("name", *(one.name for one in fields(ExperimentOptions) if one.name 
 
 
 class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
-    """A registered experiment. Calling it calls the plain function; no server is needed for that.
+    """A registered experiment. Calling it calls the plain function, without any server.
 
     Attributes:
         fn: The user's function.
-        name: The name under which Hatchet, and the bucket, know it.
-        options: How its leaves are run.
+        name: Its name in Hatchet and in the bucket.
+        options: The options for its leaves.
         input_validator_type: The class of its input.
         output_validator_type: The class of its output.
         takes_tempdir: Whether the function takes a `tempdir`.
@@ -104,7 +104,7 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
 
     @cached_property
     def code(self) -> CodeIdentity:
-        """Which code it is, as this process has imported it."""
+        """The identity of its code, as imported by this process."""
         return identify(self.fn)
 
     @cached_property
@@ -117,7 +117,7 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
         """Hash of the input model's fields; empty if it has no schema."""
         try:
             return fields_digest(self.input_fields)
-        except Exception:  # noqa: BLE001 - a type of the user's that pydantic cannot describe
+        except Exception:  # noqa: BLE001 - a user's type that pydantic cannot describe
             return ""
 
     @property
@@ -133,14 +133,14 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
         return parse_timeout(given) if given else TimeoutSettings().EXPERIMENT_SCHEDULE
 
     def call(self, spec: TInput, **kwargs: Any) -> TOutput:
-        """Call the function with the spec as its first parameter, whatever that is called."""
+        """Call the function with the spec as its first parameter, whatever its name."""
         result: Any = self.fn(**{self._parameter: spec}, **kwargs)
         if isinstance(result, CoroutineType):
             result = asyncio.run(result)
         return result
 
     def make_standalone(self) -> Any:
-        """Make the task that a worker serves which was made with Hatchet's SDK."""
+        """Make the SDK's object, for workers that are made with Hatchet's SDK."""
         return leaf_task(self, served_here(self))
 
     def make_known(self) -> None:
@@ -148,7 +148,7 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
         make_experiment_known(self)
 
     def payload(self, given: Any) -> LeafInput:
-        """Return a spec as it travels, or raise `SpecError`."""
+        """Encode a spec for Hatchet, or raise `SpecError`."""
         return spec_payload(self.input_validator_type, given)
 
     def metadata(self, payload: Any) -> dict[str, Any]:  # noqa: ARG002
@@ -162,13 +162,13 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
     def mock_run(self, input: Any, **_: Any) -> TOutput:  # noqa: A002 - the SDK's name
         """Run one leaf in this process, without Hatchet.
 
-        Its outputs are also in `dataframes["scalars"]`, as those of a leaf in Hatchet are. Files
-        are uploaded only if the spec has `storage_settings`; else they stay in the leaf's
+        Its outputs are also in `dataframes["scalars"]`, as with a leaf in Hatchet. Files are
+        uploaded only if the spec has `storage_settings`; otherwise they stay in the leaf's
         `tempdir`, which is removed.
 
         Args:
             input: The spec.
-            **_: What else Hatchet's `mock_run` takes, which no experiment uses.
+            **_: Other arguments of Hatchet's `mock_run`, which are ignored.
         """
         return mock_single(self, input)
 
@@ -219,10 +219,10 @@ def _check_function(fn: Any) -> None:
 
 
 def leaf_resources(given: LeafResources | Mapping[str, Any] | None) -> LeafResources:
-    """Return what a leaf needs, also from a dict such as `{"cpus": 2}`.
+    """Return the resources of a leaf, also from a dict such as `{"cpus": 2}`.
 
     Raises:
-        RegistrationError: It has no such resource, or an amount that makes no sense.
+        RegistrationError: A resource is unknown, or an amount is invalid.
     """
     if isinstance(given, LeafResources):
         return given
@@ -240,7 +240,7 @@ def leaf_resources(given: LeafResources | Mapping[str, Any] | None) -> LeafResou
 def check_name(name: str) -> None:
     """Raise `RegistrationError` unless an experiment may have this name.
 
-    It names a folder in the bucket, a task in Hatchet and a part of shell commands.
+    The name is used for a folder in the bucket and a task in Hatchet, and in shell commands.
     """
     if not _NAME.fullmatch(name):
         raise RegistrationError(
@@ -250,7 +250,7 @@ def check_name(name: str) -> None:
 
 
 def check_task_options(given: Iterable[str]) -> None:
-    """Raise `RegistrationError` where a keyword of `Register` is not one of Hatchet's either."""
+    """Raise `RegistrationError` if a keyword of `Register` is not one of Hatchet's either."""
     unknown = sorted(set(given) - TASK_OPTIONS)
     if unknown:
         close = get_close_matches(unknown[0], [*TASK_OPTIONS, *_OPTIONS], n=1)
@@ -277,14 +277,14 @@ def _check_options(name: str, options: ExperimentOptions) -> None:
 
 
 def batch_size_of(runnable: Any, given: int | Literal["auto"] | None) -> int:
-    """Return how many leaves one Hatchet task of a run takes; `AUTO` where it is measured.
+    """Return the batch size of a run; `AUTO` if it is to be measured.
 
     Args:
         runnable: The experiment, or a Hatchet task or workflow.
-        given: What the caller of `allocate` asks for, None for what is registered.
+        given: The argument of `allocate`; None for the registered size.
 
     Raises:
-        RegistrationError: It is not a number of leaves, or a Hatchet task is given more than one.
+        RegistrationError: The size is invalid, or the leaves are Hatchet tasks, without batches.
     """
     if not isinstance(runnable, Experiment):
         if given not in (None, 1):

@@ -21,16 +21,16 @@ from scythe.storage.folder_client import SCHEME, FolderClient
 _CONNECT_TIMEOUT = 10
 _READ_TIMEOUT = 60
 _CHECK_SECONDS = 10.0
-_PATIENCE = 120.0  # seconds; a store that is away for a minute is no error
-_ATTEMPTS = 3  # by the SDK, whose own back-off is over within seconds
+_PATIENCE = 120.0  # seconds of retries while the store is unreachable
+_ATTEMPTS = 3  # attempts of the SDK, whose own back-off takes only seconds
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 10.0
-_KEYS = 1000  # that one request may name
-_ROOM_PATIENCE = 7 * 86_400.0  # seconds; a leaf's own limit ends its waiting earlier
+_KEYS = 1000  # limit of keys per request
+_ROOM_PATIENCE = 7 * 86_400.0  # seconds; the time limit of a leaf ends the wait earlier
 _SAY_AGAIN = 60.0
-_PROBE_BYTES = 64 * 1024  # a disk on which less is left is full for what a run writes
+_PROBE_BYTES = 64 * 1024  # a disk with less free space counts as full
 T = TypeVar("T")
-_CHUNK = 1 << 20  # bytes in memory while an object is written to a file
+_CHUNK = 1 << 20  # bytes in memory while an object is downloaded to a file
 _MISSING = ("404", "NoSuchKey", "NotFound")
 # Versity (the local stack), MinIO, Ceph
 _FULL = ("InsufficientStorage", "XMinioStorageFull", "StorageFull", "QuotaExceeded")
@@ -56,7 +56,7 @@ class Store:
         self.client: Any = client or _make_client(config, _ATTEMPTS if patience else 1)
 
     def with_patience(self, seconds: float) -> Store:
-        """Return this store, with requests that are tried again for at most so long."""
+        """Return this store with another limit for retries."""
         return Store(self.config, self.client, min(seconds, self._patience))
 
     def uri(self, key: str) -> str:
@@ -64,7 +64,7 @@ class Store:
         return join_s3_uri(self.bucket, key)
 
     def put_bytes(self, key: str, data: bytes) -> str:
-        """Write an object whole and return its URI."""
+        """Write an object and return its URI."""
         self._do("write", key, "put_object", Bucket=self.bucket, Key=key, Body=data)
         return self.uri(key)
 
@@ -75,7 +75,7 @@ class Store:
         return self.uri(key)
 
     def get_bytes(self, key: str) -> bytes:
-        """Read an object whole."""
+        """Read a whole object."""
 
         def read() -> bytes:
             return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
@@ -83,7 +83,7 @@ class Store:
         return self._patiently("read", key, read)
 
     def find_bytes(self, key: str) -> bytes | None:
-        """Read an object whole; None when it is not there."""
+        """Read a whole object; None if it does not exist."""
         try:
             return self.get_bytes(key)
         except StorageError as error:
@@ -97,7 +97,7 @@ class Store:
         self._do("read", key, "download_file", Bucket=self.bucket, Key=key, Filename=name)
 
     def download_small(self, key: str, path: Path) -> None:
-        """Write an object to a local file with one request. The file is whole or not there."""
+        """Download an object with one request. The file is complete or does not exist."""
         partial = path.with_name(f"{path.name}.partial")
 
         def read() -> None:
@@ -140,7 +140,7 @@ class Store:
         return parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
 
     def delete(self, key: str) -> None:
-        """Delete an object; one that is not there is no error."""
+        """Delete an object, if it exists."""
         self._do("delete", key, "delete_object", Bucket=self.bucket, Key=key)
 
     def delete_all(self, prefix: str) -> None:
@@ -162,7 +162,7 @@ class Store:
                 yield item["Prefix"][len(prefix) :].rstrip("/")
 
     def check(self) -> None:
-        """Raise `StorageError` within seconds unless the bucket is there and the keys open it."""
+        """Raise `StorageError` within seconds unless the bucket exists and the keys give access."""
         at_once = Store(self.config, self.client, patience=0)
         late = TimeoutError(f"it does not answer within {_CHECK_SECONDS:.0f} s")
         call_within(
@@ -172,9 +172,9 @@ class Store:
         )
 
     def probe(self, key: str) -> str:
-        """Write and remove a small object; return why the store takes none, or nothing.
+        """Write and delete a small object; return why the store refuses it, or an empty text.
 
-        Keys that may only read say nothing about room.
+        Also empty for keys that may only read.
         """
         try:
             _impatient(self.config).put_bytes(key, bytes(_PROBE_BYTES))
@@ -199,10 +199,10 @@ class Store:
         return self._patiently(verb, key, lambda: getattr(self.client, operation)(**arguments))
 
     def _patiently(self, verb: str, key: str, request: Callable[[], T]) -> T:
-        """Make a request; make it again while the store is away.
+        """Make a request, with retries while the store is unreachable.
 
         Raises:
-            StorageError: It is refused, or the store stays away.
+            StorageError: The request is refused, or the store stays unreachable.
         """
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError
@@ -223,7 +223,7 @@ class Store:
                     raise StorageError(self._explain(verb, key, reason)) from reason
                 if is_full and _room_patience and now > said_at + _SAY_AGAIN:
                     said_at = now
-                    logger.warning("%s It is tried again.", self._explain(verb, key, reason))
+                    logger.warning("%s Trying again.", self._explain(verb, key, reason))
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -252,7 +252,7 @@ class Store:
 
 
 def check_client(config: StoreConfig, client: Any) -> None:
-    """Raise `StorageError` if a client of the user's cannot reach the local stack's bucket."""
+    """Raise `StorageError` if the user's client cannot reach the local stack's bucket."""
     ours = config.endpoint_url or ""
     if "127.0.0.1" not in ours:
         return
@@ -266,12 +266,12 @@ def check_client(config: StoreConfig, client: Any) -> None:
 
 
 def is_missing(error: BaseException | None) -> bool:
-    """Return whether an error of the store says that the object is not there."""
+    """Return whether an error of the store means that the object does not exist."""
     return error is not None and _code(error) in _MISSING
 
 
 def _may_pass(error: BaseException | None) -> bool:
-    """Return whether an error says that the store is away, not that it refuses the request."""
+    """Return whether an error means that the store is unreachable, not that it refuses."""
     from botocore import exceptions
 
     if not isinstance(error, exceptions.ClientError):
@@ -281,16 +281,16 @@ def _may_pass(error: BaseException | None) -> bool:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """Return whether an error says that the store has no room."""
+    """Return whether an error means that the store's disk is full."""
     response: Any = getattr(error, "response", None) or {}
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return error is not None and (status == 507 or _code(error) in _FULL)
 
 
 def wait_for_room() -> None:
-    """Let this process try to write again and again, for days, while a store has no room.
+    """Make this process retry writes for days while the store's disk is full.
 
-    For the processes of a worker: what a leaf or a run has reached is not to be lost.
+    For the processes of a worker, so that finished work is not lost.
     """
     global _room_patience
     _room_patience = _ROOM_PATIENCE
@@ -302,7 +302,7 @@ def _code(error: BaseException) -> str:
 
 
 def _addressing_style(config: StoreConfig) -> str:
-    """Return how the bucket is named in requests: most servers but AWS take it in the path."""
+    """Return the addressing style; most servers other than AWS need the bucket in the path."""
     return config.addressing_style or ("path" if config.endpoint_url else "auto")
 
 
@@ -351,7 +351,7 @@ def arrow_filesystem(config: StoreConfig) -> Any:
 
 @lru_cache(maxsize=16)
 def open_store(config: StoreConfig) -> Store:
-    """Return the store for `config`; one client for each process and store."""
+    """Return the store for `config`, with one client per process and store."""
     return Store(config)
 
 
@@ -364,8 +364,8 @@ def _impatient(config: StoreConfig) -> Store:
 def open_bucket(bucket: str, like: StoreConfig) -> Store:
     """Return the store of any bucket, for reading.
 
-    Another bucket than that of `like` is opened with this process's own AWS keys. Where it has
-    none, as a node of a cluster may, those of `like` will do.
+    Another bucket than that of `like` is opened with this process's own AWS keys, or with those of
+    `like` if it has none, as on a host of a cluster.
     """
     from boto3.session import Session
 

@@ -369,7 +369,7 @@ ERRORS = {
     ),
     "package missing": (
         {"SCYTHE_WORKER_EXECUTOR": "broken"},
-        r"Executor 'broken' cannot be loaded .*: run `pip install",
+        r"Executor 'broken' cannot be loaded .*. Run `pip install",
     ),
     "limit of nothing": (
         {"SCYTHE_TIMEOUT_SCATTER_GATHER_EXECUTION": "0"},
