@@ -1,1 +1,1 @@
-"""Specs: from whatever form they are given in, to the one file of a run, and back."""
+"""Reads specs in any form, writes them to the one file of a run, and restores them exactly."""

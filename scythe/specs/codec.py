@@ -1,9 +1,8 @@
 """Specs as text and back, so that the leaf gets exactly what the caller validated.
 
-Plain JSON, as pydantic writes it, is tried first. Where reading it back gives another spec (a dict
-with keys that are not text, a time with a zone, a private attribute, …) the values are written with
-tags that keep their types. What neither form can carry is an error at allocation, not a wrong
-input of a leaf.
+Plain JSON, as pydantic writes it, is tried first. If reading it back gives another spec (a dict
+with keys that are not text, a time with a zone, a private attribute, …), values are written with
+tags that keep their types. A spec that neither form can carry is refused at allocation.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ SpecT = TypeVar("SpecT", bound=BaseModel)
 
 
 def encode_spec(spec: BaseModel) -> str:
-    """Write a spec as text from which `decode_spec` makes an equal one.
+    """Encode a spec as text that `decode_spec` turns into an equal spec.
 
     Raises:
         ValidationError: The spec does not pass its own validation (it was changed after it was
@@ -54,7 +53,7 @@ def encode_spec(spec: BaseModel) -> str:
 
 
 def _with_private(spec: BaseModel, tagged: str, names: list[str]) -> str:
-    """Write a spec as text that holds private attributes too."""
+    """Encode a spec with its private attributes."""
     values: dict[str, Any] = {}
     for name in names:
         try:
@@ -90,18 +89,18 @@ def _tagged(spec: BaseModel) -> str:
 
 
 def _is_typed(cls: type[BaseModel], name: str) -> bool:
-    """Return whether the class says of which type the values of a field are."""
+    """Return whether the class declares the type of a field's values."""
     field = cls.model_fields.get(name)
     return field is not None and "Any" not in repr(field.annotation)
 
 
 def _plain_json(spec: BaseModel) -> str | None:
-    """Return the spec as JSON, or None where that does not read back as an equal spec."""
+    """Return the spec as JSON, or None if that does not read back as an equal spec."""
     return _plain_jsons([spec])[0]
 
 
 def encode_specs(specs: Sequence[BaseModel]) -> list[str]:
-    """Write specs as `encode_spec` does, in less time for each where they are of one class.
+    """Encode many specs as `encode_spec` does, faster if they share a class.
 
     Raises:
         ValidationError: See there.
@@ -133,7 +132,7 @@ def _plain_jsons(specs: Sequence[BaseModel]) -> list[str | None]:
 
 
 def decode_spec(cls: type[SpecT], text: str) -> SpecT:
-    """Make the spec that `encode_spec` wrote (its fields are named as they are, not by alias)."""
+    """Decode the text of `encode_spec`, which has the names of fields, not their aliases."""
     if text.startswith(_TAGGED):
         tagged = json.loads(text[len(_TAGGED) :])
         values = {name: untag(value) for name, value in tagged.items()}
@@ -152,7 +151,7 @@ def decode_spec(cls: type[SpecT], text: str) -> SpecT:
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """Say in one line which fields are wrong, and why."""
+    """Return one line with the invalid fields and the reasons."""
     parts = [
         f"field {'.'.join(str(step) for step in item['loc']) or '(whole spec)'!r}: {item['msg']}"
         for item in error.errors(include_url=False, include_input=False)

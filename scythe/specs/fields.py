@@ -1,4 +1,4 @@
-"""The fields of an experiment's input, for the comparison of a run with a worker's model."""
+"""Compares the input fields of a run with those of a worker's model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# What every input has; another version of Scythe may have others.
+# Fields of every input, which may differ between versions of Scythe.
 _OF_SCYTHE = frozenset(
     {"experiment_id", "sort_index", "workflow_run_id", "root_workflow_run_id", "storage_settings"}
 )
@@ -15,13 +15,13 @@ _CHOICES = ("anyOf", "oneOf", "allOf")
 
 
 def input_fields(schema: Mapping[str, Any]) -> dict[str, str]:
-    """Return the type of each field of an input, those of models inside of it too.
+    """Return the type of each field of an input model, including nested models.
 
-    Titles, descriptions, defaults and limits of values are left out: a spec that does not fit them
+    Titles, descriptions, defaults and limits of values are left out; a spec that violates a limit
     fails by itself.
 
     Args:
-        schema: What `scythe.storage.manifest.io_schema` returned.
+        schema: The result of `scythe.storage.manifest.io_schema`.
     """
     found: dict[str, set[str]] = {}
     properties = schema.get("properties")
@@ -38,7 +38,7 @@ def fields_digest(fields: Mapping[str, str]) -> str:
 
 
 def describe_differences(of_run: Mapping[str, str], of_worker: Mapping[str, str]) -> str:
-    """Say how the fields of a run's input differ from those of a worker's; empty if they do not."""
+    """Return the differences between a run's and a worker's input fields as text, or nothing."""
     said: list[str] = []
     if missing := sorted(of_run.keys() - of_worker.keys()):
         said.append(f"only the run has {', '.join(missing)}")

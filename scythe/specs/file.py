@@ -1,4 +1,4 @@
-"""The specs of a run as one Parquet file: columns for readers, the whole spec for the leaf."""
+"""The Parquet file of a run's specs: columns for readers, and the encoded spec for the leaf."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SPEC_COLUMN = "__spec__"
 _OPEN_ATTEMPTS = 5
-_TEXTS = 1000  # that are in memory as Python objects
+_TEXTS = 1000  # texts in memory at one time as Python objects
 
 
 def specs_table(rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> pa.Table:
@@ -42,7 +42,7 @@ def specs_table(rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> pa.T
 
 
 def index_of(specs: pa.Table) -> pa.Table:
-    """Return the columns of the index: all but the specs themselves."""
+    """Return the index columns: all but the encoded specs."""
     if SPEC_COLUMN in specs.column_names:
         return specs.drop_columns([SPEC_COLUMN])
     specs = _fields_of(specs)
@@ -50,7 +50,7 @@ def index_of(specs: pa.Table) -> pa.Table:
 
 
 def _fields_of(specs: pa.Table) -> pa.Table:
-    """Return the columns that are fields, of specs that the user has written as a table."""
+    """Return the field columns of a table of specs that the user wrote."""
     fields = [name for name, _ in index_names(specs.schema)]
     specs = specs.drop_columns(fields).replace_schema_metadata(None)
     if SORT_INDEX not in specs.column_names:
@@ -70,7 +70,7 @@ def count_specs(store: StoreConfig, key: str) -> int:
 def read_rows(store: StoreConfig, key: str, rows: Sequence[int]) -> pa.Table:
     """Read specs of a run by the numbers of their rows, ascending, with all columns.
 
-    Memory holds what is read, and one row group of the file.
+    Memory holds these rows and one row group of the file.
 
     Raises:
         IndexError: The run has fewer specs.

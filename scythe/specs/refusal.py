@@ -1,4 +1,4 @@
-"""Why a spec cannot be carried to a leaf, found out after it is clear that it cannot."""
+"""Finds the reason why a spec cannot be carried to a leaf."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def refusal_of_writing(error: Exception) -> SpecError:
 
 
 def refusal_of_reading(spec: BaseModel, error: Exception) -> SpecError | None:
-    """Return the refusal of a spec that was written and cannot be read, None if it is invalid."""
+    """Return the refusal of a spec that cannot be read back; None if the spec is invalid."""
     excluded = next(_excluded_fields(spec), None)
     if excluded is not None and isinstance(error, ValidationError) and _is_incomplete(error):
         return SpecError(_EXCLUDED.format(field=excluded))
@@ -50,7 +50,7 @@ _EXCLUDED = (
 
 
 def refusal_of_difference(spec: BaseModel, back: BaseModel, name: str) -> SpecError:
-    """Return the refusal of a spec of which a field, or private attribute, was read differently."""
+    """Return the refusal of a spec whose field or private attribute reads back differently."""
     if name in type(spec).__private_attributes__:
         return SpecError(
             f"Field {name!r} is a private attribute whose value cannot be carried to a leaf: "
@@ -66,7 +66,7 @@ def refusal_of_difference(spec: BaseModel, back: BaseModel, name: str) -> SpecEr
 
 
 def _why(one: Any, other: Any) -> str:  # noqa: PLR0911 - one return for each reason
-    """Return what is lost, and what to do, without the value: it may be a secret."""
+    """Return what would be lost, and what to do, without the value, which may be secret."""
     kind = type(one).__name__
     read = type(other).__name__
     if hasattr(one, "get_secret_value"):
@@ -114,7 +114,7 @@ def _has_another_zone(one: datetime | time, other: Any) -> bool:
 
 
 def _first_difference(path: str, one: Any, other: Any) -> tuple[str, Any, Any]:
-    """Return the first value inside that differs, with its place."""
+    """Return the first nested value that differs, with its path."""
     if type(one) is type(other):
         for step, a, b in _children(one, other):
             if not is_same(a, b):
@@ -170,7 +170,7 @@ def _raising_field(spec: BaseModel, kind: type[Exception]) -> str | None:
 
 
 class _Context(dict[str, Any]):
-    """A validation context that notes whether it is used."""
+    """A validation context that records whether it is used."""
 
     is_used = False
 

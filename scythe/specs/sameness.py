@@ -1,4 +1,4 @@
-"""Compare specs exactly: values, types, time zones and folds, signs of zero, order of keys."""
+"""Compares specs exactly: values, types, time zones, folds, signs of zero, order of keys."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def _differing_names(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
 
 
 def _is_plainly_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Return whether two sets of values are the same at first sight, which most specs are."""
+    """Return whether a quick comparison finds two sets of values equal, as with most specs."""
     kinds = list(map(type, one.values()))
     return _PLAIN.issuperset(kinds) and one == other and kinds == list(map(type, other.values()))
 
 
 def compare_models(ones: Sequence[BaseModel], others: Sequence[BaseModel]) -> list[bool]:
-    """Return for each two models of one class whether they are the same; in doubt, they are not."""
+    """Return for each pair of models of one class whether they are equal; False in doubt."""
     left = list(map(vars, ones))
     right = list(map(vars, others))
     same = [True] * len(ones)
@@ -69,7 +69,7 @@ def compare_models(ones: Sequence[BaseModel], others: Sequence[BaseModel]) -> li
 
 
 def _is_column_same(some: list[Any], those: list[Any]) -> bool:
-    """Return whether the values of a field are the same at first sight in all models."""
+    """Return whether a quick comparison finds a field equal in all models."""
     kinds = list(map(type, some))
     if _PLAIN.issuperset(kinds):
         return some == those and kinds == list(map(type, those))
@@ -79,14 +79,14 @@ def _is_column_same(some: list[Any], those: list[Any]) -> bool:
 
 
 def _values(model: BaseModel) -> dict[str, Any]:
-    """Return the values of the fields, without what a cached property keeps beside them."""
+    """Return the values of the fields, without cached properties."""
     held = model.__dict__
     values = {name: held[name] for name in type(model).model_fields if name in held}
     return {**values, **(model.model_extra or {})}
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Return whether what was read back, `other`, is what was written.
+    """Return whether the value read back, `other`, equals the written one.
 
     Two conversions count as the same: a whole number that is the default of a float field, which
     pydantic leaves unvalidated, and a time of pandas in a field for one of Python's.
@@ -119,7 +119,7 @@ def _is_same(one: Any, other: Any) -> bool:  # noqa: PLR0911 - one line for each
 
 
 def _is_same_object(one: Any, other: Any) -> bool:
-    """Compare values of other libraries, and of types of the user's own."""
+    """Compare values of other libraries and of the user's types."""
     if hasattr(one, "equals"):  # tables and series of pandas, polars and Arrow
         kinds = [(getattr(x, "dtype", None), getattr(x, "schema", None)) for x in (one, other)]
         return kinds[0] == kinds[1] and bool(one.equals(other))

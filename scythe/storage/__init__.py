@@ -1,1 +1,1 @@
-"""The bucket: keys, objects, files, and the documents that a run keeps there."""
+"""The bucket: object keys, objects, files, downloads, and the documents of a run."""

@@ -1,4 +1,4 @@
-"""Upload the local input files of a run, each once."""
+"""Uploads the local input files of a run, each once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from scythe.errors import SpecError
 from scythe.storage.layout import RunLayout
 from scythe.storage.store import Store
 
-_UPLOADS = 8  # at one time
+_UPLOADS = 8  # parallel uploads
 
 
 @dataclass(slots=True)
 class InputArtifacts:
     """The local files that the specs of a run name, by field, and the keys they will have.
 
-    Two files of one name from two folders get two keys: the second is put into a folder that is
+    Two files with the same name from two folders get two keys; the second one is stored in a folder
     named after its path.
     """
 
@@ -30,7 +30,7 @@ class InputArtifacts:
     _taken: set[str] = field(default_factory=set[str])
 
     def add(self, field_name: str, path: Path, spec: int) -> str:
-        """Take a file, and return its key.
+        """Add a file, and return its key.
 
         Raises:
             SpecError: The file cannot be read.
@@ -49,7 +49,7 @@ class InputArtifacts:
         return key
 
     def upload(self, store: Store, report: Callable[[str], None]) -> None:
-        """Upload all files, a few at one time."""
+        """Upload all files, a few in parallel."""
         if not self.keys:
             return
         report(f"uploading {len(self.keys)} input file(s)")

@@ -1,4 +1,4 @@
-"""The cache of downloads: it stays below a size, and keeps the files that are in use."""
+"""The download cache: limits its size, and keeps files that are in use."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from scythe.errors import WorkerStartError
 from scythe.settings import CacheSettings, cache_folder
 
 _PART = ".part-"
-_ORPHAN_SECONDS = 60.0  # a part that nobody writes to for so long was left by a killed process
-_MANY_FILES = 1000  # from which on some room is made in advance: to look at all takes a while
+_ORPHAN_SECONDS = 60.0  # after which an unchanged partial file counts as left by a killed process
+_MANY_FILES = 1000  # with more, some extra space is freed, because scanning all takes a while
 
 held: list[int] = []  # descriptors of files in use, until `release`
-_budget = 0  # bytes that this process may download before it looks again
+_budget = 0  # bytes that this process may download before the next scan
 
 
 def files_folder() -> Path:
@@ -64,7 +64,7 @@ def use(path: Path, *, keep: bool) -> bool:
 
 
 def note_download(path: Path) -> None:
-    """Remove what was not used for longest, if this download made the cache too large."""
+    """Remove the least recently used files if this download made the cache too large."""
     global _budget
     folder = files_folder()
     if not path.is_relative_to(folder):
@@ -86,11 +86,11 @@ class _File:
 
 
 def shrink(folder: Path, limit: int, kept: Path | None = None) -> int:
-    """Remove files, those first that were not used for longest, and return the size of the rest.
+    """Remove the least recently used files; return the size of the rest.
 
     Args:
         folder: Holds a folder for each file.
-        limit: The size in bytes that the rest may have. Files in use are kept all the same.
+        limit: The size limit in bytes. Files in use are kept in any case.
         kept: A file that is about to be used.
     """
     files = list(_files(folder))
@@ -130,7 +130,7 @@ def _files(folder: Path) -> Iterator[_File]:
 
 
 def _remove_unused(path: Path) -> bool:
-    """Remove a file that nobody uses; return whether it is gone."""
+    """Remove a file unless it is in use; return whether it is gone."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -163,6 +163,6 @@ def check_cache() -> None:
             file.flush()
     except OSError as error:
         raise WorkerStartError(
-            f"Downloads cannot be written to {folder} ({error.strerror or error}): set "
-            "SCYTHE_CACHE_DIR to a folder that can be written to."
+            f"Downloads cannot be written to {folder} ({error.strerror or error}). Set "
+            "SCYTHE_CACHE_DIR to a writable folder."
         ) from error

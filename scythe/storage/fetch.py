@@ -1,4 +1,4 @@
-"""Fetch files by URI into local paths: whole or not at all, with limits of time and size."""
+"""Downloads files by URI, completely or not at all, with limits of time and size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _leaf_deadline: float | None = None
 
 
 def set_default_store(store: StoreConfig | None) -> None:
-    """Say which store `s3` URIs are read from in this process, where none is named."""
+    """Set the store for `s3` URIs in this process when none is given."""
     global _default_store
     _default_store = store
 
@@ -58,13 +58,13 @@ def end_leaf() -> None:
 
 
 def cached_path(uri: AnyUrl | str, scope: str = "") -> Path:
-    """Return where the download of `uri` is cached.
+    """Return the cache path for the download of `uri`.
 
-    The name is made of a digest of scope and URI, so that no URI leaves the cache folder.
+    The name contains a digest of scope and URI, so that no URI leads out of the cache folder.
 
     Args:
         uri: The URI of the file.
-        scope: What the cached copy belongs to: the id of a run, as web files may change.
+        scope: The id of the run that the copy belongs to, because web files may change.
 
     Raises:
         FetchError: The URI has no path.
@@ -94,12 +94,12 @@ def fetch_uri(
 ) -> Path:
     """Fetch a file from a URI (`s3`, `http`, `https` or `file`) to a local path.
 
-    The file appears whole or not at all, also when many processes ask for it at one time.
+    The file appears completely or not at all, even if many processes request it at one time.
 
     Args:
         uri: The URI to fetch.
         local_path: Where the file goes.
-        use_cache: Whether a file that is there already is taken as it is.
+        use_cache: Whether to use an existing file.
         s3: A boto3 client for `s3` URIs; by default the store's own.
         store: The object store, for `s3` URIs of its bucket.
 
@@ -143,7 +143,7 @@ def _folder_error(shown: str, local_path: Path, error: OSError) -> FetchError:
 
 
 def _fetch_locked(uri: str, target: Path, use_cache: bool, s3: Any, store: Any) -> None:
-    """Fetch a file unless another process has just done so."""
+    """Download a file unless another process has just done so."""
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
     with _locked(target.with_name(f".{lock}.lock")):
@@ -205,7 +205,7 @@ def _store_of(uri: str, s3: Any, config: StoreConfig | None) -> Store:
 
 
 def _fetch_s3(uri: str, part: Path, store: Store, limits: FetchLimits) -> None:
-    """Download from S3 in a thread: nothing else ends a request of the client in time."""
+    """Download from S3 in a thread, the only way to enforce a deadline on the client."""
     key = split_s3_uri(uri)[1]
     seconds = max(0.0, limits.deadline - time.monotonic())
     store = store.with_patience(seconds)

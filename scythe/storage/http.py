@@ -1,4 +1,4 @@
-"""Download a file by HTTP: as it was sent, and tried again while the server asks for that."""
+"""Downloads a file by HTTP, unchanged, with retries as the server requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scythe.storage.uris import shown_uri
 if TYPE_CHECKING:
     import httpx
 
-_READ_SECONDS = 30.0  # without a byte from the server
+_READ_SECONDS = 30.0  # timeout without data from the server
 ATTEMPTS = 6  # without a Retry-After of the server
 _CONNECTION_ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 0.5
@@ -36,7 +36,7 @@ class FetchLimits:
     Attributes:
         deadline: When it must be over, on the monotonic clock.
         max_bytes: The largest size.
-        setting: What raises the deadline.
+        setting: The setting that raises the deadline, for messages.
     """
 
     deadline: float
@@ -60,10 +60,10 @@ class FetchLimits:
 
 
 def download(uri: str, part: Path, limits: FetchLimits) -> None:
-    """Write what is at an address to a file, with the content encoding in which it was sent.
+    """Download a URL to a file, keeping its content encoding.
 
     Raises:
-        FetchError: It cannot be fetched, or not in time.
+        FetchError: The download failed or took too long.
     """
     import httpx
 
@@ -103,7 +103,7 @@ def download(uri: str, part: Path, limits: FetchLimits) -> None:
 
 
 def _attempt(uri: str, part: Path, limits: FetchLimits) -> httpx.Response | None:
-    """Make a request; return the answer if it is a refusal."""
+    """Make one request; return the response if it is a refusal."""
     import httpx
 
     left = limits.deadline - time.monotonic()
@@ -117,7 +117,9 @@ def _attempt(uri: str, part: Path, limits: FetchLimits) -> httpx.Response | None
         if response.status_code >= 400:
             return response
         limits.check_size(uri, int(response.headers.get("content-length") or 0))
-        for block in response.iter_raw():  # as they come: a trickle meets the deadline too
+        for (
+            block
+        ) in response.iter_raw():  # unbuffered, so that the deadline also applies to a slow stream
             file.write(block)
             limits.check_size(uri, file.tell())
             if time.monotonic() > limits.deadline:
@@ -137,7 +139,7 @@ def _refusal(uri: str, answer: httpx.Response, attempts: int) -> str:
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
-    """Return the seconds for which the server asks to wait."""
+    """Return the seconds of the `Retry-After` header."""
     text = answer.headers.get("retry-after", "").strip()
     if text.isdigit():
         return float(text)
@@ -148,7 +150,7 @@ def _retry_after(answer: httpx.Response) -> float | None:
 
 
 class _SecretsFilter(logging.Filter):
-    """Takes passwords and signatures out of the addresses that httpx writes to its log."""
+    """Removes passwords and signatures from the URLs in httpx's log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):

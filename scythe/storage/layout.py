@@ -68,7 +68,7 @@ class RunLayout:
 
     @property
     def status(self) -> str:
-        """Counts of the run, while it runs and when it is over."""
+        """Counts of the run, during the run and at its end."""
         return f"{self.prefix}status.json"
 
     @property
@@ -107,7 +107,7 @@ class RunLayout:
 
     @property
     def intermediate(self) -> str:
-        """The folder of what is only there until a run has ended."""
+        """The folder of objects that are removed at the end of the run."""
         return f"{self.prefix}scatter-gather/"
 
     @property
@@ -127,7 +127,7 @@ class RunLayout:
 
     @property
     def stop_request(self) -> str:
-        """The object by which the run is told to stop."""
+        """Key of the request to stop the run."""
         return f"{self.intermediate}stop.json"
 
     @property
@@ -137,11 +137,11 @@ class RunLayout:
 
     @property
     def node_results(self) -> str:
-        """The folder of what the scatter nodes below the root have to say when they are over."""
+        """The folder of the results of the scatter nodes below the root."""
         return f"{self.intermediate}results/"
 
     def node_result(self, node: str) -> str:
-        """Return the key of the input and the result of a scatter node."""
+        """Return the key of a scatter node's input and result."""
         return f"{self.node_results}{node}.json"
 
     @property

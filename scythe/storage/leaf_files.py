@@ -1,4 +1,4 @@
-"""The files of a leaf: those that it is given, and those that it leaves."""
+"""Downloads the input files of a leaf, and uploads its output files."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _TABLES = "dataframes"  # the field of an output whose values are no files
 def fetch_inputs(
     spec: BaseModel, fetch: Callable[[AnyUrl], Path], folder: Path | None
 ) -> dict[str, Any]:
-    """Return values for the fields of a spec that hold files, with local paths in place of URIs.
+    """Return the file fields of a spec with local paths in place of URIs.
 
     Args:
         spec: The spec.
         fetch: Downloads a file and returns its path.
-        folder: Where each file is copied to; None to use it where it is.
+        folder: The folder to copy each file to; None to use it in the cache.
     """
     taken: set[Path] = set()
 
@@ -70,11 +70,11 @@ class OutputFiles:
         self._taken: set[str] = set()
 
     def upload(self, output: BaseModel) -> dict[str, Any]:
-        """Upload the files, and return new values for the fields of the output that hold them.
+        """Upload the files, and return the new values of the output's file fields.
 
         Raises:
-            OutputError: A file is not there, or is no regular file.
-            StorageError: The bucket does not take it.
+            OutputError: A file does not exist, or is not a regular file.
+            StorageError: The bucket refuses a file.
         """
         return replace_files(output, self._replaced, any_path=True, skip=_TABLES)
 
@@ -84,7 +84,7 @@ class OutputFiles:
             if not file.is_file():
                 if place.is_declared or self._is_in_tempdir(file):
                     raise OutputError(_describe_missing(place, file))
-                return file  # a path that the leaf only tells, as in scythe-engine
+                return file  # a path that is only a value, as in scythe-engine
             uri = S3Url(self._store.put_file(self._key(place, file), file))
         self._note(place, shown_uri(uri))
         return uri
@@ -127,11 +127,11 @@ def _describe_missing(place: FilePlace, path: Path) -> str:
 
 
 def check_no_path_left(scalars: str, tempdir: Path) -> None:
-    """Raise where the scalar outputs name a file of the leaf's folder, which is removed.
+    """Raise if a scalar output names a file in the leaf's folder, which is removed.
 
     Args:
-        scalars: They as JSON.
-        tempdir: The folder.
+        scalars: The scalar outputs as JSON.
+        tempdir: The leaf's folder.
 
     Raises:
         OutputError: The text of a field is the path of a file, or folder, that is there.

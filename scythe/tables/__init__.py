@@ -1,1 +1,1 @@
-"""Tables as Arrow and Parquet: made of rows, taken from users, put together, merged."""
+"""Arrow and Parquet: makes tables of outcomes, converts the user's tables, and merges them."""

@@ -1,4 +1,4 @@
-"""Tables of Scythe's own as Arrow: made from rows, written and read."""
+"""Makes Arrow tables from rows, and writes and reads them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scythe.tables.pandas_index import free_name
 if TYPE_CHECKING:
     import pyarrow as pa
 
-WINDOW = 65_536  # rows that are read at one time
+WINDOW = 65_536  # rows read at one time
 _MANY_COLUMNS = 1000
 _TYPES_OF_PANDAS = "pandas.core.arrays.arrow.extension_types"
 
@@ -36,7 +36,7 @@ def to_ipc(table: pa.Table) -> bytes:
 
 
 def ipc_options(schema: pa.Schema, *, compress: bool = True) -> Any:
-    """Return how IPC streams of ours are written; with many columns, each is short."""
+    """Return the options for writing IPC streams."""
     import pyarrow as pa
 
     is_worth_it = compress and len(schema.names) < _MANY_COLUMNS
@@ -51,7 +51,7 @@ def from_ipc(data: bytes) -> pa.Table:
 
 
 def ipc_windows(data: bytes | Path) -> Iterator[pa.Table]:
-    """Yield a table in memory or in a file some rows at a time, and once if it has none.
+    """Yield a table, in memory or in a file, in windows of rows; an empty one once.
 
     Run-end encoded columns become plain ones.
     """
@@ -62,7 +62,7 @@ def ipc_windows(data: bytes | Path) -> Iterator[pa.Table]:
 
 
 def windows(reader: Any) -> Iterator[pa.Table]:
-    """Yield what a reader of record batches has, and a table without rows if it has none."""
+    """Yield the record batches of a reader as tables, or one empty table."""
     import pyarrow as pa
 
     has_rows = False
@@ -74,7 +74,7 @@ def windows(reader: Any) -> Iterator[pa.Table]:
 
 
 def open_ipc(source: Any) -> Any:
-    """Open an Arrow IPC stream in a file; the types of pandas are known then."""
+    """Open an Arrow IPC stream in a file, and register the types of pandas if needed."""
     import pyarrow as pa
 
     start = source.tell()
@@ -86,7 +86,7 @@ def open_ipc(source: Any) -> Any:
 
 
 def parquet_schema(file: Path) -> pa.Schema:
-    """Read the schema of a Parquet file; the types of pandas are known then."""
+    """Read the schema of a Parquet file, and register the types of pandas if needed."""
     import pyarrow.parquet as pq
 
     schema = pq.read_schema(file)
@@ -94,14 +94,14 @@ def parquet_schema(file: Path) -> pa.Schema:
 
 
 def know_types_of_pandas(schema: pa.Schema) -> bool:
-    """Have Arrow know the types of pandas, periods and intervals, where a schema needs them.
+    """Register pandas' periods and intervals with Arrow if a schema needs them.
 
     Returns:
-        Whether that is new: what was read before has them as plain numbers.
+        Whether they were registered now; tables read before have plain numbers instead.
     """
     if _TYPES_OF_PANDAS in sys.modules:
         return False
-    text = schema.serialize().to_pybytes()  # to look at each field takes much longer
+    text = schema.serialize().to_pybytes()  # checking each field would take much longer
     if b"pandas.period" not in text and b"pandas.interval" not in text:
         return False
     import_module(_TYPES_OF_PANDAS)  # registers them
@@ -109,7 +109,7 @@ def know_types_of_pandas(schema: pa.Schema) -> bool:
 
 
 def column(values: Sequence[Any]) -> pa.Array:
-    """Make a column of the narrowest type that holds all values as they are.
+    """Make a column of the narrowest type that holds all values exactly.
 
     Integers and floats become floats; dicts, and lists with dicts, become JSON; values that have no
     type in common become text.
@@ -122,7 +122,7 @@ def column(values: Sequence[Any]) -> pa.Array:
 
 
 def column_variants(values: Sequence[Any]) -> list[pa.Array]:
-    """Make a column of each kind of values, in which the others are null."""
+    """Make one column per kind of value, with nulls for the others."""
     kinds = set(map(type, values))
     kinds.discard(type(None))
     if len(kinds) < 2 and list not in kinds:
@@ -168,7 +168,7 @@ def _table(columns: Mapping[str, Sequence[pa.Array]]) -> pa.Table:
 
 
 def _plain_column(values: Sequence[Any]) -> pa.Array:
-    """Make a column of values of one kind; those that no type has become text."""
+    """Make a column of values of one kind; values without an Arrow type become text."""
     import pyarrow as pa
 
     if dict in set(map(type, values)):
@@ -183,7 +183,7 @@ def _plain_column(values: Sequence[Any]) -> pa.Array:
 
 
 def _kind(value: Any) -> Any:
-    """Return what tells the kind of a value; None for none."""
+    """Return the kind of a value; None for a missing value."""
     kind = type(value)
     if kind is list:
         return (list, frozenset(map(type, value)))
@@ -191,7 +191,7 @@ def _kind(value: Any) -> Any:
 
 
 def values_by_name(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Turn rows into columns; a key that a row lacks is None there."""
+    """Convert rows to columns; a missing key becomes None."""
     shapes = list(dict.fromkeys(map(tuple, rows)))
     if len(shapes) == 1:  # nearly always, and much quicker
         return {name: list(map(itemgetter(name), rows)) for name in shapes[0]}
@@ -200,13 +200,12 @@ def values_by_name(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """Return how Parquet files of ours are written.
+    """Return the options for writing Parquet files.
 
-    Dictionaries make most columns of ours larger, and twice as slow to write; only what is one
-    already (a category, with the order of its values) is kept as such.
+    Dictionaries make most columns larger and twice as slow to write, so only categories have them.
     """
     has_categories = any("dictionary<" in str(kind) for kind in set(schema.types))
-    # To begin a column with zstd takes longer than to write a short one.
+    # For a short column, starting zstd takes longer than writing it.
     compression = "zstd" if len(schema.names) < _MANY_COLUMNS else "snappy"
     return {"compression": compression, "use_dictionary": has_categories}
 

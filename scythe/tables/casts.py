@@ -1,4 +1,4 @@
-"""Columns in another type, with the same values or not at all."""
+"""Casts columns to another type without changing a value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def cast(array: Any, kind: Any) -> pa.ChunkedArray:
     """Return a chunked array in another type.
 
     Raises:
-        ArrowInvalid: A value has no equal in that type.
+        ArrowInvalid: The type cannot hold a value exactly.
     """
     import pyarrow as pa
 
@@ -48,7 +48,7 @@ def fits(array: Any, kind: Any) -> bool:
 
 
 def as_text(array: Any, kind: Any) -> pa.ChunkedArray:
-    """Return the text that `str` makes of each value, as Python has it; null stays null."""
+    """Return the text of each value by Python's `str`; null stays null."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(array.type):
@@ -61,7 +61,7 @@ def as_text(array: Any, kind: Any) -> pa.ChunkedArray:
 
 
 def texts_of(values: Sequence[Any]) -> list[str | None]:
-    """Return the text that `str` makes of each value; None stays None."""
+    """Return the text of each value by `str`; None stays None."""
     return [None if value is None else printable(str(value)) for value in values]
 
 
@@ -74,7 +74,7 @@ def decoded(array: Any) -> pa.ChunkedArray:
 
 
 def merge_variants(arrays: Sequence[Any]) -> Any:
-    """Return the one value that each row has in several chunked arrays of one type."""
+    """Merge chunked arrays of one type in which each row has at most one value."""
     import numpy as np
     import pyarrow as pa
 

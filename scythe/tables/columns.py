@@ -1,8 +1,8 @@
-"""The columns of tables that are put together, each with all the types that it has.
+"""The columns of tables that are combined, each with all its types.
 
-Between leaf and final table, a column that has several types is kept as one Arrow column for each
-type, its variants. Only the final table has one type for it. So the result does not depend on the
-order in which leaves, batches and nodes are put together.
+Between leaf and final table, a column with several types is stored as one Arrow column per type,
+its variants. Only the final table has one type for it, so the result does not depend on the order
+in which leaves, batches and scatter nodes are combined.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Kind(NamedTuple):
 
 
 class Columns:
-    """The columns of tables, by what they are, with the types that each has."""
+    """The columns of several tables by role, each with its types."""
 
     def __init__(self) -> None:
         self.schemas: list[pa.Schema] = []
@@ -114,7 +114,7 @@ class Columns:
 
 
 class Conform:
-    """Turns tables of one schema into those of another, which `Columns` made.
+    """Converts tables of one schema to another one, made by `Columns`.
 
     Args:
         schema: The schema of the tables.
@@ -155,7 +155,7 @@ class Conform:
 
 
 def variants(schema: pa.Schema) -> dict[Role, list[pa.Field]]:
-    """Return the columns of a table by what they are, each with its variants."""
+    """Return the columns of a table by role, each with its variants."""
     names = roles(schema)
     main = {name: role for role, name in names.items()}
     found: dict[Role, list[pa.Field]] = {}
@@ -174,7 +174,7 @@ def _without_null(kinds: list[Kind]) -> list[Kind]:
 
 
 def kind_of(one: pa.Field) -> Kind:
-    """Return what tells a column apart from other variants."""
+    """Return the key that distinguishes a variant from others."""
     metadata = one.metadata
     if not metadata:
         return Kind(one.type)

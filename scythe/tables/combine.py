@@ -1,4 +1,4 @@
-"""Tables whose columns differ, put together without loss, and given one type at the end."""
+"""Combines tables with different columns without loss, and chooses the final types."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def resolve(
     *,
     final: bool,
 ) -> Resolution:
-    """Choose one type for each column that has several.
+    """Choose one type for each column with several types.
 
     Args:
         columns: The columns.
@@ -87,14 +87,14 @@ class _Choice:
         self._fitting: list[Kind] | None = None
 
     def find_kinds(self, one: pa.Field, table: pa.Table) -> None:
-        """Find out which types have values."""
+        """Record the types that have values."""
         array = table.column(one.name)
         kind = kind_of(one)
         if kind not in self._leaves and array.null_count < len(array):
             self._leaves[kind] = _leaf(table, array)
 
     def check_values(self, one: pa.Field, table: pa.Table) -> None:
-        """Drop the types that do not hold the values of a table."""
+        """Drop the types that cannot hold the values of a table."""
         array = table.column(one.name)
         self._fitting = [kind for kind in self._types if fits(array, kind.type)]
 
@@ -105,7 +105,7 @@ class _Choice:
 
     @property
     def is_fallback(self) -> bool:
-        """Whether values that were no text became text."""
+        """Whether values of other types became text."""
         return not self._types and any(family(kind.type) != "text" for kind in self._leaves)
 
     @property
@@ -133,7 +133,7 @@ def _each(
     choices: Mapping[Role, _Choice],
     look: Callable[[_Choice, pa.Field, pa.Table], None],
 ) -> None:
-    """Show each choice the columns that it is about."""
+    """Pass to each choice the columns that it is about."""
     wanted: list[Sequence[str]] = []
     found: list[list[tuple[_Choice, pa.Field]]] = []
     for schema in columns.schemas:
@@ -148,7 +148,7 @@ def _each(
 
 
 def concat(tables: Iterable[pa.Table], *, final: bool = False) -> pa.Table:
-    """Put tables in memory one after another.
+    """Concatenate tables in memory.
 
     Args:
         tables: The tables.

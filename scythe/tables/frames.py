@@ -1,4 +1,4 @@
-"""Tables of pandas and polars as Arrow."""
+"""Converts tables of pandas and polars to Arrow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scythe.tables.pandas_index import index_names, with_pandas_index
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MANY_COLUMNS = 200  # from which on pyarrow's way takes too long
+_MANY_COLUMNS = 200  # with more, pyarrow's conversion takes too long
 _SIMPLE = "iufbMm"  # kinds of dtypes that need no look at each column
 _HEADERS = "iufbM"  # kinds of dtypes of headers that pandas reads again
 _NOT_PLAIN = (b'"numpy_type": "object"', b'"pandas_type": "categorical"')
@@ -33,7 +33,7 @@ def is_polars(value: Any) -> bool:
 
 
 def from_pandas(frame: Any) -> pa.Table:
-    """Turn a DataFrame of pandas into an Arrow table, with its index."""
+    """Convert a pandas DataFrame with its index to an Arrow table."""
     import pyarrow as pa
 
     frame = _with_text_headers(frame)
@@ -51,7 +51,7 @@ def from_pandas(frame: Any) -> pa.Table:
 
 
 def from_polars(frame: Any) -> pa.Table:
-    """Turn a DataFrame of polars into an Arrow table."""
+    """Convert a polars DataFrame to an Arrow table."""
     import pyarrow as pa
 
     odd = [name for name, kind in frame.schema.items() if str(kind) in ("Object", *_INT128)]
@@ -72,7 +72,7 @@ def _from_pandas(frame: Any) -> pa.Table:
 
 
 def _from_wide(frame: Any, simple: list[bool]) -> pa.Table:
-    """Turn a DataFrame with many columns into an Arrow table, by blocks of one dtype."""
+    """Convert a DataFrame with many columns to an Arrow table, by blocks of one dtype."""
     import numpy as np
     import pyarrow as pa
 
@@ -114,7 +114,7 @@ def _is_simple(dtype: Any) -> bool:
 
 
 def _with_text_headers(frame: Any) -> Any:
-    """Return a frame whose headers are text, where pandas could not read them again."""
+    """Return the frame with text headers if pandas could not read its headers back."""
     import pandas as pd
 
     columns = frame.columns
@@ -141,7 +141,7 @@ def _is_plain_header(columns: Any) -> bool:
 
 
 def _with_plain_index(frame: Any) -> Any:
-    """Return a frame whose index Arrow takes."""
+    """Return the frame with an index that Arrow supports."""
     import pandas as pd
 
     index = frame.index
@@ -159,7 +159,7 @@ def _with_plain_index(frame: Any) -> Any:
 
 
 def _with_plain_columns(frame: Any, simple: list[bool]) -> Any:
-    """Return a frame whose columns Arrow takes."""
+    """Return the frame with columns that Arrow supports."""
     made = frame
     for number, is_simple in enumerate(simple):
         if is_simple:
@@ -172,7 +172,7 @@ def _with_plain_columns(frame: Any, simple: list[bool]) -> Any:
 
 
 def _plain(name: Any, values: Any) -> Any:
-    """Return values of pandas as others that Arrow takes; None where it takes these."""
+    """Convert values of pandas to a form that Arrow supports; None if no conversion is needed."""
     import numpy as np
     import pandas as pd
 

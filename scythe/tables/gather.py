@@ -1,4 +1,4 @@
-"""From the outcomes of a node's leaves to its tables."""
+"""Makes the tables of a scatter node from the outcomes of its leaves."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def node_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
 
 
 def own_tables(leaves: LeafSlice, store: Store) -> dict[str, pa.Table]:
-    """Make those of a node's tables that are not the user's; see `node_tables`."""
+    """Make Scythe's own tables of a node; see `node_tables`."""
     outcomes = [record.outcome for record in leaves.records]
     good = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, LeafResult)]
     bad = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, LeafFailure)]
@@ -143,7 +143,7 @@ class LeafTables:
 
 
 def count_codes(leaves: Path) -> Counter[str | None]:
-    """Return how many leaves of a file of `leaves` ran with which fingerprint, None for unknown."""
+    """Count the leaves of a `leaves` file by the fingerprint of their code, None for unknown."""
     import pyarrow.parquet as pq
 
     counts = Counter[str | None]()
@@ -183,7 +183,7 @@ def _all_scalars(
 
 
 def _with_run_ids(leaves: LeafSlice) -> pa.Table:
-    """Fill in Hatchet's ids, which are not known when the specs are written."""
+    """Add Hatchet's ids, which are unknown when the specs are written."""
     import pyarrow as pa
 
     pc = _compute()
@@ -207,7 +207,7 @@ def _beside_index(
     values: Sequence[Mapping[str, Any]],
     schema: pa.Schema | None = None,
 ) -> pa.Table:
-    """Put values beside the index of the leaves that they belong to."""
+    """Add the index of their leaves to values."""
     import pyarrow as pa
 
     data = table_from_rows(values, final=False)
@@ -235,7 +235,7 @@ def _with_order_of(row: int, table: pa.Table) -> pa.Table:
 
 
 def error_schema() -> pa.Schema:
-    """Return the columns of `errors`, beside those of the index."""
+    """Return the columns of `errors`, without those of the index."""
     import pyarrow as pa
 
     texts = [(name, pa.string()) for name in ("kind", "type", "message", "traceback")]
@@ -307,7 +307,7 @@ def _codes(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _times(seconds: pa.Array) -> pa.Array:
-    """Return seconds since 1970 as times; where there was no time, null."""
+    """Convert seconds since 1970 to times; 0 becomes null."""
     import pyarrow as pa
 
     pc = _compute()

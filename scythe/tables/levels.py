@@ -1,4 +1,4 @@
-"""The levels that a spec gives to the index of result tables."""
+"""Makes the index levels of result tables from specs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEVEL_TYPES = frozenset({str, int, float, bool, type(None)})
 
 
 def dump_levels(spec: BaseModel, excluded: set[str]) -> dict[str, Any]:
-    """Return the values of a spec as JSON has them, without those that JSON cannot hold."""
+    """Return the values of a spec as JSON values, without those that JSON cannot hold."""
     return dump_all_levels([spec], excluded)[0]
 
 

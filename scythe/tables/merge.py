@@ -1,4 +1,4 @@
-"""Merge sorted tables, as large as they may be, into one Parquet file."""
+"""Merges sorted tables of any size into one Parquet file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from scythe.tables.pandas_index import LargeIntegers, with_nullable_integers
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MOST_FILES = 200  # that are open at one time: systems often allow a process 1,024
-_ROWS = 65_536  # in memory, of all files together
+_MOST_FILES = 200  # open at one time; many systems allow a process 1,024
+_ROWS = 65_536  # in memory at one time, over all files
 _GROUP_ROWS = 1 << 20
 _GROUP_BYTES = 32 << 20  # of rows in memory, whatever their number
 
@@ -39,14 +39,14 @@ def write_merged(
     name: str = "",
     warn: Warn = _ignore,
 ) -> int:
-    """Write tables, sorted by `__order__`, one after another as one file.
+    """Concatenate tables, sorted by `__order__`, into one file.
 
     Args:
         tables: The tables, in their order; their columns may differ.
         target: The Parquet file.
         final: Whether `__order__` is dropped, and each column gets one type.
         name: The name of the table.
-        warn: Is given a sentence for each column that became text.
+        warn: Called with a sentence for each column that became text.
 
     Returns:
         The number of rows.
@@ -89,7 +89,7 @@ def merge_files(
         order: The column by which the files are sorted, of integers.
         group_rows: Rows of a row group of the new file; by default as many as memory may hold.
         name: The name of the table.
-        warn: Is given a sentence for each column that became text.
+        warn: Called with a sentence for each column that became text.
 
     Returns:
         The number of rows.
@@ -141,7 +141,7 @@ def join_packs(
         packs: Files of packs, in the order of their leaves.
         folder: Where the files are written.
         final: Whether `__order__` is dropped, and each column gets one type.
-        warn: Is given a sentence for each column that became text.
+        warn: Called with a sentence for each column that became text.
 
     Returns:
         The file of each table, by its name.
@@ -250,7 +250,7 @@ class _Writer:
 
 
 def _write_again(file: Path, names: Sequence[str]) -> None:
-    """Write a file anew, with these columns as nullable integers for pandas."""
+    """Rewrite a file with these columns marked as nullable integers for pandas."""
     import pyarrow.parquet as pq
 
     old = file.with_name(f"{file.name}.old")
@@ -317,7 +317,7 @@ def _batches(file: Path, rows: int, columns: Sequence[str] | None = None) -> Ite
 
 
 def _batch_rows(files: Sequence[Path]) -> int:
-    """Return how many rows of each file may be in memory at one time."""
+    """Return the number of rows of each file that may be in memory at one time."""
     import pyarrow.parquet as pq
 
     row_bytes = 1

@@ -1,4 +1,4 @@
-"""Columns of Python objects, as pandas and polars hold what has no type of theirs."""
+"""Converts columns of Python objects in pandas and polars."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+>")
 
 
 def plain_values(name: Any, values: Iterable[Any]) -> list[Any]:
-    """Return Python objects as values that Arrow takes; without a common type they become text.
+    """Convert Python objects to values that Arrow supports; without a common type, to text.
 
     Args:
         name: The column.
@@ -54,7 +54,7 @@ def is_plain_text(values: Iterable[Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of numpy or pandas as Python has it; None for one that is missing."""
+    """Convert a value of numpy or pandas to Python; None for a missing one."""
     import numpy as np
 
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""Several tables in one piece: what a batch of leaves gives back.
+"""Packs: several tables as one sequence of bytes, the result of a batch.
 
 A pack is a sequence of Arrow IPC streams, each with the name of its table in its schema.
 """

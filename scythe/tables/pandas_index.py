@@ -1,7 +1,7 @@
-"""The note in an Arrow schema that tells pandas which columns are the index, and their dtypes.
+"""The metadata in an Arrow schema with pandas' index columns and dtypes.
 
-pandas keeps an index in a Parquet file as ordinary columns plus this note. It is written here
-without pandas, so that none is needed to make a table with a MultiIndex.
+pandas stores an index in a Parquet file as ordinary columns plus this metadata. It is written here
+without pandas, which is therefore not needed to make a table with a MultiIndex.
 """
 
 from __future__ import annotations

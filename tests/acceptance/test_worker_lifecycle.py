@@ -385,7 +385,7 @@ ERRORS = {
     ),
     "home that cannot be written": (
         {"HOME": "/proc/home", "XDG_CACHE_HOME": "", "SCYTHE_CACHE_DIR": ""},
-        r"Downloads cannot be written to /proc/home/.*: set SCYTHE_CACHE_DIR to a folder",
+        r"Downloads cannot be written to /proc/home/.*. Set SCYTHE_CACHE_DIR to a writable folder",
     ),
     "no time to stop": (
         {"SCYTHE_WORKER_SHUTDOWN_TIMEOUT": "-5s"},

@@ -146,5 +146,5 @@ def test_a_cache_that_cannot_be_written_is_named(
     cache.check_cache()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SCYTHE_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    with pytest.raises(WorkerStartError, match="set SCYTHE_CACHE_DIR to a folder"):
+    with pytest.raises(WorkerStartError, match="Set SCYTHE_CACHE_DIR to a writable folder"):
         cache.check_cache()
