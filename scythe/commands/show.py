@@ -41,7 +41,11 @@ def as_json(value: Any, *, in_one_line: bool = False) -> str:
 
 
 def table(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], whole: Sequence[str] = ()
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    whole: Sequence[str] = (),
+    *,
+    as_named: bool = False,
 ) -> None:
     """Print rows: on a terminal in columns that fit it, else separated by tabs.
 
@@ -49,8 +53,9 @@ def table(
         rows: The rows, by column.
         columns: The columns to print, in order.
         whole: The columns that are never shortened.
+        as_named: Whether the header has the names as they are.
     """
-    cells = [[name.upper().replace("_", " ") for name in columns]]
+    cells = [[*columns] if as_named else [name.upper() for name in columns]]
     cells += [[_cell(row.get(name)) for name in columns] for row in rows]
     if not is_terminal():
         for row in cells:

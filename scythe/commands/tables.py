@@ -84,7 +84,7 @@ def _print_table(reader: Any, table: str, tables: list[str]) -> None:
             first += batch.slice(0, room).to_pylist()
     names = list(reader.schema.names)
     shown = _fitting(names)
-    show.table(first, shown, whole=())
+    show.table(first, shown, as_named=True)
     more = [f"{total - len(first)} more rows"] if total > len(first) else []
     more += [f"{len(names) - len(shown)} more columns"] if len(names) > len(shown) else []
     if more:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 
 import scythe
+from scythe.cli import main
 from scythe.errors import ExperimentTypeNotFound, ResultNotFoundError, RunFailedError
 from scythe.experiments import BaseExperiment, ExperimentRun
 from scythe.registry import ExperimentRegistry
@@ -73,6 +74,18 @@ def command(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         env={**os.environ, **variables},
     )
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `scythe` in this process: a second question to a command that was run as one before."""
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        code = main(words)
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return run
 
 
 def lines(text: str) -> list[list[str]]:
@@ -144,24 +157,24 @@ def test_the_new_project_gives_a_table(bed: Bed) -> None:
     assert (shown.returncode, shown.stdout.split()[0]) == (0, run_id)
 
 
-def test_runs_are_listed(bed: Bed) -> None:
+def test_runs_are_listed(bed: Bed, here: Any) -> None:
     shown = lines(command("runs", bed.name).stdout)
     assert shown[0] == ["RUN", "STATE", "DONE", "FAILED", "RUNNING", "TOTAL", "AGE"]
     assert shown[1][:6] == [bed.going.experiment_id, "running", "2", "0", "2", "6"]
     assert shown[2][:6] == [bed.over.experiment_id, "done", "7", "3", "0", "10"]
-    found = json.loads(command("runs", "--json", "--state", "done").stdout)
+    found = json.loads(here("runs", "--json", "--state", "done").stdout)
     assert bed.over.experiment_id in {row["run"] for row in found}
     assert {row["state"] for row in found} == {"done"}
 
 
-def test_the_status_of_a_run_with_failed_leaves(bed: Bed) -> None:
+def test_the_status_of_a_run_with_failed_leaves(bed: Bed, here: Any) -> None:
     done = command("status", f"{bed.name}@v1.0.0")
     assert done.returncode == 1
     assert done.stdout.startswith(f"{bed.over.experiment_id}  done\n")
     assert "10/10 leaves (100 %): 7 done, 3 failed" in done.stdout
     assert "3 x ValueError: too much snow (application_error, leaf 1)" in done.stdout
     assert "errors, hours, leaves, result_file_refs, scalars" in done.stdout
-    facts = json.loads(command("status", bed.over.experiment_id, "--json").stdout)
+    facts = json.loads(here("status", bed.over.experiment_id, "--json").stdout)
     assert (facts["state"], facts["failed"], facts["waiting"]) == ("done", 3, 0)
     assert facts["failures"][0]["count"] == 3
     assert len(facts["slowest"]) == 3
@@ -180,14 +193,14 @@ def test_the_status_of_a_run_that_goes_on(bed: Bed) -> None:
     assert [(one["slots"], one["free_slots"]) for one in facts["workers"]] == [(2, 0)]
 
 
-def test_errors_grouped_listed_and_whole(bed: Bed) -> None:
+def test_errors_grouped_listed_and_whole(bed: Bed, here: Any) -> None:
     run = bed.over.experiment_id
     grouped = command("errors", run, "--group")
     assert grouped.returncode == 1
     assert lines(grouped.stdout)[1:] == [
         ["3", "application_error", "ValueError", "too much snow", "1"]
     ]
-    listed = lines(command("errors", run).stdout)
+    listed = lines(here("errors", run).stdout)
     assert [row[0] for row in listed[1:]] == ["1", "4", "7"]
     whole = command("errors", "--run", run, "--leaf", "4").stdout
     for text in (
@@ -197,24 +210,24 @@ def test_errors_grouped_listed_and_whole(bed: Bed) -> None:
         "a roof of 5.0 m2",
     ):
         assert text in whole
-    facts = json.loads(command("errors", run, "--leaf", "4", "--json").stdout)
+    facts = json.loads(here("errors", run, "--leaf", "4", "--json").stdout)
     assert (facts["leaf"], facts["spec"]["mode"], facts["attempts"]) == (4, "break", 1)
-    good = command("errors", run, "--leaf", "0")
+    good = here("errors", run, "--leaf", "0")
     assert (good.returncode, "has not failed" in good.stderr) == (2, True)
-    none = command("errors", run, "--leaf", "99")
+    none = here("errors", run, "--leaf", "99")
     assert (none.returncode, "has no leaf 99" in none.stderr) == (2, True)
 
 
-def test_logs(bed: Bed) -> None:
+def test_logs(bed: Bed, here: Any) -> None:
     run = bed.over.experiment_id
     assert command("logs", run, "--leaf", "2").stdout == "a roof of 3.0 m2\n"
-    everything = lines(command("logs", run).stdout)
+    everything = lines(here("logs", run).stdout)
     assert sorted(everything) == sorted([str(i), f"a roof of {1.0 + i} m2"] for i in range(10))
-    entry = json.loads(command("logs", run, "--leaf", "2", "--json").stdout)
+    entry = json.loads(here("logs", run, "--leaf", "2", "--json").stdout)
     assert (entry["leaves"], entry["text"]) == ([2, 2], "a roof of 3.0 m2")
 
 
-def test_results_in_a_pipe_in_files_and_as_json(bed: Bed, tmp_path: Path) -> None:
+def test_results_in_a_pipe_in_files_and_as_json(bed: Bed, here: Any, tmp_path: Path) -> None:
     run = bed.over.experiment_id
     piped = list(csv.DictReader(io.StringIO(command("results", run).stdout)))
     assert [*piped[0]] == ["sort_index", "area", "mode", "load"]
@@ -222,37 +235,37 @@ def test_results_in_a_pipe_in_files_and_as_json(bed: Bed, tmp_path: Path) -> Non
         2.0 * (1 + i) for i in range(10) if i not in BROKEN
     ]
     file = tmp_path / "hours.parquet"
-    assert command("results", run, "hours", "--to", str(file)).returncode == 0
+    assert here("results", run, "hours", "--to", str(file)).returncode == 0
     hours = pd.read_parquet(file)
     assert (len(hours), isinstance(hours.index, pd.RangeIndex)) == (14, True)
     some = tmp_path / "some.csv"
     words = ("--to", str(some), "--columns", "load,workflow_run_id")
-    assert json.loads(command("results", run, *words, "--json").stdout)["rows"] == 7
+    assert json.loads(here("results", run, *words, "--json").stdout)["rows"] == 7
     assert pd.read_csv(some).columns.tolist() == ["load", "workflow_run_id"]
-    rows = json.loads(command("results", run, "errors", "--json").stdout)
+    rows = json.loads(here("results", run, "errors", "--json").stdout)
     assert [row["message"] for row in rows] == ["too much snow"] * 3
     for words, text in {
         ("walls",): "no table 'walls' (it has: errors, hours,",
         ("--to", "x.txt"): "does not say in which format",
         ("--columns", "depth"): "no column 'depth'",
     }.items():
-        wrong = command("results", run, *words)
+        wrong = here("results", run, *words)
         assert (wrong.returncode, wrong.stdout, text in wrong.stderr) == (2, "", True)
 
 
-def test_partial_results(bed: Bed) -> None:
+def test_partial_results(bed: Bed, here: Any) -> None:
     run = bed.going.experiment_id
-    assert command("results", run).returncode == 2
+    assert here("results", run).returncode == 2
     piped = list(csv.DictReader(io.StringIO(command("results", run, "--partial").stdout)))
     assert [row["sort_index"] for row in piped] == ["0", "1"]
 
 
-def test_watching(bed: Bed) -> None:
+def test_watching(bed: Bed, here: Any) -> None:
     over = command("watch", bed.over.experiment_id)
     assert over.returncode == 1
     assert "failed: 3 x ValueError: too much snow" in over.stdout
     assert "7 done, 3 failed" in over.stdout.splitlines()[-2]
-    last = command("watch", bed.over.experiment_id, "--json").stdout.splitlines()[-1]
+    last = here("watch", bed.over.experiment_id, "--json").stdout.splitlines()[-1]
     assert json.loads(last)["state"] == "done"
     program = [sys.executable, "-u", "-m", "scythe.cli", "watch", bed.going.experiment_id]
     with subprocess.Popen(
@@ -330,20 +343,20 @@ def test_a_run_without_its_code(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> No
         run.spec(0)
 
 
-def test_cancelling_and_deleting(bed: Bed) -> None:
+def test_cancelling_and_deleting(bed: Bed, here: Any) -> None:
     run = bed.going.experiment_id
-    refused = command("rm", run, "--yes")
+    refused = here("rm", run, "--yes")
     assert (refused.returncode, f"scythe cancel {run}" in refused.stderr) == (2, True)
     done = command("cancel", run)
     assert done.returncode == 0, done.stderr
     assert "cancelled, 2 done, 4 failed, 0 running of 6 leaves" in done.stdout
-    again = json.loads(command("cancel", run, "--json").stdout)
+    again = json.loads(here("cancel", run, "--json").stdout)
     assert (again["state"], again["failed"]) == ("cancelled", 4)
-    assert command("status", run).returncode == 1
+    assert here("status", run).returncode == 1
     asked = command("rm", run)
     assert (asked.returncode, "add --yes" in asked.stderr) == (2, True)
     assert command("rm", run, "--yes").stdout == f"Deleted {run}.\n"
-    gone = command("status", run)
+    gone = here("status", run)
     assert gone.returncode == 2
     assert f"Did you mean '{bed.over.experiment_id}'" in gone.stderr
     assert list(bed.going.store().list_keys(bed.going.layout.prefix)) == []
