@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from scythe.experiments import BaseExperiment
 from tests.acceptance.running import load_app, pointed_at, wait_until, worker
 
 IDS = ["experiment_id", "workflow_run_id", "root_workflow_run_id", "weather"]
@@ -18,17 +20,20 @@ SECONDS = 120
 
 
 @pytest.fixture(scope="module")
-def app(stack_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Generator[Any]:
+def app(
+    request: pytest.FixtureRequest,
+    stack_env: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Generator[Any]:
     log = tmp_path_factory.mktemp("retry") / "log"
-    variables = {"SCYTHE_WORKER_EXECUTOR": "local", "SCYTHE_WORKER_SLOTS": "4"}
+    executor = getattr(request, "param", "local")
+    variables = {"SCYTHE_WORKER_EXECUTOR": executor, "SCYTHE_WORKER_SLOTS": "4"}
     with pointed_at(stack_env), worker("retry", log, **variables):
         yield load_app("retry")
 
 
-def allocate(app: Any, specs: list[Any], experiment: Any = None, **options: Any) -> Any:
-    from scythe.experiments import BaseExperiment
-
-    base: Any = BaseExperiment(runnable=experiment or app.patchy)
+def allocate(app: Any, specs: list[Any], **options: Any) -> Any:
+    base: Any = BaseExperiment(runnable=app.patchy)
     run, _ = base.allocate(specs, version="bumppatch", **options)
     return run
 
@@ -59,6 +64,7 @@ def numbers(run: Any, name: str = "leaves") -> list[int]:
 
 def test_failed_leaves_of_500_run_again(app: Any, tmp_path: Path) -> None:
     from scythe.errors import SpecError
+    from scythe.runs.compare import compare
     from scythe.storage.files import split_s3_uri
 
     gate = tmp_path / "gate"
@@ -88,9 +94,9 @@ def test_failed_leaves_of_500_run_again(app: Any, tmp_path: Path) -> None:
     assert sum(one.timestamp() >= status.started for one in started) == 100
     uris = second.results("result_file_refs").column("plot").to_pylist()
     texts = [second.store().get_bytes(split_s3_uri(uri)[1]).decode() for uri in uris]
-    assert texts == [f"plot of {number}" for number in range(500)]
+    assert texts == [f"plot of {number}" for number in range(500) if number % 10 in (1, 2)]
     own = [uri for uri in uris if second.experiment_id in uri]
-    assert len(own) == 100  # those of the others stay where they are
+    assert len(own) == 50  # those of the others stay where they are
     assert not list(second.store().list_keys(second.layout.intermediate))
 
     undisturbed = allocate(app, specs, batch_size=25)
@@ -106,45 +112,63 @@ def test_failed_leaves_of_500_run_again(app: Any, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no leaf 500"):
         third.retry(leaves=[3, 500])
 
+    output = first.call_here(7)
+    assert (output.doubled, len(output.dataframes["hours"])) == (14, 2)
+    with pytest.raises(SpecError, match="no leaf 500"):
+        first.call_here(500)
+    found = compare(first, third)
+    assert (found.n_compared, found.n_changed, found.only_here) == (500, 100, [])
+    assert set(found.changed["output"]) == {"state", "doubled", "words"}
 
-@pytest.mark.parametrize("batch_size", [1, 5])
-def test_missing_leaves_of_a_cancelled_run(app: Any, batch_size: int) -> None:
+
+def test_missing_leaves_of_a_cancelled_run_of_batches(app: Any, tmp_path: Path) -> None:
     from scythe.errors import RunGoesOnError, SpecError
     from scythe.scatter_gather import RecursionMap
 
-    specs = [app.PatchyInput(number=number, seconds=0.1) for number in range(60)]
+    gate = tmp_path / "gate"
+    specs = [
+        app.PatchyInput(number=number, gate=str(gate) * (number % 10 == 7), holds=number % 10 == 7)
+        for number in range(60)
+    ]
     tree = RecursionMap(factor=3, max_depth=1)
-    run = allocate(app, specs, batch_size=batch_size, recursion_map=tree)
+    run = allocate(app, specs, batch_size=5, recursion_map=tree)
     wait_until(lambda: run.status().done >= 10, "ten leaves are done")
     with pytest.raises(RunGoesOnError, match="is running, so that"):
         run.retry(missing=True)
+    with pytest.raises(RunGoesOnError, match="is running, so that"):
+        allocate(app, specs, reuse=run)
     cancelled = run.cancel()
     assert 0 < cancelled.done < 60
     with pytest.raises(SpecError, match="Pass missing=True"):
         run.retry()
+    gate.touch()
     again = run.retry(missing=True)
     status = again.wait(timeout=SECONDS)
     assert (status.state, status.done, status.failed) == ("done", 60, 0)
-    whole = allocate(app, [one.model_copy(update={"seconds": 0.0}) for one in specs])
+    whole = allocate(app, specs)
     whole.wait(timeout=SECONDS)
-    for name in ("scalars", "hours", "errors", "leaves"):
-        ours, theirs = table(again, name), table(whole, name)
-        levels = [one for one in ours.index.names if one == "seconds"]
-        pd.testing.assert_frame_equal(ours.droplevel(levels), theirs.droplevel(levels))
+    same_tables(again, whole)
 
 
-def test_a_retry_that_is_cancelled_has_all_leaves_and_is_retried(app: Any) -> None:
-    specs = [app.PatchyInput(number=number, seconds=0.2) for number in range(40)]
+def test_a_retry_that_is_cancelled_has_all_leaves_and_is_retried(app: Any, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    specs = [
+        app.PatchyInput(number=number, gate=str(gate) * (number % 4 == 3), holds=number % 4 == 3)
+        for number in range(40)
+    ]
     run = allocate(app, specs)
     wait_until(lambda: run.status().done >= 5, "five leaves are done")
-    run.cancel()
+    first = run.cancel()
     again = run.retry(missing=True)
-    assert again.status().total == 40
+    wait_until(lambda: again.status().state == "running", "the retry runs")
+    status = again.status()
+    assert (status.total, status.done) >= (40, first.done)
     partial = again.results("leaves", partial=True)
-    assert partial.num_rows >= 5  # those that are taken over are known at once
+    assert partial.num_rows >= first.done  # those that are taken over are known at once
     cancelled = again.cancel()
     assert cancelled.total == cancelled.done + cancelled.failed == 40
     assert numbers(again) == list(range(40))
+    gate.touch()
     last = again.retry(missing=True)
     assert last.wait(timeout=SECONDS).done == 40
     assert numbers(last) == numbers(last, "scalars") == list(range(40))
@@ -174,12 +198,25 @@ def test_unchanged_leaves_are_reused(app: Any, tmp_path: Path) -> None:
     sun.write_text("sun")
     weather = [rain, sun, None]
     specs = [app.PatchyInput(number=n, weather=weather[n % 3]) for n in range(30)]
-    first = allocate(app, specs, reuse="latest")  # where there is none, all leaves are run
-    first.wait(timeout=SECONDS)
+    base: Any = BaseExperiment(runnable=app.patchy, run_name=f"reuse-{uuid.uuid4().hex}")
+
+    def start(specs: Any, **options: Any) -> Any:
+        run, _ = base.allocate(specs, version="bumppatch", **options)
+        run.wait(timeout=SECONDS)
+        return run
+
+    plan = base.allocate(specs, dry_run=True)
+    assert (plan.n_leaves, plan.n_to_run, plan.input_bytes, plan.cpu_hours) == (30, 30, 7, None)
+    assert base.list_versions() == []
+    first = start(specs, reuse="latest", description="the first", tags=["rain"])
+    assert (first.manifest().description, first.manifest().tags) == ("the first", ["rain"])
     sun.write_text("fog")
     more = [app.PatchyInput(number=n, weather=weather[n % 3]) for n in range(35)][::-1]
-    second = allocate(app, more, reuse="latest")
-    status = second.wait(timeout=SECONDS)
+    plan = base.allocate(more, dry_run=True, reuse=first)
+    assert (plan.n_leaves, plan.n_to_run) == (35, 15)
+    assert plan.cpu_hours is not None
+    second = start(more, reuse="latest")
+    status = second.status()
     assert (status.total, status.done, status.failed) == (35, 35, 0)
     assert second.manifest().sources == [first.experiment_id]
     leaves = second.results("leaves")
@@ -188,14 +225,27 @@ def test_unchanged_leaves_are_reused(app: Any, tmp_path: Path) -> None:
     is_run = [one.timestamp() >= status.started for one in leaves.column("started").to_pylist()]
     expected = [n >= 30 or n % 3 == 1 for n in range(35)][::-1]
     assert is_run == expected
-    whole = allocate(app, more)
-    whole.wait(timeout=SECONDS)
+    whole = start(more)
     same_tables(second, whole)
-    none = allocate(app, more, reuse=second.experiment_id)  # nothing is left to run
-    assert none.wait(timeout=SECONDS).done == 35
+    none = start(more, reuse=second.experiment_id)  # nothing is left to run
+    assert none.status().done == 35
     same_tables(none, whole)
-    random = allocate(app, specs, app.dice)
-    random.wait(timeout=SECONDS)
-    again = allocate(app, specs, app.dice, reuse=random)
-    assert again.wait(timeout=SECONDS).done == 30
-    assert again.manifest().sources == []
+    dice: Any = base.model_copy(update={"runnable": app.dice})
+    plan = dice.allocate(more, dry_run=True, reuse=whole)
+    assert plan.n_to_run == 35
+
+
+@pytest.mark.parametrize("app", ["ray"], indirect=True)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_retry_on_ray(app: Any, tmp_path: Path, batch_size: int) -> None:
+    gate = tmp_path / "gate"
+    gates = [str(gate) if number % 3 == 1 else "" for number in range(12)]
+    specs = [app.PatchyInput(number=number, gate=one) for number, one in enumerate(gates)]
+    first = allocate(app, specs, batch_size=batch_size)
+    assert first.wait(timeout=SECONDS).failed == 4
+    gate.touch()
+    second = first.retry()
+    assert second.wait(timeout=SECONDS).done == 12
+    assert numbers(second) == numbers(second, "scalars") == list(range(12))
+    doubled = second.results("scalars").column("doubled").to_pylist()
+    assert doubled == [2 * number for number in range(12)]
