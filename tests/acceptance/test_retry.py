@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Generator
 from pathlib import Path
@@ -11,8 +14,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from scythe.catalog import open_run
 from scythe.experiments import BaseExperiment
-from tests.acceptance.running import load_app, pointed_at, wait_until, worker
+from tests.acceptance.running import APPS, load_app, pointed_at, wait_until, worker
 
 IDS = ["experiment_id", "workflow_run_id", "root_workflow_run_id", "weather"]
 TIMES = ["queued", "started", "finished", "queue_seconds", "seconds", "peak_rss", "pid", "node"]
@@ -172,6 +176,38 @@ def test_a_retry_that_is_cancelled_has_all_leaves_and_is_retried(app: Any, tmp_p
     last = again.retry(missing=True)
     assert last.wait(timeout=SECONDS).done == 40
     assert numbers(last) == numbers(last, "scalars") == list(range(40))
+
+
+def scythe(*words: str, code: int = 0) -> str:
+    """Run a command as a user would; return what it prints."""
+    command = [str(Path(sys.executable).with_name("scythe")), *words]
+    done = subprocess.run(
+        command, cwd=APPS / "retry", capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return done.stdout if code == 0 else done.stderr
+
+
+def test_the_commands(app: Any, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    run = allocate(app, [app.PatchyInput(number=n, gate=str(gate) * (n == 2)) for n in range(4)])
+    run.wait(timeout=SECONDS)
+    name = run.experiment_id
+    assert "Nothing to retry" in scythe("retry", name, "--missing", code=2)
+    gate.touch()
+    again = json.loads(scythe("retry", name, "--failed", "--json"))["run"]
+    found = open_run(again)
+    assert found.wait(timeout=SECONDS).done == 4
+    assert f"{again} uses its leaves" in scythe("rm", name, "--yes", code=2)
+    compared = json.loads(scythe("compare", name, again, "--json"))
+    assert (compared["compared"], compared["only_here"]) == (4, [])
+    assert {row["output"] for row in compared["changed"]} == {"state", "doubled", "words"}
+    output = json.loads(scythe("run", "patchy", "--run", name, "--leaf", "3"))
+    assert output["doubled"] == 6
+    spec = tmp_path / "spec.json"
+    spec.write_text('{"number": 21}')
+    assert json.loads(scythe("run", "patchy", "--spec", str(spec)))["doubled"] == 42
+    assert "Give either" in scythe("run", "patchy", code=2)
 
 
 def test_retry_without_the_code_of_the_experiment(app: Any, tmp_path: Path) -> None:
