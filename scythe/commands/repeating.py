@@ -49,6 +49,7 @@ def run(
     leaf: Annotated[int | None, typer.Option(help="The leaf of that run.")] = None,
     spec: Annotated[Path | None, typer.Option(help="A JSON file with a spec instead.")] = None,
     code: Annotated[Path, typer.Option(help="The script that registers it.")] = Path("main.py"),
+    json: Json = False,
 ) -> None:
     """Run one leaf in this process, with its files, for a debugger."""
     if (leaf is None) == (spec is None):
@@ -61,7 +62,7 @@ def run(
     else:
         output = open_run(run_name or experiment).call_here(leaf or 0)
     show.line(show.as_json(output.model_dump(mode="json", exclude={"dataframes"})))
-    for name, table in output.dataframes.items():
+    for name, table in () if json else output.dataframes.items():
         show.note(f"{name}\n{table}")
 
 
