@@ -85,11 +85,11 @@ def _add_tasks(leaves: KnownLeaves, tasks: RunTasks, *, is_settled: bool) -> Non
     for state in ("COMPLETED", "FAILED"):  # a leaf that failed on other code may have been repeated
         for page in tasks.leaf_ends((state,), payloads=True):
             leaves.add_ends(page)
-    # The engine may show a task that ended just before its cancellation as cancelled, and a task
-    # that was in a killed engine as open for ever.
+    # The engine may show a task that ended just before its cancellation as cancelled, even as one
+    # that never started, and a task that was in a killed engine as open for ever.
     states = ("CANCELLED",) if is_settled else ("CANCELLED", "QUEUED", "RUNNING")
-    pages = tasks.leaf_ends(states, payloads=False)
-    left = [end for page in pages for end in page if end.has_started or end.state != "CANCELLED"]
+    left = [end for page in tasks.leaf_ends(states, payloads=False) for end in page]
+    left.sort(key=lambda end: end.state == "CANCELLED" and not end.has_started)
     ends = tasks.look_again(left[:_LOST_ASKED])
     leaves.add_ends([end for end in ends if end.state in ("COMPLETED", "FAILED")])
 

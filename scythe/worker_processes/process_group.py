@@ -142,12 +142,13 @@ class ProcessGroup:
                 self._start(child)
             return
         self._hear(child)
+        if child.ready and child.tries and now > self._since[child] + self._policy.healthy:
+            child.tries = 0
+            child.deaths = 0
         if child.failure is not None and child.failure.for_good:
             raise WorkerStartError(child.failure.message)
         if self._is_late(child) or child.has_ended():
             self._deal_with_death(child)
-        elif child.ready and child.tries and now > self._since[child] + self._policy.healthy:
-            child.tries = child.deaths = 0
 
     def _is_elsewhere(self, child: ChildProcess) -> bool:
         """Return whether a guest uses a place that the first leaf process has left."""

@@ -31,7 +31,7 @@ def app(
     variables = {
         "SCYTHE_WORKER_EXECUTOR": request.param,
         "SCYTHE_WORKER_SLOTS": "2",
-        "SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION": "6",
+        "SCYTHE_TIMEOUT_EXPERIMENT_EXECUTION": "12",
     }
     log = tmp_path_factory.mktemp("worker") / "log"
     with pointed_at(stack_env), worker("mixed", log, **variables):

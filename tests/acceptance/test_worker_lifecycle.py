@@ -341,7 +341,7 @@ ERRORS = {
         {"HATCHET_CLIENT_TOKEN": "", "SCYTHE_DEV_HOME": "/nowhere"},
         r"HATCHET_CLIENT_TOKEN is not set and no local stack runs: .*`scythe dev`",
     ),
-    "no JWT": ({"HATCHET_CLIENT_TOKEN": "secret"}, r"no usable Hatchet token .*: set HATCHET"),
+    "no JWT": ({"HATCHET_CLIENT_TOKEN": "secret"}, r"no usable Hatchet token .*\. Set HATCHET"),
     "refused token": ({}, r"refuses the token: make a new"),
     "engine unreachable": (
         {"HATCHET_CLIENT_HOST_PORT": "127.0.0.1:9"},
@@ -365,7 +365,7 @@ ERRORS = {
     ),
     "unknown executor": (
         {"SCYTHE_WORKER_EXECUTOR": "slurm"},
-        r"Unknown executor 'slurm' \(installed: .*\): set `executor=`",
+        r"Unknown executor 'slurm' \(installed: .*\)\. Set `executor=`",
     ),
     "package missing": (
         {"SCYTHE_WORKER_EXECUTOR": "broken"},

@@ -94,6 +94,7 @@ def test_what_a_run_stores(
         f"{run_folder}/artifacts/weather/ü oslo#1.epw",
         f"{run_folder}/experiment_io_spec.yml",
         f"{run_folder}/input_artifacts.yml",
+        f"{run_folder}/input_digests.json",
         f"{run_folder}/manifest.yml",
         f"{run_folder}/specs.pq",
     ]
@@ -112,6 +113,10 @@ def test_what_a_run_stores(
         "batch_size": 1,
         "codes": None,
         "code_mismatches": None,
+        "description": "",
+        "labels": {},
+        "sources": [],
+        "tags": [],
     }
     assert run.manifest().workflow_run_id == ref.workflow_run_id
     schema = yaml.safe_load(store.get_bytes(run.io_spec_filekey))

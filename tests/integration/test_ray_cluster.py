@@ -700,7 +700,9 @@ def test_a_promised_gpu_that_is_missing_is_noticed_before_ray_starts(
     monkeypatch.setattr(
         "scythe_ray.cluster.own_cluster.connect", lambda *_, **__: pytest.fail("too late")
     )
-    with pytest.raises(WorkerStartError, match=r"`has_gpu` is set, .* no GPU.*SCYTHE_RAY_NUM_GPUS"):
+    with pytest.raises(
+        WorkerStartError, match=r"`has_gpu` is set, .* no visible GPU.*SCYTHE_RAY_NUM_GPUS"
+    ):
         open_executor(ExecutorRequest(labels={"has_gpu": "yes"}, slots=1))
 
 

@@ -288,4 +288,4 @@ def test_a_worker_says_that_the_shared_memory_is_full() -> None:
     done = subprocess.run(
         ["unshare", "-m", "bash", "-c", command], capture_output=True, text=True, check=False
     )
-    assert "cannot share memory in /dev/shm (No space left on device): free space" in done.stderr
+    assert "cannot share memory in /dev/shm (No space left on device). Free space" in done.stderr

@@ -45,7 +45,7 @@ def run_on_a_terminal(code: str, columns: int = 120) -> str:
         stdin=child,
         stdout=child,
         stderr=child,
-        env={**os.environ, "TERM": "xterm"},
+        env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
     )
     os.close(child)
     data = b""

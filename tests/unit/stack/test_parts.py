@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -113,14 +114,15 @@ class TestPaths:
 
     @pytest.mark.parametrize("name", ["plain", "with space", "with'quote"])
     def test_an_ordinary_folder_keeps_its_sockets(
-        self, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(paths, "is_root", lambda: False)
-        layout = layout_of(tmp_path / name)
-        private_folder(layout.home)
-        make_socket_folder(layout)
-        assert layout.sockets == layout.home / "run"
-        assert layout.postgres == layout.home / "postgres"
+        with tempfile.TemporaryDirectory() as folder:  # its path is short
+            layout = layout_of(Path(folder) / name)
+            private_folder(layout.home)
+            make_socket_folder(layout)
+            assert layout.sockets == layout.home / "run"
+            assert layout.postgres == layout.home / "postgres"
 
     def test_private_folders(self, tmp_path: Path) -> None:
         private_folder(tmp_path / "a" / "b")
