@@ -162,7 +162,7 @@ class LeafProcess:
 
     def leave(self) -> NoReturn:
         """Exit this process; the driver has the outcome of its leaf."""
-        self._remove_folder()
+        self.remove_folder()
         self._exit(0)
 
     def end_when_idle(self, seconds: float) -> None:
@@ -197,10 +197,10 @@ class LeafProcess:
     def _end_if_idle(self, leaves: int) -> None:
         with locked(self._record):  # a leaf that arrives now has not begun, and is submitted again
             if self.leaves == leaves:
-                self._remove_folder()
+                self.remove_folder()
                 self._exit(0)
 
-    def _remove_folder(self) -> None:
+    def remove_folder(self) -> None:
         """Remove the temporary folder of a leaf that could not do so itself."""
         with contextlib.suppress(Exception):  # the leaf may have replaced the functions called here
             _rmtree(self.folder, ignore_errors=True)

@@ -141,6 +141,11 @@ class NodeAgent:
                     end_tree(entry.pid, 0, mark=entry.mark)
                 self._remove(entry)
 
+    def sweep(self) -> None:
+        """Remove the files of processes that died after their last leaf."""
+        for _ in self._entries():
+            pass
+
     def forget(self, token: str) -> None:
         """Remove the mark that `end` left for a leaf that might have begun later."""
         (self._folder / f"{token}{CANCELLED}").unlink(missing_ok=True)

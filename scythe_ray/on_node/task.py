@@ -159,6 +159,7 @@ def _run_all(known: Driver, process: LeafProcess, first: Job) -> bytes:
                 return b""
             outcome = _run(known, process, loads(following))  # noqa: S301 - made by our own driver
     if process.is_used_up:
+        process.remove_folder()  # Ray may end the process at any moment now
         process.end_when_idle(_ANSWERED)  # no further leaf begins
     return dumps(outcome)
 
@@ -294,6 +295,10 @@ class NodeAgentActor:
     def retire(self, token: str) -> None:
         """See `NodeAgent.retire`."""
         self._control.retire(token)
+
+    def sweep(self) -> None:
+        """See `NodeAgent.sweep`."""
+        self._control.sweep()
 
     def forget(self, token: str) -> None:
         """See `NodeAgent.forget`."""

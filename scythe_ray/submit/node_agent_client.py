@@ -23,6 +23,7 @@ _CLOSE_TIMEOUT = 15.0  # seconds; the actor may have to be started for it
 _RAY_TIMEOUT = 10.0  # seconds for Ray to accept the start or end of an actor
 _ACTOR_CALLS = 16  # parallel calls of one actor
 _UNUSED = 10.0  # seconds until an unused actor ends; a Ray node with an actor never counts as idle
+_SWEEP_DELAY = 3.0  # seconds in which a damaged process has died
 logger = logging.getLogger("scythe.ray")
 
 
@@ -53,6 +54,7 @@ class NodeAgentClients:
         self._asks: Counter[str] = Counter()
         self._kills: dict[str, int] = {}  # by node, as `NodeAgent.kills` there
         self._ending: set[asyncio.Future[None]] = set()
+        self._sweeps: dict[str, asyncio.Task[None]] = {}
         self._here: dict[str, NodeAgent] = {}
         self.folder: Path | None = None
         if _same_user(driver.session_dir):
@@ -86,6 +88,16 @@ class NodeAgentClients:
         """See `NodeAgent.retire`, on each of these nodes."""
         await self._ask(nodes, "retire", token)
 
+    def sweep_soon(self, nodes: Iterable[str]) -> None:
+        """Call `NodeAgent.sweep` on each of these Ray nodes, a moment from now.
+
+        A process that a leaf has damaged may die before it can remove its files.
+        """
+        for node_id in nodes:
+            if node_id not in self._sweeps:
+                sweep = asyncio.get_running_loop().create_task(self._sweep(node_id))
+                self._sweeps[node_id] = sweep
+
     async def forget(self, nodes: Iterable[str], token: str) -> None:
         """See `NodeAgent.forget`, on each of these nodes."""
         await self._ask(nodes, "forget", token)
@@ -96,11 +108,18 @@ class NodeAgentClients:
         Args:
             alive: The live Ray nodes.
         """
+        for sweep in self._sweeps.values():
+            sweep.cancel()
         used = [node_id for node_id in self._used if node_id in alive]
         await self._ask([*self._here, *used], "close", limit=_CLOSE_TIMEOUT)
         ending = [self._kill(actor) for actor in self._actors.values()]
         self._actors.clear()
         await asyncio.gather(*ending)
+
+    async def _sweep(self, node_id: str) -> None:
+        await asyncio.sleep(_SWEEP_DELAY)
+        del self._sweeps[node_id]
+        await self._ask([node_id], "sweep")
 
     async def _ask(
         self, nodes: Iterable[str], method: str, *args: Any, limit: float = _CALL_TIMEOUT

@@ -113,6 +113,8 @@ class Session:
                 raise await self._refined(loss) from None
             finally:
                 del self._attempts[attempt]
+            if isinstance(outcome, LeafFailure):
+                self._controls.sweep_soon(attempt.nodes)
         return outcome
 
     async def watch(self, on_nodes: Callable[[Sequence[RayNode]], None]) -> str:
