@@ -42,7 +42,8 @@ def node(bed: Bed) -> Node:
 def check(run: TracedRun, outcome: Outcome, bed: Bed, kind: str) -> None:
     """Check that every leaf ended once, and that those which failed are of one kind."""
     assert (outcome.lost, outcome.twice) == (0, 0)
-    assert set(run.run.errors().to_pandas()["kind"]) == {kind}
+    errors = run.run.errors().to_pandas()
+    assert set(errors["kind"]) == {kind}, errors["message"].tolist()
     wait_clean(bed)
 
 

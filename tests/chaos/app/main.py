@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -54,10 +55,13 @@ def _run(spec: TracedInput, tempdir: Path) -> TracedOutput:
 
 def _kill_worker_process() -> None:
     """Kill the child of `python main.py` in which this leaf runs, with the executor `local`."""
-    ancestors = psutil.Process().parents()
-    main = next(n for n, one in enumerate(ancestors) if one.cmdline()[-1:] == ["main.py"])
-    ancestors[main - 1].kill()
-    time.sleep(600)
+    deadline = time.monotonic() + 600  # it is killed with that process, or was orphaned before
+    while time.monotonic() < deadline:
+        with suppress(psutil.Error, StopIteration):
+            ancestors = psutil.Process().parents()
+            main = next(n for n, one in enumerate(ancestors) if one.cmdline()[-1:] == ["main.py"])
+            ancestors[main - 1].kill()
+        time.sleep(0.1)
 
 
 def _write(spec: TracedInput, what: str) -> None:
