@@ -111,6 +111,8 @@ class _BatchRun:
 
     def run(self, runner: LeafRunner) -> BatchResult:
         first = self._stored + len(self._records)
+        n_leaves = self._batch.n_leaves
+        last = (self._batch.until or n_leaves) - 1
         for number, (text, sort_index) in enumerate(self._leaves(first), first):
             attempt = self._batch.attempt if number == first else 1
             record = self._run_tries(runner, text, (number, sort_index, attempt))
@@ -121,8 +123,7 @@ class _BatchRun:
             self._bytes += _size(record.outcome)
             if self._bytes > _PART_BYTES or len(self._records) >= _PART_LEAVES:
                 self._store_part()
-            is_enough = self._is_used_up or number + 1 == self._batch.until
-            if is_enough and number + 1 < self._batch.n_leaves:
+            if (self._is_used_up or number == last) and number + 1 < n_leaves:
                 return self._result_of(number + 1, self._journal.end, self._batch.closely)
             if self._is_sound:
                 self._sound = (number + 1, self._journal.end)
@@ -191,8 +192,7 @@ class _BatchRun:
         state = self._place.state
         if state is None:
             self._is_used_up = not place.between(seconds)
-            self._is_sound = True
-            return True
+            return True  # and `_sound` is not needed
         if isinstance(outcome, LeafFailure):
             state.note(outcome)
             seconds = inf
