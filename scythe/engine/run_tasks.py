@@ -24,6 +24,8 @@ _ASK_AGAIN_SECONDS = 5.0
 _PAUSE_SECONDS = 0.7
 _STUCK_SECONDS = 15.0  # without a change of the number of open tasks, until it gives up
 _ASKERS = 8
+_LATE_SECONDS = 10.0  # in which a task appears, also on a busy machine
+_MOST_COUNTED = 5_000  # leaves whose tasks are counted: that takes a request for each 500
 _LOOKS = 3  # queries without an open task, because new tasks appear with a delay
 _OPEN = ("QUEUED", "RUNNING")
 
@@ -63,11 +65,13 @@ class RunTasks:
     experiment_id: str
     since: float = 0.0
 
-    def cancel_open(self, *, spare: str, grace: float = 0.0) -> bool:
+    def cancel_open(self, *, spare: str, n_leaves: int, grace: float = 0.0) -> bool:
         """Cancel all tasks, and wait until none is open or their number stops falling.
 
         Args:
             spare: The workflow run that is not cancelled.
+            n_leaves: Number of leaves of the run: until the engine shows the tasks of all, it is
+                given some time to show more.
             grace: Seconds for which running leaves may continue.
 
         Returns:
@@ -79,6 +83,7 @@ class RunTasks:
         looks_without = 0
         before = -1
         changed = time.monotonic()
+        late = changed + _LATE_SECONDS
         while looks_without < _LOOKS and time.monotonic() < changed + _STUCK_SECONDS:
             found = [one for one in self._ids(_OPEN) if one != spare]
             looks_without = 0 if found else looks_without + 1
@@ -87,7 +92,18 @@ class RunTasks:
                 changed = time.monotonic()
             _cancel_once(found, asked)
             time.sleep(_PAUSE_SECONDS)
+            if looks_without == _LOOKS and time.monotonic() < late and not self._shows(n_leaves):
+                looks_without -= 1
         return looks_without == _LOOKS
+
+    def _shows(self, n_leaves: int) -> bool:
+        """Return whether the engine shows the tasks of all leaves; false if they are too many."""
+        if n_leaves > _MOST_COUNTED:
+            return False
+        states = (*_OPEN, "COMPLETED", "FAILED", "CANCELLED")
+        pages = self.leaf_ends(states, payloads=False)
+        rows = {row for page in pages for end in page for row in range(*end.rows)}
+        return len(rows) >= n_leaves
 
     def _let_run_out(self, deadline: float) -> None:
         """Cancel the waiting leaves, and wait for the running ones."""

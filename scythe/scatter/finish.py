@@ -48,7 +48,7 @@ def _finish(run: RunPlace, stop: StopRequest, spare: str) -> RunStatus:
     tasks = RunTasks(run.layout.experiment_id, started)
     if run.root_id and run.root_id != spare:
         cancel_run(run.root_id)
-    is_settled = tasks.cancel_open(spare=spare, grace=stop.grace)
+    is_settled = tasks.cancel_open(spare=spare, n_leaves=run.count(), grace=stop.grace)
     with tempfile.TemporaryDirectory(prefix="scythe-finish-") as folder:
         leaves = KnownLeaves(run, Path(folder))
         leaves.add_nodes()
