@@ -87,6 +87,6 @@ def compare(run: RunName, other: RunName, json: Json = False) -> int:
 def _import(script: Path) -> None:
     """Run a script as an imported module, so that its experiments are registered."""
     if not script.is_file():
-        raise SettingsError(f"There is no script {script}: give the one of the experiment, --code.")
+        raise SettingsError(f"There is no script {script}. Pass one with --code.")
     sys.path.insert(0, str(script.parent.absolute()))
     runpy.run_path(str(script), run_name="__mp_main__")

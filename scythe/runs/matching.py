@@ -144,7 +144,7 @@ def match_leaves(
     call: Any = pc.call_function
     _, firsts, counts = np.unique(source.numbers, return_index=True, return_counts=True)
     is_single = np.zeros(len(source.numbers), bool)
-    is_single[firsts[counts == 1]] = True  # the rows of others cannot be told apart
+    is_single[firsts[counts == 1]] = True  # leaves that share a number have no distinct rows
     has_code = call("equal", [source.leaves.column("code"), fingerprint]).fill_null(False)
     leaves = np.flatnonzero(source.is_done & has_code.to_numpy() & is_single)
     old = _keys(source.specs, inputs).take(leaves)

@@ -14,7 +14,7 @@ _LOG_LIMIT = 5_000_000  # bytes
 _TAIL_BYTES = 64_000
 _TAIL_LINES = 20
 _PATIENCE_SECONDS = 0.3  # to wait for a lock in silence
-# Longer than a build and a start take: whoever waits gets what the other one makes.
+# Longer than a build and a start take, so that a second caller waits and uses the first one's.
 _LOCK_LIMIT_SECONDS = 3900.0
 
 

@@ -64,7 +64,7 @@ def stop_strays(layout: Layout, parts: Iterable[str], grace: float) -> bool:
 
 
 def end_strays(folders: Collection[Path], grace: float) -> bool:
-    """See the stack's programs dead that work in folders, killing them after `grace` seconds.
+    """Wait until no program of the stack works in these folders; kill after `grace` seconds.
 
     A shell, or an editor, that somebody has opened there is left alone.
     """

@@ -115,24 +115,25 @@ class Store:
 
     def age(self, key: str) -> float | None:
         """Return the seconds since an object was written, by the store's clock; None without it."""
-        try:
-            head = self._do("read", key, "head_object", Bucket=self.bucket, Key=key)
-        except StorageError as error:
-            if is_missing(error.__cause__):
-                return None
-            raise
+        head = self._find_head(key)
+        if head is None:
+            return None
         now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
         return (now - head["LastModified"]).total_seconds()
 
     def modified(self, key: str) -> float | None:
         """Return when an object was written, in seconds since 1970; None where there is none."""
+        head = self._find_head(key)
+        return None if head is None else head["LastModified"].timestamp()
+
+    def _find_head(self, key: str) -> dict[str, Any] | None:
+        """Return the metadata of an object; None where there is none."""
         try:
-            head = self._do("read", key, "head_object", Bucket=self.bucket, Key=key)
+            return self._do("read", key, "head_object", Bucket=self.bucket, Key=key)
         except StorageError as error:
             if is_missing(error.__cause__):
                 return None
             raise
-        return head["LastModified"].timestamp()
 
     def clock(self) -> float:
         """Return the store's time, in seconds since 1970."""

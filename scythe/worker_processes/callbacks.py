@@ -18,7 +18,7 @@ logger = logging.getLogger("scythe.worker")
 
 
 class ProcessCallbacks:
-    """The `scythe.executor.Host` of a worker process.
+    """The `WorkerCallbacks` of a worker process.
 
     Args:
         send: Takes messages to the supervisor.
@@ -31,7 +31,7 @@ class ProcessCallbacks:
         self._telling: threading.Thread | None = None
 
     def offer(self, *, taking: bool) -> None:
-        """See `scythe.executor.Host`; the next `tell_engine` sends it."""
+        """Set whether this worker takes leaves; `tell_engine` passes it to the engine."""
         self._wanted = taking
 
     def step_back(self, seconds: float) -> None:
@@ -39,11 +39,11 @@ class ProcessCallbacks:
         self._back_at = max(self._back_at, time.monotonic() + seconds)
 
     def leave(self, message: str) -> None:
-        """See `scythe.executor.Host`; the supervisor then stops all worker processes."""
+        """Ask the supervisor to stop all worker processes, for this reason."""
         self._send(ProcessFailed(message, for_good=True))
 
     def start_anew(self, message: str) -> NoReturn:
-        """See `scythe.executor.Host`; this process ends, and the supervisor restarts it."""
+        """Exit this process for this reason; the supervisor restarts it."""
         self._send(ProcessFailed(message, away=True))
         flush()
         os._exit(1)

@@ -277,35 +277,35 @@ class NodeAgentActor:
         self._control = NodeAgent(leaf_folder(known.session_dir, known.driver_id), kills)
 
     def kills(self) -> int:
-        """See `NodeAgent.kills`."""
+        """Return the number of processes that the kernel had killed for lack of memory."""
         return self._control.kills
 
     def find(self, token: str) -> Probe | None:
-        """See `NodeAgent.find`."""
+        """Probe a leaf; None if it does not run here."""
         return self._control.find(token)
 
     def end(self, token: str, grace: float, stack: bool) -> Probe | None:
-        """See `NodeAgent.end`."""
+        """End a leaf with its descendants."""
         return self._control.end(token, grace, stack)
 
     def report(self, token: str) -> Probe | None:
-        """See `NodeAgent.report`."""
+        """Probe a leaf whose process died, and end its descendants."""
         return self._control.report(token)
 
     def retire(self, token: str) -> None:
-        """See `NodeAgent.retire`."""
+        """Wait for the end of a process that exits after a leaf, and remove its files."""
         self._control.retire(token)
 
     def sweep(self) -> None:
-        """See `NodeAgent.sweep`."""
+        """Remove the files of processes that died after their last leaf."""
         self._control.sweep()
 
     def forget(self, token: str) -> None:
-        """See `NodeAgent.forget`."""
+        """Remove the mark that `end` left for a leaf that might have begun later."""
         self._control.forget(token)
 
     def close(self) -> None:
-        """See `NodeAgent.close`."""
+        """Remove all files of the processes."""
         self._control.close()
 
 

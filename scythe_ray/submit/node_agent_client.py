@@ -71,21 +71,21 @@ class NodeAgentClients:
                 self._actor(node_id)
 
     async def find(self, nodes: Iterable[str], token: str) -> Probe | None:
-        """See `NodeAgent.find`, on each of these nodes."""
+        """Probe a leaf on these Ray nodes; None if it runs on none of them."""
         return await self._ask(nodes, "find", token)
 
     async def end(
         self, nodes: Iterable[str], token: str, grace: float, stack: bool
     ) -> Probe | None:
-        """See `NodeAgent.end`, on each of these nodes."""
+        """End a leaf with its descendants, on whichever of these Ray nodes it runs."""
         return await self._ask(nodes, "end", token, grace, stack, limit=_CALL_TIMEOUT + grace)
 
     async def report(self, nodes: Iterable[str], token: str) -> Probe | None:
-        """See `NodeAgent.report`, on each of these nodes."""
+        """Probe a leaf whose process died on one of these Ray nodes."""
         return await self._ask(nodes, "report", token)
 
     async def retire(self, nodes: Iterable[str], token: str) -> None:
-        """See `NodeAgent.retire`, on each of these nodes."""
+        """Wait on these Ray nodes for the end of a process that exits after a leaf."""
         await self._ask(nodes, "retire", token)
 
     def sweep_soon(self, nodes: Iterable[str]) -> None:
@@ -99,7 +99,7 @@ class NodeAgentClients:
                 self._sweeps[node_id] = sweep
 
     async def forget(self, nodes: Iterable[str], token: str) -> None:
-        """See `NodeAgent.forget`, on each of these nodes."""
+        """Remove the marks that `end` left on these Ray nodes."""
         await self._ask(nodes, "forget", token)
 
     async def close(self, alive: Collection[str]) -> None:
