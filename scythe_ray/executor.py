@@ -170,7 +170,7 @@ class RayExecutor:
             self._host.offer(taking=True)
 
     def _see(self, nodes: Sequence[RayNode]) -> None:
-        """ClusterCapacity what there is now; without any node there is nothing to go by."""
+        """Update the capacity; keep the last one while no node is visible."""
         if self._offer.used(nodes):
             self._capacity = self._offer.capacity(nodes)
 
