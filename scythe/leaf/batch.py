@@ -21,6 +21,7 @@ from scythe.locate import find_experiment
 from scythe.messages import LeafRecord
 from scythe.outcomes import Batch, BatchResult, LeafCall, LeafFailure, LeafOutcome, LeafResult
 from scythe.specs.file import index_of, read_rows, sort_indices, spec_texts
+from scythe.storage.fetch import end_leaf
 from scythe.storage.layout import RunLayout
 from scythe.storage.store import open_store
 from scythe.tables.gather import ERRORS, LeafSlice, node_tables
@@ -79,6 +80,7 @@ def run_batch(call: LeafCall, batch: Batch, place: BatchPlace) -> BatchResult | 
     except ScytheError as error:
         return failure_of(error, meter)
     finally:
+        end_leaf()
         meter.close()
 
 
@@ -161,35 +163,38 @@ class _BatchRun:
             outcomes since then cannot be trusted.
         """
         number, sort_index, attempt = which
+        batch = self._batch
         # Names of files contain this id, so each leaf of a batch needs its own.
-        run_id = leaf_run_id(self._call, self._batch.rows[0] + number)
+        run_id = leaf_run_id(self._call, batch.rows[0] + number)
         leaf_id = f"{sort_index:08d}-{run_id}"
         journal = self._journal
         timeout = self._call.timeout
         log = self._place.log
+        state = self._place.state
         while True:
             journal.begin(timeout)
             outcome = runner.run(text, leaf_id, run_id)
             seconds = outcome.stats.finished - outcome.stats.started
             if seconds > _LONG:
                 journal.begin()  # the leaf's time limit does not cover the next steps
-            if not self._look(number, outcome, seconds):
+            # After very short leaves, the process is not checked each time.
+            closely = number < batch.closely or isinstance(outcome, LeafFailure)
+            if state and not closely and not state.is_due(seconds):
+                self._is_sound = False
+            elif not self._look(number, outcome, seconds):
                 return None
             log.renew()
             outcome = log.added_to(outcome)
             if isinstance(outcome, LeafResult):
                 return LeafRecord(outcome, attempt, run_id)
-            if outcome.kind.is_final or attempt >= self._batch.tries:
+            if outcome.kind.is_final or attempt >= batch.tries:
                 return LeafRecord(outcome, attempt, run_id)
             attempt += 1
 
     def _look(self, number: int, outcome: LeafOutcome, seconds: float) -> bool:
-        """Prepare the process for the next attempt; return whether the outcome can be trusted.
-
-        After very short leaves the process is not checked each time, unless one fails.
-        """
+        """Prepare the process for the next attempt; return whether the outcome can be trusted."""
         place = self._place
-        state = self._place.state
+        state = place.state
         if state is None:
             self._is_used_up = not place.between(seconds)
             return True  # and `_sound` is not needed

@@ -25,6 +25,9 @@ CAP = 64 * 1024  # bytes of a log that are kept: half from its start, half from 
 LEFT_OUT = "\n[… output in between left out …]\n"
 _TRIM_ABOVE = 16 * CAP
 _TRIM_EVERY = 1.0
+# References from before user code runs.
+_seek = os.lseek
+_END = os.SEEK_END
 _CHATTY = ("boto3", "botocore", "s3transfer", "urllib3")
 
 
@@ -57,7 +60,7 @@ class LeafLog:
 
     def added_to(self, outcome: OutcomeT) -> OutcomeT:
         """Return the outcome with the output of its leaf, which is also shown here."""
-        if os.lseek(self._file, 0, os.SEEK_END) == 0:
+        if _seek(self._file, 0, _END) == 0:
             return outcome
         data = _read(self._file)
         os.ftruncate(self._file, 0)

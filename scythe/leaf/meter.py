@@ -46,11 +46,12 @@ class LeafMeter:
         self._reset = _open("/proc/self/clear_refs", os.O_WRONLY)
         self._status = _open("/proc/self/status", os.O_RDONLY)
 
-    def start(self) -> None:
-        """A leaf begins."""
+    def start(self) -> float:
+        """Record that a leaf begins; return the time of the monotonic clock."""
         self._started = now = _now()
         if not self._forgotten <= now < self._forgotten + _MOMENT:
             self._forget_peak(now)
+        return now
 
     def stats(self) -> LeafStats:
         """Return the measurements of the leaf that began last."""

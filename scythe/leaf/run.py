@@ -10,7 +10,6 @@ import traceback
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from time import monotonic
 from typing import Any
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
@@ -87,6 +86,7 @@ def run_leaf(call: LeafCall, parent_folder: str | None = None) -> LeafResult | L
     else:
         return runner.run(text, call.leaf_id, call.workflow_run_id)
     finally:
+        end_leaf()
         meter.close()
 
 
@@ -143,9 +143,8 @@ class LeafRunner:
         Raises:
             BaseException: As `run_leaf`.
         """
-        self._meter.start()
+        begin_leaf(self._meter.start() + self._timeout)
         folder = self._new_folder() if self._experiment.takes_tempdir else None
-        begin_leaf(monotonic() + self._timeout)
         try:
             spec = self._spec(text, workflow_run_id)
             output = self._call_function(spec, folder)
@@ -153,7 +152,6 @@ class LeafRunner:
         except BaseException as error:  # noqa: BLE001 - sys.exit and KeyboardInterrupt are outcomes too
             return failure_of(error, self._meter)
         finally:
-            end_leaf()
             self._place.restore()
             if folder is not None:
                 rmtree(folder, ignore_errors=True)
@@ -172,7 +170,7 @@ class LeafRunner:
         spec: ExperimentInputSpec = decode_spec(self._experiment.input_validator_type, text)
         # Like `model_copy`, without the copy, because the spec is not shared.
         values = vars(spec)
-        known = spec.model_fields_set
+        known = spec.__pydantic_fields_set__
         values.update(self._known)
         known.update(self._known)
         if self._injects and workflow_run_id:

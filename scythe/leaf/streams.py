@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 _NUMBERS = {"stdout": 1, "stderr": 2}
 _LINE_BUFFERED = 1  # _IOLBF of C
+_dup2 = os.dup2  # a reference from before user code runs
 
 
 class Streams:
@@ -39,7 +40,7 @@ class Streams:
         """Redirect both, even if user code has closed, redirected or replaced them."""
         is_whole = self._flush()
         for number in self._usual:
-            os.dup2(descriptor, number)
+            _dup2(descriptor, number)
         if not is_whole:
             self._put_back()
 
@@ -47,7 +48,7 @@ class Streams:
         """Restore the original targets."""
         self._flush()
         for number, usual in self._usual.items():
-            os.dup2(usual, number)
+            _dup2(usual, number)
 
     def _flush(self) -> bool:
         """Flush both; return whether that succeeded and the objects are unchanged."""

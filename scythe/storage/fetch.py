@@ -43,18 +43,19 @@ def set_default_store(store: StoreConfig | None) -> None:
 def begin_leaf(deadline: float) -> None:
     """Say when the leaf that runs now must be over, on the monotonic clock.
 
-    The files that it fetches stay in the cache until `end_leaf`.
+    The files that it fetches stay in the cache until the next leaf begins, or `end_leaf`.
     """
     global _leaf_deadline
     _leaf_deadline = deadline
+    if cache.held:
+        cache.release()
 
 
 def end_leaf() -> None:
-    """Say that the leaf is over."""
+    """Say that no leaf runs any more."""
     global _leaf_deadline
     _leaf_deadline = None
-    if cache.held:
-        cache.release()
+    cache.release()
 
 
 def cached_path(uri: AnyUrl | str, scope: str = "") -> Path:

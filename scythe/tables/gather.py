@@ -269,7 +269,7 @@ def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
     # A column at a time: a tuple for each leaf would be one more for the garbage collector.
     all_stats = [record.outcome.stats for record in records]
     stats = {
-        name: pa.array(list(map(attrgetter(name), all_stats)), pa.type_for_alias(kind))
+        name: _column(list(map(attrgetter(name), all_stats)), kind)
         for name, kind in _STAT_TYPES.items()
     }
     started = stats["started"]
@@ -279,8 +279,8 @@ def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
     states = ["done" if isinstance(one.outcome, LeafResult) else "failed" for one in records]
     columns = {name: index.column(name) for name in levels}
     columns |= {
-        "state": pa.array(states, pa.string()),
-        "attempts": pa.array([record.attempts for record in records], pa.int64()),
+        "state": _column(states, "string"),
+        "attempts": _column([record.attempts for record in records], "int64"),
         "queued": _times(queued),
         "started": _times(started),
         "finished": _times(finished),
@@ -292,11 +292,20 @@ def _leaves_table(leaves: LeafSlice, index: pa.Table) -> pa.Table:
     return _with_order(with_pandas_index(pa.table(columns), levels), leaves.rows)
 
 
+def _column(values: Sequence[Any], kind: str) -> pa.Array:
+    """Return values as an array, quickly where all are the same, as in leaves of one process."""
+    import pyarrow as pa
+
+    if values and values.count(values[0]) == len(values):
+        return pa.repeat(pa.scalar(values[0], pa.type_for_alias(kind)), len(values))
+    return pa.array(values, pa.type_for_alias(kind))
+
+
 def _codes(texts: Sequence[str]) -> dict[str, Any]:
     """Return the columns that say which code each leaf ran, null where its process did not tell."""
     import pyarrow as pa
 
-    encoded = pa.array(texts, pa.string()).dictionary_encode()
+    encoded = _column(texts, "string").dictionary_encode()
     identities = [read_identity(text) for text in encoded.dictionary.to_pylist()]
     return {
         column: pa.array([getattr(one, name) or None for one in identities], pa.string()).take(
