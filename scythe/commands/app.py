@@ -6,10 +6,19 @@ from collections.abc import Sequence
 
 import typer
 
-from scythe.commands import cancelling, health, leaves, overview, project, repeating, tables
+from scythe.commands import (
+    cancelling,
+    health,
+    leaves,
+    overview,
+    project,
+    repeating,
+    serving,
+    tables,
+)
 
 # Each family is a module with `add_commands(app)`, which calls `add(app, function)`.
-FAMILIES = (overview, leaves, tables, cancelling, repeating, health, project)
+FAMILIES = (overview, leaves, tables, cancelling, repeating, serving, health, project)
 _HELP = """
 Typed, embarrassingly parallel experiments.
 

@@ -63,6 +63,14 @@ def module_of(function: Any) -> Module | None:
     return Module(Path(file).stem, file) if Path(file).is_file() else None
 
 
+def find_module(name: str) -> Module | None:
+    """Return a module by its full name, without importing it.
+
+    None if it does not exist, or is not the user's Python code.
+    """
+    return _Finder().find(name)
+
+
 def project_sources(root: Module) -> Iterator[tuple[Module, Source]]:
     """Yield a module, its packages, and the project modules that they import, with sources.
 

@@ -30,7 +30,7 @@ from scythe.status import RunStatus
 
 COMMANDS = (
     *("dev", "engine", "runs", "status", "watch", "workers", "errors", "logs", "results"),
-    *("cancel", "rm", "retry", "run", "compare", "doctor", "cache", "init"),
+    *("cancel", "rm", "retry", "run", "compare", "worker", "doctor", "cache", "init"),
 )
 
 
