@@ -34,12 +34,17 @@ def refused_token(address: str = "") -> str:
 
 def token_is_given() -> bool:
     """Return whether the environment, or a dotenv file that Hatchet reads, has a token."""
-    if os.environ.get(TOKEN):
-        return True
+    return engine_setting(TOKEN) is not None
+
+
+def engine_setting(name: str) -> str | None:
+    """Return a variable of Hatchet's from the environment, or from a dotenv file that it reads."""
+    if os.environ.get(name):
+        return os.environ[name]
     from dotenv import dotenv_values
 
-    files = [Path(name) for name in _DOTENV_FILES]
-    return any(file.is_file() and dotenv_values(file).get(TOKEN) for file in files)
+    files = [Path(one) for one in reversed(_DOTENV_FILES)]  # the SDK takes the last one
+    return next((v for one in files if one.is_file() and (v := dotenv_values(one).get(name))), None)
 
 
 def prepare_environment() -> str | None:

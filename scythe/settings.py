@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
 
 from pydantic import (
     BeforeValidator,
@@ -194,6 +195,25 @@ class FetchSettings(CheckedSettings):
     )
 
 
+class NotifySettings(CheckedSettings):
+    """The address that is told of the end of each run."""
+
+    model_config = SettingsConfigDict(env_prefix="SCYTHE_NOTIFY_")
+
+    URL: str | None = Field(
+        default=None, description="Gets one POST with the status as JSON when a run ends."
+    )
+
+    @field_validator("URL")
+    @classmethod
+    def _check_url(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "http://none")
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            msg = "must be an http or https URL without user and password"
+            raise ValueError(msg)
+        return value
+
+
 class CacheSettings(CheckedSettings):
     """Limits of the cache of downloads."""
 
@@ -207,9 +227,10 @@ class CacheSettings(CheckedSettings):
 
 
 def check_limits() -> None:
-    """Raise `SettingsError` unless all limits in the environment make sense."""
+    """Raise `SettingsError` unless all limits and addresses in the environment make sense."""
     TimeoutSettings()
     FetchSettings()
+    NotifySettings()
     CacheSettings()
 
 

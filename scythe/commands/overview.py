@@ -96,6 +96,7 @@ def status(run: RunName = "@latest", json: Json = False) -> int:
             "slowest": "\n".join(_slow(row) for row in facts["slowest"]),
             "workers": "\n".join(_serving(row) for row in facts["workers"]),
             "tables": ", ".join(facts["tables"]),
+            "page": facts["url"] or "",
             "warning": "\n".join(known.warnings),
         }
     )
@@ -192,6 +193,7 @@ def _numbers(status: RunStatus) -> dict[str, Any]:
 def _facts(run: Run, status: RunStatus) -> dict[str, Any]:
     """Return what is known of a run beyond its counts."""
     facts: dict[str, Any] = {"failures": [], "slowest": [], "workers": [], "tables": []}
+    facts["url"] = _url(run)
     if status.is_over:
         facts["tables"] = run.table_names()
     else:
@@ -209,6 +211,13 @@ def _facts(run: Run, status: RunStatus) -> dict[str, Any]:
         except (BaseNotFoundError, EngineError):
             pass  # nothing has ended yet, or it was never started
     return facts
+
+
+def _url(run: Run) -> str | None:
+    try:
+        return run.url
+    except EngineError:  # what is in the bucket is shown anyway
+        return None
 
 
 def _slowest(run: Run) -> list[dict[str, Any]]:

@@ -56,6 +56,18 @@ class RunLeaves(RunExports):
         """The experiment, or the Hatchet task or workflow."""
         raise NotImplementedError
 
+    @property
+    def url(self) -> str | None:
+        """The page of the run in the engine's dashboard; None where the engine has none.
+
+        Raises:
+            EngineError: There is no token, or the engine does not answer.
+        """
+        from scythe.engine.dashboard import run_page
+
+        root = run_place(self.store(), self.layout).root_id
+        return run_page(root) if root else None
+
     def spec(self, leaf: int) -> Any:
         """Return the spec of a leaf, of the class that the experiment takes.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from scythe.engine.client import cancel_run
 from scythe.engine.run_tasks import RunTasks, TaskEnd
 from scythe.scatter.known_leaves import KnownLeaves, RunPlace
+from scythe.scatter.notifying import notify_end
 from scythe.scatter.stop import StopRequest, ending_right
 from scythe.status import RunStatus
 from scythe.tables.gather import ERRORS, LEAVES, count_codes
@@ -76,8 +77,9 @@ def _finish(run: RunPlace, stop: StopRequest, spare: str) -> RunStatus:
 
 
 def end_in_bucket(run: RunPlace, status: RunStatus) -> None:
-    """Store the final status of a run, then delete its intermediate objects."""
+    """Store the final status of a run, post it, then delete the run's intermediate objects."""
     run.store.put_bytes(run.layout.status, status.model_dump_json(indent=1).encode())
+    notify_end(status)
     run.store.delete_all(run.layout.intermediate)
 
 
