@@ -34,6 +34,9 @@ _CHUNK = 1 << 20  # bytes in memory while an object is downloaded to a file
 _MISSING = ("404", "NoSuchKey", "NotFound")
 # Versity (the local stack), MinIO, Ceph
 _FULL = ("InsufficientStorage", "XMinioStorageFull", "StorageFull", "QuotaExceeded")
+# How the local stack's server refuses an object while another request deletes its folder.
+_COLLISIONS = ("NoSuchBucket", "ExistingObjectIsDirectory")
+_COLLISION_SECONDS = 2.0
 _room_patience = 0.0  # of this process, see `wait_for_room`
 logger = logging.getLogger(__name__)
 
@@ -220,7 +223,11 @@ class Store:
                 now = time.monotonic()
                 is_full = _is_full(reason)
                 patience = max(self._patience, _room_patience if is_full else 0.0)
-                if not _may_pass(reason) or now + pause > began + patience:
+                if _code(reason) in _COLLISIONS:
+                    patience = _COLLISION_SECONDS
+                elif not _may_pass(reason):
+                    patience = 0.0
+                if now + pause > began + patience:
                     raise StorageError(self._explain(verb, key, reason)) from reason
                 if is_full and _room_patience and now > said_at + _SAY_AGAIN:
                     said_at = now

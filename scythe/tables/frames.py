@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _MANY_COLUMNS = 200  # with more, pyarrow's conversion takes too long
 _SIMPLE = "iufbMm"  # kinds of dtypes that need no look at each column
-_HEADERS = "iufbM"  # kinds of dtypes of headers that pandas reads again
+_HEADERS = "iufM"  # kinds of dtypes of headers that pandas reads again
 _NOT_PLAIN = (b'"numpy_type": "object"', b'"pandas_type": "categorical"')
 _INT128 = ("Int128", "UInt128")  # that Arrow has not
 
@@ -83,10 +83,14 @@ def _from_wide(frame: Any, simple: list[bool]) -> pa.Table:
     arrays: dict[int, pa.Array] = {}
     for dtype in np.unique(dtypes[is_simple]):
         numbers = np.flatnonzero(dtypes == dtype)
+        if dtype == "str":  # arrays of Arrow already
+            arrays |= {int(number): pa.array(frame.iloc[:, number].array) for number in numbers}
+            continue
         block = frame.iloc[:, numbers].to_numpy()
         kind = pa.array(frame.iloc[:, numbers[0]]).type
-        for number, values in zip(numbers, block.T, strict=True):
-            arrays[int(number)] = pa.array(values, kind, from_pandas=True)
+        values = pa.array(block.T.ravel(), kind, from_pandas=True)  # all columns in one go
+        for place, number in enumerate(numbers.tolist()):
+            arrays[number] = values.slice(place * len(frame), len(frame))
     names = [str(name) for name in frame.columns]
     columns = [
         rest.column(places[name]) if number not in arrays else arrays[number]

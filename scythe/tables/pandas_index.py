@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -65,16 +66,9 @@ def with_pandas_index(table: pa.Table, levels: Sequence[tuple[str, str | None] |
     old = _note(table.schema)
     known = {column["field_name"]: column for column in old.get("columns", [])}
     columns = [
-        {
-            "name": field.name,
-            "field_name": field.name,
-            "pandas_type": _pandas_type(_value_type(field.type)),
-            "numpy_type": _numpy_type(_value_type(field.type)),
-            "metadata": None,
-        }
-        | known.get(field.name, {})
-        | ({"name": names[field.name]} if field.name in names else {})
-        for field in table.schema
+        (known.get(name) or _column_note(name, kind))
+        | ({"name": names[name]} if name in names else {})
+        for name, kind in zip(table.schema.names, table.schema.types, strict=True)
     ]
     note = {
         "index_columns": [field for field, _ in pairs],
@@ -165,6 +159,12 @@ def _note(schema: pa.Schema) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(note)) if note else {}
 
 
+def _column_note(name: str, kind: pa.DataType) -> dict[str, Any]:
+    pandas_type, numpy_type = _types(_value_type(kind))
+    types = {"pandas_type": pandas_type, "numpy_type": numpy_type}
+    return {"name": name, "field_name": name, **types, "metadata": None}
+
+
 def _value_type(kind: pa.DataType) -> pa.DataType:
     """Return the type of a column's values, which a run-end encoded one holds once for each run."""
     import pyarrow as pa
@@ -172,14 +172,15 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_run_end_encoded(kind) else kind
 
 
-def _pandas_type(kind: pa.DataType) -> str:
+@lru_cache
+def _types(kind: pa.DataType) -> tuple[str, str]:
+    """Return the names of pandas' type and of numpy's."""
     import pyarrow as pa
 
+    numpy_type = _numpy_type(kind)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return "unicode"
-    if pa.types.is_null(kind):
-        return "empty"
-    return _numpy_type(kind)
+        return "unicode", numpy_type
+    return "empty" if pa.types.is_null(kind) else numpy_type, numpy_type
 
 
 def _numpy_type(kind: pa.DataType) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,19 @@ def test_listings_are_complete_and_in_order(store: Store, folder: str) -> None:
     assert list(store.list_keys(root, recursive=False)) == [f"{root}top"]
     assert list(store.list_folders(root)) == ["d0", "d1", "d2"]
     assert list(store.list_folders(f"{root}none/")) == []
+
+
+def test_an_object_is_stored_while_others_of_its_folder_are_deleted(
+    store: Store, folder: str
+) -> None:
+    def put_and_delete(name: int) -> None:
+        for number in range(100):
+            store.put_bytes(f"{folder}/deep/er/{name}", b"%d" % number)
+            store.delete(f"{folder}/deep/er/{name}")
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(put_and_delete, range(4)))
+    assert list(store.list_keys(f"{folder}/deep/")) == []
 
 
 def test_one_client_for_each_store(store: Store) -> None:

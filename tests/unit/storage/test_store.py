@@ -42,7 +42,14 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [AWAY, refusal(503, "ServiceUnavailable"), refusal(500, "x"), refusal(400, "SlowDown")]
+    "error",
+    [
+        AWAY,
+        refusal(503, "ServiceUnavailable"),
+        refusal(500, "x"),
+        refusal(400, "SlowDown"),
+        refusal(404, "NoSuchBucket"),  # while another request deletes the folder of the object
+    ],
 )
 def test_a_store_that_is_away_is_asked_again(error: Exception) -> None:
     client = Client(error, AWAY, error)
@@ -50,12 +57,19 @@ def test_a_store_that_is_away_is_asked_again(error: Exception) -> None:
     assert client.calls == 4
 
 
-@pytest.mark.parametrize("error", [refusal(403, "AccessDenied"), refusal(404, "NoSuchBucket")])
-def test_a_refusal_is_told_at_once(error: Exception) -> None:
-    client = Client(error)
+def test_a_refusal_is_told_at_once() -> None:
+    client = Client(refusal(403, "AccessDenied"))
     with pytest.raises(StorageError, match="Cannot write s3://b/k"):
         store_of(client).put_bytes("k", b"")
     assert client.calls == 1
+
+
+def test_a_bucket_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_COLLISION_SECONDS", 0.05)
+    client = Client(*[refusal(404, "NoSuchBucket")] * 1000)
+    with pytest.raises(StorageError, match="create the bucket or correct SCYTHE_STORAGE_BUCKET"):
+        store_of(client).put_bytes("k", b"")
+    assert client.calls < 1000
 
 
 def test_a_store_that_stays_away_is_given_up() -> None:

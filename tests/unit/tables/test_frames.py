@@ -97,6 +97,7 @@ HEADERS: dict[str, Any] = {
     "periods": pd.period_range("2024", periods=2, freq="M"),
     "intervals": pd.interval_range(0, 2),
     "categories": pd.CategoricalIndex(["a", "b"]),
+    "booleans": pd.Index([True, False]),
     "durations": pd.to_timedelta([1, 2], unit="h"),
     "cut": pd.CategoricalIndex(pd.cut([1, 2], 2)),
     "dates in two rows": pd.MultiIndex.from_product([["v"], DAYS]),
