@@ -54,6 +54,20 @@ class ScytheWorkerLabel(StrEnum):
         return "yes"
 
 
+CODE_LABEL = "scythe_code"  # of a Hatchet worker: the code of the experiments that it serves
+
+
+def write_codes(codes: Mapping[str, str]) -> str:
+    """Return fingerprints by experiment as the value of `CODE_LABEL`."""
+    return " ".join(f"{name}={code}" for name, code in sorted(codes.items()) if code)
+
+
+def read_codes(value: str) -> dict[str, str]:
+    """Parse the value of `CODE_LABEL`."""
+    pairs = (item.rpartition("=") for item in value.split())
+    return {name: code for name, _, code in pairs if name}
+
+
 def required_labels(desired: Mapping[str, Any] | None) -> dict[str, str]:
     """Return the labels that a worker must have, by name."""
     return {

@@ -15,10 +15,14 @@ from scythe.commands import (
     repeating,
     serving,
     tables,
+    workers,
 )
 
 # Each family is a module with `add_commands(app)`, which calls `add(app, function)`.
-FAMILIES = (overview, leaves, tables, cancelling, repeating, serving, health, project)
+FAMILIES = (
+    *(overview, workers, leaves, tables, cancelling),
+    *(repeating, serving, health, project),
+)
 _HELP = """
 Typed, embarrassingly parallel experiments.
 

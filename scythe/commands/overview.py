@@ -1,4 +1,4 @@
-"""Commands that show runs as a whole: `runs`, `status`, `watch`, `workers`."""
+"""Commands that show runs as a whole: `runs`, `status`, `watch`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from scythe.processes.interrupts import RunInterrupted
 from scythe.runs.progress_bar import ProgressView, describe, format_seconds
 from scythe.runs.reading import describe_failure
 from scythe.runs.waiting import wait_for_run
-from scythe.scatter.models import NODE_TASK
 from scythe.status import RunStatus
 
 _SILENT = 15.0  # seconds without news after which Hatchet is asked about a run
@@ -27,12 +26,10 @@ _MOST_LEAVES = 5_000  # of a run that goes on, for what costs more with each lea
 _SLOWEST, _GROUPS = 3, 3
 _NEWS_PAUSE = 5.0  # seconds between two looks for new failures
 
-_TITLES = {NODE_TASK: "scatter nodes"}
-
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this family."""
-    for function in (runs, status, watch, workers):
+    for function in (runs, status, watch):
         add(app, function)
 
 
@@ -138,37 +135,6 @@ def watch(run: RunName = "@latest", json: Json = False) -> int:
         if last.failed:
             show.line(f"See them: scythe errors {found.experiment_id}")
     return code_of(last)
-
-
-def workers(json: Json = False) -> None:
-    """List the workers that are connected now."""
-    from scythe.engine.lookup import connected_workers
-
-    rows: list[dict[str, Any]] = [
-        {
-            "worker": one.name,
-            "state": "paused" if one.is_paused else "active",
-            "slots": one.slots,
-            "running": one.slots - one.free_slots,
-            "labels": dict(sorted(one.labels.items())),
-            "serves": sorted(_TITLES.get(task, short_id(task)) for task in one.tasks),
-        }
-        for one in sorted(connected_workers(), key=lambda one: one.name)
-    ]
-    if json:
-        show.line(show.as_json(rows))
-    elif not rows:
-        show.note("No worker is connected. Start one: python main.py")
-    else:
-        texts = [
-            {
-                **row,
-                "labels": ", ".join(f"{k}={v}" for k, v in row["labels"].items()) or None,
-                "serves": ", ".join(row["serves"]),
-            }
-            for row in rows
-        ]
-        show.table(texts, [*rows[0]], whole=("worker",))
 
 
 def _current(run: Run) -> RunStatus:

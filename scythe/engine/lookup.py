@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from scythe.engine.client import client
 from scythe.engine.sdk_logs import is_refusal
 from scythe.environment import refused_token
 from scythe.errors import EngineError
+from scythe.labels import CODE_LABEL, read_codes
 
 _ANSWER_SECONDS = 5.0
 _BEFORE = timedelta(hours=1)  # allowed difference between the clocks of this host and the engine
@@ -30,6 +31,8 @@ class ConnectedWorker:
         is_paused: Whether it takes no tasks for now.
         slots: Leaves that it runs at one time.
         free_slots: Number of these slots that are free.
+        codes: The fingerprints of the experiments that it serves, by name.
+        id: Its id in Hatchet.
     """
 
     name: str
@@ -38,6 +41,8 @@ class ConnectedWorker:
     is_paused: bool = False
     slots: int = 0
     free_slots: int = 0
+    codes: Mapping[str, str] = field(default_factory=dict[str, str])
+    id: str = ""
 
 
 def connected_workers() -> list[ConnectedWorker]:
@@ -57,6 +62,17 @@ def connected_workers() -> list[ConnectedWorker]:
             _request_timeout=_ANSWER_SECONDS,
         )
     return [_worker(row, hatchet.config.namespace) for row in found.rows or []]
+
+
+def set_paused(worker_id: str, *, paused: bool) -> None:
+    """Set whether a connected worker is given no further tasks.
+
+    Raises:
+        EngineError: The engine does not answer, or refuses it.
+    """
+    workers = client().workers
+    with answered():
+        (workers.pause if paused else workers.unpause)(worker_id)
 
 
 def find_run(experiment_id: str, since: datetime) -> str | None:
@@ -149,11 +165,15 @@ def answered() -> Generator[None]:
 def _worker(row: Any, namespace: str) -> ConnectedWorker:
     tasks = (action.partition(":")[0].lower() for action in row.actions or [])
     slots = (row.slot_config or {}).get("default")
+    labels = {label.key: str(label.value) for label in row.labels or []}
+    codes = read_codes(labels.pop(CODE_LABEL, ""))
     return ConnectedWorker(
         name=row.name,
         tasks=frozenset(task.removeprefix(namespace) for task in tasks),
-        labels={label.key: str(label.value) for label in row.labels or []},
+        labels=labels,
         is_paused=row.status is not None and row.status.value == "PAUSED",
         slots=slots.limit if slots else 0,
         free_slots=slots.available or 0 if slots else 0,
+        codes=codes,
+        id=str(row.metadata.id),
     )

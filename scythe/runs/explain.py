@@ -90,7 +90,7 @@ def _explain_routing(serving: Sequence[ConnectedWorker], task: LeafTask, status:
         return (
             f"{_count(len(fitting), 'worker')} {_verb(fitting, 'serves', 'serve')} "
             f"{task.title!r}, but {_verb(fitting, 'takes', 'take')} no leaves now: the place where "
-            "leaves run is away, or the worker is stopping."
+            "leaves run is away, the worker is stopping, or it was drained (scythe workers)."
         )
     if status.running == 0 and not any(worker.free_slots for worker in taking):
         slots = sum(worker.slots for worker in taking)

@@ -9,6 +9,7 @@ from scythe.engine.client import make_worker
 from scythe.engine.leaf_counts import CountingExecutor
 from scythe.engine.tasks import leaf_task
 from scythe.experiment import Experiment
+from scythe.labels import CODE_LABEL, write_codes
 from scythe.outcomes import CodeRef
 from scythe.scatter.registration import scatter_task
 from scythe.worker_processes.code_mismatch import CodeMismatch
@@ -57,10 +58,15 @@ def leaf_worker(
         [*tasks, *workflows],
         slots=slots,
         durable_slots=durable_slots,
-        labels=labels,
+        labels={**labels, **_code_label(experiments)},
         lifespan=lifespan,
         waiting=lambda: executor.waiting,
     )
+
+
+def _code_label(experiments: Sequence[Experiment[Any, Any]]) -> dict[str, str]:
+    codes = write_codes({item.name: item.code.fingerprint for item in experiments})
+    return {CODE_LABEL: codes} if codes else {}
 
 
 def fan_worker(

@@ -74,7 +74,7 @@ CASES: dict[str, tuple[list[ConnectedWorker], LeafTask, str]] = {
         GPU,
         (
             "1 worker serves 'simulate_roof', but takes no leaves now: the place where leaves run "
-            "is away, or the worker is stopping."
+            "is away, the worker is stopping, or it was drained (scythe workers)."
         ),
     ),
     "busy": (
