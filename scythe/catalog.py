@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,15 +31,28 @@ def short_id(run_id: str) -> str:
     return run_id.removeprefix(DEFAULT_PREFIX)
 
 
-def list_runs(experiment: str | None = None, *, prefix: str | None = None) -> list[Run]:
+def list_runs(
+    experiment: str | None = None, *, prefix: str | None = None, tags: Iterable[str] = ()
+) -> list[Run]:
     """Return the runs in the bucket, the latest first.
 
     Args:
         experiment: A folder or an experiment's name, without `scythe_experiment_` if you like;
             by default all.
         prefix: The bucket's prefix, in place of `SCYTHE_STORAGE_BUCKET_PREFIX`.
+        tags: Only runs that were allocated with all of these.
     """
-    return _Catalog(prefix).runs(experiment)
+    catalog = _Catalog(prefix)
+    found = catalog.runs(experiment)
+    wanted = {*tags}
+    if not wanted:
+        return found
+    manifests = catalog.manifests(found)
+    return [
+        run
+        for run, fields in zip(found, manifests, strict=True)
+        if wanted <= {*(fields.get("tags") or ())}
+    ]
 
 
 def open_run(run: str = _LATEST, *, prefix: str | None = None) -> Run:
@@ -59,16 +72,12 @@ def open_run(run: str = _LATEST, *, prefix: str | None = None) -> Run:
 def users_of(run: Run) -> list[str]:
     """Return the ids of the runs whose tables refer to files of this run."""
     catalog = _Catalog(run.storage_settings.BUCKET_PREFIX)
-
-    def refers(other: Run) -> bool:
-        data = catalog.store.find_bytes(other.layout.manifest)
-        fields = from_yaml(data) if data else {}
-        return run.experiment_id in (fields.get("sources") or ())
-
     others = [one for one in catalog.runs() if one.experiment_id != run.experiment_id]
-    with ThreadPoolExecutor(_ASKERS, "scythe-catalog") as threads:
-        used = list(threads.map(refers, others))
-    return [one.experiment_id for one, is_user in zip(others, used, strict=True) if is_user]
+    return [
+        one.experiment_id
+        for one, fields in zip(others, catalog.manifests(others), strict=True)
+        if run.experiment_id in (fields.get("sources") or ())
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,16 @@ class _Catalog:
         folders = [""] if experiment is None else _folders_of(experiment)
         found = {run.experiment_id: run for folder in folders for run in self._walk(folder)}
         return sorted(found.values(), key=_age, reverse=True)
+
+    def manifests(self, runs: Sequence[Run]) -> list[dict[str, Any]]:
+        """Return the fields of the manifest of each run; none where it has no manifest."""
+
+        def read(run: Run) -> dict[str, Any]:
+            data = self.store.find_bytes(run.layout.manifest)
+            return from_yaml(data) if data else {}
+
+        with ThreadPoolExecutor(_ASKERS, "scythe-catalog") as threads:
+            return list(threads.map(read, runs))
 
     def find(self, given: str) -> Run:
         """Return the run that the user calls so."""

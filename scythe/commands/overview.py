@@ -36,11 +36,14 @@ def add_commands(app: typer.Typer) -> None:
 def runs(
     experiment: Annotated[str | None, typer.Argument(help="Only runs of this one.")] = None,
     state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Only runs with this tag; may be given again.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to show.")] = 20,
     json: Json = False,
 ) -> None:
     """List runs, the latest first."""
-    found = list_runs(experiment)
+    found = list_runs(experiment, tags=tag or ())
     with ThreadPoolExecutor(_READERS, "scythe-runs") as threads:
         shown = found if state else found[:limit]
         statuses = list(threads.map(_current, shown))
@@ -61,7 +64,11 @@ def runs(
         show.line(show.as_json(rows))
         return
     if not rows:
-        show.note("There are no runs here." if state is None else f"No run is {state}.")
+        tagged = f" with tag {' and '.join(tag)}" if tag else ""
+        if state is None:
+            show.note(f"There are no runs{tagged} here.")
+        else:
+            show.note(f"No run{tagged} is {state}.")
         return
     for row in rows:
         row["age"] = show.since(float(row["allocated"]))
@@ -87,6 +94,8 @@ def status(run: RunName = "@latest", json: Json = False) -> int:
     ended = known.is_over and known.started
     show.pairs(
         {
+            "about": facts["description"],
+            "tags": ", ".join(facts["tags"]),
             "leaves": describe(known) if known.state != "not_started" else "",
             "started": f"{started}, took {format_seconds(_seconds(known))}" if ended else started,
             "failed": "\n".join(describe_failure(row) for row in facts["failures"]),
@@ -160,6 +169,7 @@ def _facts(run: Run, status: RunStatus) -> dict[str, Any]:
     """Return what is known of a run beyond its counts."""
     facts: dict[str, Any] = {"failures": [], "slowest": [], "workers": [], "tables": []}
     facts["url"] = _url(run)
+    facts.update(_words(run))
     if status.is_over:
         facts["tables"] = run.table_names()
     else:
@@ -177,6 +187,15 @@ def _facts(run: Run, status: RunStatus) -> dict[str, Any]:
         except (BaseNotFoundError, EngineError):
             pass  # nothing has ended yet, or it was never started
     return facts
+
+
+def _words(run: Run) -> dict[str, Any]:
+    """Return what the user said about a run."""
+    try:
+        manifest = run.manifest()
+    except BaseNotFoundError:
+        return {"description": "", "tags": []}
+    return {"description": manifest.description, "tags": manifest.tags}
 
 
 def _url(run: Run) -> str | None:

@@ -129,7 +129,9 @@ def bed(stack_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         going = [app.RoofInput(area=1.0, mode="slow" if i > 1 else "good") for i in range(6)]
         log = folder / "worker.log"
         with running(str(folder), "main.py", log=log, SCYTHE_WORKER_SLOTS="2"):
-            first, _ = base.allocate(over, batch_size=1)
+            first, _ = base.allocate(
+                over, batch_size=1, tags=["snow", "paper"], description="Winter"
+            )
             allocated = subprocess.run(
                 [sys.executable, "allocate.py"],
                 cwd=folder,
@@ -165,12 +167,21 @@ def test_runs_are_listed(bed: Bed, here: Any) -> None:
     found = json.loads(here("runs", "--json", "--state", "done").stdout)
     assert bed.over.experiment_id in {row["run"] for row in found}
     assert {row["state"] for row in found} == {"done"}
+    tagged = json.loads(here("runs", "--json", "--tag", "paper", "--tag", "snow").stdout)
+    assert bed.over.experiment_id in {row["run"] for row in tagged}
+    assert bed.going.experiment_id not in {row["run"] for row in tagged}
+    assert [run.experiment_id for run in scythe.list_runs(bed.name, tags=["snow"])] == [
+        bed.over.experiment_id
+    ]
+    none = here("runs", bed.name, "--tag", "snow", "--tag", "rain")
+    assert (none.stdout, none.stderr) == ("", "There are no runs with tag snow and rain here.\n")
 
 
 def test_the_status_of_a_run_with_failed_leaves(bed: Bed, here: Any) -> None:
     done = command("status", f"{bed.name}@v1.0.0")
     assert done.returncode == 1
     assert done.stdout.startswith(f"{bed.over.experiment_id}  done\n")
+    assert "about     Winter\ntags      snow, paper\n" in done.stdout
     assert "10/10 leaves (100 %): 7 done, 3 failed" in done.stdout
     assert "3 x ValueError: too much snow (application_error, leaf 1)" in done.stdout
     assert "errors, hours, leaves, result_file_refs, scalars" in done.stdout
