@@ -6,19 +6,19 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from scythe.catalog import Run, list_runs, open_run, short_id
 from scythe.commands import show
 from scythe.commands.base import ExitCode, Json, RunName, add, code_of
-from scythe.errors import BaseNotFoundError, EngineError, StorageError
+from scythe.errors import BaseNotFoundError, EngineError, SettingsError, StorageError
 from scythe.processes.interrupts import RunInterrupted
 from scythe.runs.progress_bar import ProgressView, describe, format_seconds
 from scythe.runs.reading import describe_failure
 from scythe.runs.waiting import wait_for_run
-from scythe.status import RunStatus
+from scythe.status import RunState, RunStatus
 
 _SILENT = 15.0  # seconds without news after which Hatchet is asked about a run
 _READERS = 16
@@ -43,6 +43,9 @@ def runs(
     json: Json = False,
 ) -> None:
     """List runs, the latest first."""
+    known = get_args(RunState)
+    if state is not None and state not in known:
+        raise SettingsError(f"--state must be one of {', '.join(known)}, got {state!r}.")
     found = list_runs(experiment, tags=tag or ())
     with ThreadPoolExecutor(_READERS, "scythe-runs") as threads:
         shown = found if state else found[:limit]
