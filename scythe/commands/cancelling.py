@@ -40,7 +40,7 @@ def cancel(
     before = found.last_status()
     if not before.is_over:
         show.note(f"Stopping {found.experiment_id}; its leaves are gathered.")
-    status = before if before.is_over else found.cancel(allowed)
+    status = found.cancel(allowed)
     if json:
         show.line(show.as_json(status))
     elif before.is_over:

@@ -7,7 +7,9 @@ boot. The time of day at which a process was created, as psutil has it, moves wi
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import platform
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -54,6 +56,20 @@ def birth_of(pid: int) -> str | None:
         return None
 
 
+def description_of_self() -> str:
+    """Return this process as a text from which `has_died` tells whether it has died."""
+    return json.dumps([_machine(), os.getpid(), birth_of(os.getpid())])
+
+
+def has_died(description: str) -> bool:
+    """Return whether a process has died; False for one that cannot be seen from here."""
+    try:
+        machine, pid, birth = json.loads(description)
+        return machine == _machine() and birth_of(int(pid)) != birth
+    except (TypeError, ValueError):
+        return False
+
+
 def start_of(pid: int) -> float:
     """Return the start of a process, to compare within this machine; 0 if unknown."""
     if sys.platform == "linux":
@@ -72,6 +88,15 @@ def _stat(pid: int) -> list[str] | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (OSError, UnicodeDecodeError):
         return None
+
+
+@cache
+def _machine() -> str:
+    """Return what two processes share that see each other's pids."""
+    namespace = ""
+    with contextlib.suppress(OSError):
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    return f"{platform.node()} {_boot()} {namespace}"
 
 
 @cache

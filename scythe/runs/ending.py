@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 from scythe.engine.lookup import answered
 from scythe.errors import RunGoesOnError
 from scythe.outcomes import FailureKind
+from scythe.runs.folder import minutes_claimed
 from scythe.scatter.finish import finish_run
 from scythe.scatter.known_leaves import RunPlace
 from scythe.scatter.stop import StopRequest, is_being_ended, put_stop
@@ -19,7 +21,6 @@ from scythe.storage.store import Store
 
 _ROOT_SECONDS = 8.0  # for a root that runs to begin with the end of its run
 _PAUSE = 0.3
-_CLAIM_SECONDS = 600.0  # after which a claim of an allocation that was killed is old
 _GONE = {
     "CANCELLED": "the run was cancelled in Hatchet, by somebody, or because no worker took its "
     "root within its schedule timeout",
@@ -35,7 +36,10 @@ def run_place(store: Store, layout: RunLayout) -> RunPlace:
     specs = split_s3_uri(str(uri))[1] if uri else layout.specs
     if fields.get("sources"):
         specs = layout.specs_to_run
-    return RunPlace(store, store.config, layout, specs, fields.get("workflow_run_id"))
+    run = RunPlace(store, store.config, layout, specs, fields.get("workflow_run_id"))
+    if run.root_id is None and (status := run.status()):
+        return replace(run, root_id=status.workflow_run_id)  # allocate was killed as it started it
+    return run
 
 
 def cancel_run(store: Store, layout: RunLayout, grace: timedelta) -> RunStatus:
@@ -44,6 +48,7 @@ def cancel_run(store: Store, layout: RunLayout, grace: timedelta) -> RunStatus:
 
     run = run_place(store, layout)
     if run.is_over():
+        store.delete_all(layout.intermediate)  # whoever ended it may have been killed before
         return _status(run)
     stop = StopRequest(
         state="cancelled",
@@ -71,12 +76,17 @@ def delete_run(store: Store, layout: RunLayout, status: RunStatus) -> None:
     Raises:
         RunGoesOnError: It is not over, or is being allocated.
     """
-    claims = [store.age(key) for key in store.list_keys(layout.claims)]
-    is_allocated = any(age is not None and age < _CLAIM_SECONDS for age in claims)
-    if is_allocated or not status.is_over:
+    name = layout.experiment_id
+    if not status.is_over:
         raise RunGoesOnError(
-            f"Run {layout.experiment_id} is {'being allocated' if is_allocated else status.state}, "
-            f"so it is not deleted. Cancel it first: scythe cancel {layout.experiment_id}"
+            f"Run {name} is {status.state}, so it is not deleted. Cancel it first: scythe cancel "
+            f"{name}"
+        )
+    minutes = 0 if status.workflow_run_id else minutes_claimed(store, layout)
+    if minutes:
+        raise RunGoesOnError(
+            f"Run {name} is being allocated, or was until that process died, so it is not deleted. "
+            f"Try again in {minutes} min, when that is certain."
         )
     for key in (layout.manifest, layout.status):
         store.delete(key)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from typing import Protocol, Self, TypeVar
 
 from scythe.errors import StorageError
+from scythe.processes.identity import description_of_self, has_died
 from scythe.settings import ScytheStorageSettings
 from scythe.storage.layout import RunLayout
 from scythe.storage.store import Store
 
 _CLAIM_TRIES = 60
+_CLAIM_SECONDS = 600.0  # for which a claim counts whose process cannot be seen
 
 
 class RunFolder(Protocol):
@@ -53,7 +56,7 @@ def claim(store: Store, run: FolderT) -> FolderT:
         layout = run.layout
         mark = f"{layout.claims}{uuid.uuid4()}"
         try:
-            store.put_bytes(mark, b"")
+            store.put_bytes(mark, description_of_self().encode())
             alone = list(store.list_keys(layout.claims)) == [mark]
             if alone and next(store.list_keys(layout.prefix), None) is None:
                 return run
@@ -72,6 +75,20 @@ def release(store: Store, run: RunFolder) -> None:
     """Remove the claim: the run has started, and its manifest keeps the folder taken."""
     for key in list(store.list_keys(run.layout.claims)):
         store.delete(key)
+
+
+def minutes_claimed(store: Store, layout: RunLayout) -> int:
+    """Return for how many minutes a run still counts as being allocated; 0 if it is not.
+
+    A claim counts until its process has died, or for ten minutes where that cannot be seen: it is
+    on another machine.
+    """
+    left = 0.0
+    for key in list(store.list_keys(layout.claims)):
+        age, data = store.age(key), store.find_bytes(key)
+        if age is not None and not has_died((data or b"").decode()):
+            left = max(left, _CLAIM_SECONDS - max(0.0, age))  # the store's clock has seconds
+    return math.ceil(left / 60)
 
 
 def discard(store: Store, run: RunFolder) -> None:

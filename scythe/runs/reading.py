@@ -44,12 +44,14 @@ if TYPE_CHECKING:
 _LEAF = "leaf"
 _ENGINE_PAUSE = 5.0  # seconds without news after which Hatchet is asked whether the run still lives
 _START_SECONDS = 15.0  # between the manifest of a run and its start, which are one request apart
+_LONGEST_RUN = 30 * 86400.0  # seconds; queries go no further back
 _STATUS_SECONDS = 30.0
 _PROBE_AFTER = 10.0  # seconds without news after which it is tried whether the bucket has room
 _LONGEST_PROBE_PAUSE = 60.0
 _NO_MANIFEST = (
     "It has no manifest: allocate or the deletion of the run is at work, or was interrupted."
 )
+_ENDS = "The tables of {0} are being written, as its root is gone. Wait for them: scythe watch {0}"
 _NOT_STARTED = "allocate ended before it started the run. Allocate it again."
 
 
@@ -108,13 +110,46 @@ class RunWatch:
 
         self.no_answer = "The Hatchet engine does not answer: check that it runs."
         try:
-            status = _checked_with_engine(self._store, self._layout, status)
+            status = self._checked(status)
             if not status.is_over and status.total:
                 workers = connected_workers()
                 self._reason = self._probe(status) or explain_wait(workers, self._task(), status)
         except EngineError as error:
             self._reason = str(error)
         return status
+
+    def _checked(self, status: RunStatus) -> RunStatus:
+        """Ask the engine whether a run without news still lives, and end one whose root is gone."""
+        from scythe.engine.client import run_state
+        from scythe.engine.lookup import find_run
+
+        store, layout = self._store, self._layout
+        root = status.workflow_run_id
+        why_not = ""
+        if root is None:
+            age = store.age(layout.manifest)
+            if age is not None and age < _START_SECONDS:
+                return status
+            seconds = _LONGEST_RUN if age is None else age
+            since = datetime.now(UTC) - timedelta(seconds=seconds)
+            root = find_run(layout.experiment_id, since)  # alone: the root would give news
+            why_not = _NO_MANIFEST if age is None else "" if root else _NOT_STARTED
+        state = run_state(root) if root else ""
+        if state in ("QUEUED", "RUNNING", "UNKNOWN"):
+            return status
+        if why_not:
+            return status.model_copy(update={"state": "not_started", "message": why_not})
+        latest = _stored_status(store, layout)  # it may have ended between the two looks
+        if latest.is_over:
+            return latest
+        if state == "COMPLETED" and latest.total == 1:  # a Hatchet workflow of the user's
+            return latest.model_copy(update={"state": "done"})
+        from scythe.runs.ending import finish_lost_run
+        from scythe.scatter.stop import is_being_ended
+
+        self.no_answer = _ENDS.format(layout.experiment_id)
+        # Another process may be at it, or was killed a moment ago.
+        return latest if is_being_ended(store, layout) else finish_lost_run(store, layout, state)
 
     def _probe(self, status: RunStatus) -> str:
         """Say why the bucket takes nothing, if that is so; tried less and less often."""
@@ -144,34 +179,6 @@ def _stored_status(store: Store, layout: RunLayout) -> RunStatus:
 
 def _is_silent(status: RunStatus) -> bool:
     return not status.is_over and time.time() - status.updated >= _ENGINE_PAUSE
-
-
-def _checked_with_engine(store: Store, layout: RunLayout, status: RunStatus) -> RunStatus:
-    """Ask the engine whether a run without news still lives."""
-    from scythe.engine.client import run_state
-    from scythe.engine.lookup import find_run
-
-    if status.workflow_run_id is None:
-        age = store.age(layout.manifest)
-        if age is None or age < _START_SECONDS or find_run(layout.experiment_id, _ago(age)):
-            return status
-        return status.model_copy(update={"state": "not_started", "message": _NOT_STARTED})
-
-    state = run_state(status.workflow_run_id)
-    if state in ("QUEUED", "RUNNING", "UNKNOWN"):
-        return status
-    latest = _stored_status(store, layout)  # it may have ended between the two looks
-    if latest.is_over:
-        return latest
-    if state == "COMPLETED" and latest.total == 1:  # a Hatchet workflow of the user's
-        return latest.model_copy(update={"state": "done"})
-    from scythe.runs.ending import finish_lost_run
-
-    return finish_lost_run(store, layout, state)
-
-
-def _ago(seconds: float) -> datetime:
-    return datetime.now(UTC) - timedelta(seconds=seconds)
 
 
 def describe_failure(group: Mapping[str, Any]) -> str:
@@ -317,6 +324,9 @@ class RunReader:
         """
         from scythe.runs.ending import cancel_run
 
+        status = self.last_status()
+        if status.state == "not_started":  # nothing is there to stop
+            return status
         return cancel_run(self.store(), self.layout, grace)
 
     async def aio_cancel(self, grace: timedelta = timedelta(0)) -> RunStatus:

@@ -10,7 +10,7 @@ from scythe.errors import ExperimentRunNotFoundError, RegistrationError
 from scythe.experiment import Experiment
 from scythe.runs.allocate import Allocation, AllocationOptions
 from scythe.runs.reading import RunReader
-from scythe.runs.retry import RetryChoice, check_is_over
+from scythe.runs.retry import RetryChoice, check_has_manifest, check_is_over
 from scythe.runs.reuse import read_leaf_spec
 from scythe.single import mock_single
 from scythe.specs.codec import decode_spec
@@ -66,8 +66,10 @@ class RunRepeats(RunReader):
             RunGoesOnError: The run is not over.
             SpecError: There is nothing to run again.
         """
+        store = self.store(s3_client)
+        check_has_manifest(store, self.layout)
         check_is_over(self.layout, self.status())
-        allocation = Allocation(self.runnable, self.store(s3_client), AllocationOptions())
+        allocation = Allocation(self.runnable, store, AllocationOptions())
         choice = RetryChoice.of(failed, missing, leaves)
         run, _ = allocation.start_again(self.layout, choice, self.another())
         return run

@@ -14,6 +14,7 @@ from scythe.runs.reuse import FinishedRun, no_such_leaf, with_experiment_id
 from scythe.status import RunStatus
 from scythe.storage.artifacts import InputArtifacts
 from scythe.storage.layout import RunLayout
+from scythe.storage.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,6 +78,20 @@ class RetryChoice:
         if n_missing and not self.missing:
             text += " Pass missing=True to run the missing ones."
         return text
+
+
+def check_has_manifest(store: Store, layout: RunLayout) -> None:
+    """Raise if the allocation or the deletion of a run was interrupted, or goes on.
+
+    Raises:
+        SpecError: It has no manifest.
+    """
+    if store.find_bytes(layout.manifest) is None:
+        name = layout.experiment_id
+        raise SpecError(
+            f"Run {name} has no manifest: its allocation or its deletion goes on, or was "
+            f"interrupted. Allocate its specs again; `scythe rm {name}` removes what is left."
+        )
 
 
 def check_is_over(layout: RunLayout, status: RunStatus) -> None:

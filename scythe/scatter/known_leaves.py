@@ -59,7 +59,10 @@ class RunPlace:
     def is_over(self) -> bool:
         """Return whether the final tables of the run exist."""
         status = self.status()
-        return status is not None and status.is_over and status.workflow_run_id == self.root_id
+        if status is None or not status.is_over:
+            return False
+        # The id of a run is unknown while it starts, and if allocate was killed meanwhile.
+        return self.root_id is None or status.workflow_run_id in (None, self.root_id)
 
     def write_codes(self, codes: Mapping[str, int], mismatches: int | None = None) -> int:
         """Add the code that the leaves ran to the manifest of a run that has ended.
@@ -86,7 +89,8 @@ class RunPlace:
             counts = seen and code_mismatch() != "ignore"
             mismatches = sum(codes.values()) - codes.get(seen, 0) if seen and counts else 0
         if manifest:  # a tree that was started without `allocate` has none
-            known = {"workflow_run_id": self.root_id, "codes": dict(codes)}
+            root_id = self.root_id or manifest.get("workflow_run_id")
+            known = {"workflow_run_id": root_id, "codes": dict(codes)}
             over = {**manifest, **known, "code_mismatches": mismatches}
             self.store.put_bytes(self.layout.manifest, to_yaml(over))
         return mismatches

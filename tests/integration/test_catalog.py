@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 import scythe
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
 from scythe.errors import ExperimentTypeNotFound, RunGoesOnError, RunNotFoundError, SpecError
+from scythe.processes.identity import description_of_self
 from scythe.registry import ExperimentRegistry
 from scythe.runnable import AbsentExperiment
 from scythe.status import RunStatus
@@ -146,11 +149,15 @@ def test_what_has_no_manifest_was_not_started(three: list[str], store: Store, fo
     run = scythe.open_run(left)
     assert run.last_status().state == "not_started"
     claim = f"{run.layout.claims}one"
-    store.put_bytes(claim, b"")
-    with pytest.raises(RunGoesOnError, match="is being allocated"):
-        run.delete()
-    store.delete(claim)
+    for process in (b"", description_of_self().encode()):
+        store.put_bytes(claim, process)
+        with pytest.raises(RunGoesOnError, match=r"is being allocated, .* Try again in 10 min"):
+            run.delete()
+    with subprocess.Popen(["true"]) as ended:
+        machine, _, birth = json.loads(description_of_self())
+    store.put_bytes(claim, json.dumps([machine, ended.pid, birth]).encode())
     run.delete()
+    assert list(store.list_keys(run.layout.claims)) == []
     assert left not in ids(scythe.list_runs(folder))
 
 

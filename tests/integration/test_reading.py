@@ -136,13 +136,15 @@ def test_a_manifest_that_is_not_there(run: Any, folder: str) -> None:
 def test_a_status_that_a_failing_server_holds_damaged_is_none(
     store: Store, run: Any, data: bytes
 ) -> None:
+    put_manifest(store, run, n_specs=7, workflow_run_id=None)
     store.put_bytes(run.layout.status, data)
     assert run.status().state == "queued"
 
 
 def test_the_status_of_a_run_that_nobody_knows(run: Any) -> None:
     status = run.status()
-    assert (status.state, status.total, status.workflow_run_id) == ("queued", 0, None)
+    assert (status.state, status.total, status.workflow_run_id) == ("not_started", 0, None)
+    assert "It has no manifest" in status.message
 
 
 def test_stored_counts(run: Any, store: Store) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -121,3 +125,30 @@ def test_formats_of_optional_libraries(suffix: str, library: str, tmp_path: Path
         duckdb: Any = importlib.import_module("duckdb")
         with duckdb.connect(str(file)) as database:
             assert database.execute("select sum(x) from scalars").fetchone() == (3,)
+
+
+def die_after_some_rows(path: str) -> None:
+    """Write a table whose reader kills the process after two of its batches."""
+    schema = pa.schema([pa.field("n", pa.int64())])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for _ in range(2):
+            yield pa.record_batch([pa.array(range(100_000))], schema=schema)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    write_table(pa.RecordBatchReader.from_batches(schema, batches()), Path(path), "scalars")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_writer_that_is_killed_leaves_the_file_as_it_was(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"table{suffix}"
+    write_table(reader(tidy_table(stored())), file, "scalars")
+    before = file.read_bytes()
+    writer = multiprocessing.get_context("spawn").Process(
+        target=die_after_some_rows, args=(str(file),)
+    )
+    writer.start()
+    writer.join(120)
+    assert writer.exitcode == -signal.SIGKILL
+    assert file.read_bytes() == before
+    assert write_table(reader(tidy_table(stored())), file, "scalars") == 2
