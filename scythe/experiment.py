@@ -276,12 +276,28 @@ def _check_options(name: str, options: ExperimentOptions) -> None:
     retries: Any = options.retries
     if not isinstance(retries, int) or retries < 0:
         raise RegistrationError(f"{name}: retries={retries!r}: give a whole number, 0 or more.")
+    _check_max_running(name, options)
     for label, value in (options.desired_worker_labels or {}).items():
         if not hasattr(value, "value"):
             raise RegistrationError(
                 f"{name}: desired_worker_labels[{label!r}] is {value!r}: give a "
                 "DesiredWorkerLabel, or unpack ScytheWorkerLabel.HAS_GPU.worker_label."
             )
+
+
+def _check_max_running(name: str, options: ExperimentOptions) -> None:
+    given: Any = options.max_running
+    if given is None:
+        return
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise RegistrationError(
+            f"{name}: max_running={given!r} is not a number of leaves: give 1 or more."
+        )
+    if "concurrency" in options.task_config:
+        raise RegistrationError(
+            f"{name}: max_running and concurrency exclude each other, as both set how many leaves "
+            "run at once: leave one out."
+        )
 
 
 def batch_size_of(runnable: Any, given: int | Literal["auto"] | None) -> int:

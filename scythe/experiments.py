@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Literal, Self, Unpack, cast, get_args, overload
+from typing import Any, Generic, Literal, Self, Unpack, overload
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -18,7 +18,8 @@ from scythe.errors import (
 )
 from scythe.experiment import TInput, TOutput, batch_size_of
 from scythe.runnable import AbsentExperiment, SerializableRunnable, find_runnable
-from scythe.runs.allocate import Allocation, AllocationOptions
+from scythe.runs.allocate import Allocation
+from scythe.runs.allocation_options import AllocationOptions
 from scythe.runs.explain import LeafTask
 from scythe.runs.exports import RunExports
 from scythe.runs.keys import RunKeys
@@ -26,9 +27,10 @@ from scythe.runs.leaves import RunLeaves
 from scythe.runs.prepared import AllocationPlan
 from scythe.runs.reading import RunReader
 from scythe.runs.repeats import RunOptions, RunRepeats, find_reused, finished_runs
+from scythe.runs.versions import DatetimeFormat, next_version, run_times_in, versions_in
 from scythe.scatter.references import RunRef
 from scythe.scatter_gather import RecursionMap, ScatterGatherResult
-from scythe.semver import SemVer, VersioningStrategy, as_version
+from scythe.semver import SemVer, VersioningStrategy
 from scythe.settings import ScytheStorageSettings, default_storage_settings, store_config
 from scythe.storage.layout import RunLayout, check_path
 from scythe.storage.manifest import ExperimentRunManifest, InputArtifactLocations
@@ -51,8 +53,6 @@ __all__ = [
     "VersionedExperiment",
     "VersioningStrategy",
 ]
-
-DatetimeFormat = "%Y-%m-%d_%H-%M-%S"
 
 
 class BaseExperiment(SerializableRunnable[TInput, TOutput]):
@@ -106,15 +106,8 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
 
         Folders that are not named like a version are passed over.
         """
-        versions: list[VersionedExperiment[TInput, TOutput]] = []
-        for name in self.store(s3_client).list_folders(self.prefix):
-            try:
-                version = SemVer.FromString(name)
-            except ValueError:
-                continue
-            if str(version) == name:
-                versions.append(VersionedExperiment(base_experiment=self, version=version))
-        return versions
+        found = versions_in(self.store(s3_client), self.prefix)
+        return [VersionedExperiment(base_experiment=self, version=version) for version in found]
 
     def latest_version(
         self,
@@ -147,14 +140,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         self, version: SemVer | VersioningStrategy | str, s3_client: Any = None
     ) -> SemVer:
         """Return a version as given (`1.2.0`), or where a strategy leads; at first to `v1.0.0`."""
-        if isinstance(version, SemVer) or version not in get_args(VersioningStrategy):
-            return as_version(version)
-        latest = self.latest_version(s3_client)
-        return (
-            SemVer(major=1)
-            if latest is None
-            else latest.version.bumped(cast("VersioningStrategy", version))
-        )
+        return next_version(version, self.store(s3_client), self.prefix)
 
     def check_spec_type(self, spec: Any, index: int | None = None) -> None:
         """Raise unless a spec is of the type that the experiment takes."""
@@ -229,6 +215,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         reuse: RunRepeats | str | None = None,
         description: str = "",
         tags: Iterable[str] = (),
+        priority: Literal[1, 2, 3] | None = None,
         dry_run: bool = False,
     ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[Any]] | AllocationPlan:
         """Start a run of these specs.
@@ -253,6 +240,8 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
                 others are run; that run must be kept.
             description: Words about the run, for its manifest.
             tags: Words to find it by.
+            priority: 3 for leaves that pass those of runs with 2 or 1 (the default) in the queue
+                of the experiment.
             dry_run: Whether all is only checked; nothing is stored or started.
 
         Returns:
@@ -271,6 +260,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
             reuse=find_reused(self, reuse, s3_client),
             description=description,
             tags=tuple(tags),
+            priority=priority,
         )
         run = self._new_run(self.resolve_next_version(version, s3_client))
         allocation = Allocation(self.runnable, self.store(s3_client), asked)
@@ -307,16 +297,8 @@ class VersionedExperiment(BaseModel, Generic[TInput, TOutput]):
 
     def list_runs(self, s3_client: Any = None) -> list[ExperimentRun[TInput, TOutput]]:
         """Return all runs of the version that the bucket has."""
-        runs: list[ExperimentRun[Any, Any]] = []
-        for name in self.base_experiment.store(s3_client).list_folders(self.prefix):
-            try:
-                timestamp = datetime.strptime(name, DatetimeFormat)
-            except ValueError:
-                continue
-            run = ExperimentRun(versioned_experiment=self, timestamp=timestamp)
-            if run.dt_str == name:
-                runs.append(run)
-        return runs
+        found = run_times_in(self.base_experiment.store(s3_client), self.prefix)
+        return [ExperimentRun(versioned_experiment=self, timestamp=time) for time in found]
 
     @property
     def latest_run(self) -> ExperimentRun[TInput, TOutput]:

@@ -35,6 +35,7 @@ class ExperimentOptions:
     resources: LeafResources = field(default_factory=LeafResources)
     batch_size: int | Literal["auto"] | None = None
     reusable: bool = True
+    max_running: int | None = None
     task_config: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -110,6 +110,7 @@ class ExperimentRegistry:
         resources: LeafResources | Mapping[str, Any] | None = None,
         batch_size: int | Literal["auto"] | None = None,
         reusable: bool = True,
+        max_running: int | None = None,
         **task_config: Any,
     ) -> Any:
         """Make an experiment of a function that takes one spec and returns one output.
@@ -137,6 +138,8 @@ class ExperimentRegistry:
                 may differ.
             reusable: Whether `allocate(reuse=...)` may take leaves over from another run; False
                 for experiments that are random on purpose.
+            max_running: How many of its leaves may run at once, over all workers and runs: for
+                licences. A batch counts as one leaf.
             **task_config: Further options of a Hatchet task (`default_priority`, `concurrency`, …).
 
         Raises:
@@ -164,6 +167,7 @@ class ExperimentRegistry:
             resources=leaf_resources(resources),
             batch_size=batch_size,
             reusable=reusable,
+            max_running=max_running,
             task_config=task_config,
         )
 

@@ -145,6 +145,7 @@ def test_hatchets_client_and_worker_are_used_in_one_module() -> None:
     }
     assert names <= {
         *{"Context", "DurableContext", "EvictionPolicy"},
+        *{"ConcurrencyExpression", "ConcurrencyLimitStrategy"},
         *{"DesiredWorkerLabel", "WorkerLabelComparator", "NonRetryableException"},
     }
 

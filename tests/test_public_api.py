@@ -88,14 +88,14 @@ SIGNATURES = {
         "function=None worker=None description=None name=None desired_worker_labels=None "
         "schedule_timeout=None execution_timeout=None retries=1 inject_workflow_run_id=True "
         "auto_fetch_files=True local_file_location='cache' resources=None batch_size=None "
-        "reusable=True "
+        "reusable=True max_running=None "
         "task_config=…"
     ),
     "scythe.registry.ExperimentRegistry.get_runnable": "name=…",
     "scythe.experiments.BaseExperiment.allocate": (
         "specs=… version='bumpmajor' overwrite_sort_index=True overwrite_experiment_id=True "
         "recursion_map=None s3_client=None batch_size=None strict=False reuse=None description='' "
-        "tags=() dry_run=False"
+        "tags=() priority=None dry_run=False"
     ),
     "scythe.experiments.BaseExperiment.list_versions": "s3_client=None",
     "scythe.experiments.BaseExperiment.latest_version": "s3_client=None from_cache=True",

@@ -132,15 +132,25 @@ def engine_explained() -> Generator[None]:
         raise EngineError(_explain_refusal(_engine_address(), error)) from error
 
 
-def start_run(task_name: str, payload: BaseModel, metadata: Mapping[str, Any]) -> Any:
+def start_run(
+    task_name: str, payload: BaseModel, metadata: Mapping[str, Any], priority: int | None = None
+) -> Any:
     """Start one run of a task and return the SDK's reference to it.
+
+    Args:
+        task_name: The Hatchet task.
+        payload: Its input.
+        metadata: Metadata of the run.
+        priority: Its priority in Hatchet, from 1 to 3; None for that of the task.
 
     Raises:
         EngineError: The engine cannot be reached, or refuses it.
     """
     stub = client().stubs.workflow(name=task_name, input_validator=type(payload))
     with engine_explained():
-        return stub.run(payload, additional_metadata=dict(metadata), wait_for_result=False)
+        return stub.run(
+            payload, additional_metadata=dict(metadata), priority=priority, wait_for_result=False
+        )
 
 
 def register_missing(name: str, make: Callable[[], Any]) -> None:

@@ -30,6 +30,7 @@ _SLICE_ITEMS = 900
 _SLICE_BYTES = 3_000_000  # the engine's limit for a message is 4 MiB, framing included
 _NODE_RETRIES = 2
 _CANCEL_SECONDS = 60.0
+_SAME_FOR_ALL = "'all'"  # CEL expression: all tasks form one group
 _RUN_LOG = RunLog()  # shared by all tasks of this process
 
 Child = NewType("Child", str)  # the id of its workflow run
@@ -89,6 +90,7 @@ class NodeRun:
         keys: Sequence[str],
         metadata: Mapping[str, Any],
         own_metadata: Sequence[Mapping[str, Any]] | None = None,
+        priority: int | None = None,
     ) -> list[Child]:
         """Start children.
 
@@ -101,12 +103,16 @@ class NodeRun:
             keys: One key for each child, unique in this node and the same in every attempt.
             metadata: Metadata of all children; they also get `index`.
             own_metadata: Further metadata of each child.
+            priority: The priority of all children; None for that of the task.
         """
         stub = client().stubs.workflow(name=task_name, input_validator=type(inputs[0]))
         own = own_metadata or [{}] * len(inputs)
         items = [
             stub.create_bulk_run_item(
-                input=item, child_key=key, additional_metadata={**metadata, "index": number, **more}
+                input=item,
+                child_key=key,
+                additional_metadata={**metadata, "index": number, **more},
+                priority=priority,
             )
             for number, (item, key, more) in enumerate(zip(inputs, keys, own, strict=True))
         ]
@@ -177,6 +183,8 @@ def leaf_task(experiment: LeafDefinition, handler: LeafHandler) -> Any:
     slots = limit_of(options).slots
     if slots > 1:
         config.setdefault("slot_cost", slots)
+    if options.max_running is not None:
+        config["concurrency"] = _at_most(options.max_running)
 
     async def leaf(payload: LeafInput, ctx: Context) -> dict[str, Any]:
         run = TaskRun(
@@ -240,6 +248,17 @@ def node_task(
         # A waiting node costs nothing; after an eviction it would replay all its children.
         eviction_policy=EvictionPolicy(ttl=None, allow_capacity_eviction=False),
     )(_resolved(node, input_type, DurableContext, output_type))
+
+
+def _at_most(number: int) -> Any:
+    """Return the SDK's setting for at most so many tasks at once, over all workers and runs."""
+    from hatchet_sdk import ConcurrencyExpression, ConcurrencyLimitStrategy
+
+    return ConcurrencyExpression(
+        expression=_SAME_FOR_ALL,
+        max_runs=number,
+        limit_strategy=ConcurrencyLimitStrategy.GROUP_ROUND_ROBIN,  # the others wait
+    )
 
 
 def _whole(limit: timedelta) -> timedelta:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,17 @@ from scythe.options import ExperimentOptions
 from scythe.outcomes import RunCode
 from scythe.processes.interrupts import HeldInterrupt, RunInterrupted
 from scythe.provenance.identity import CodeIdentity, identify
+from scythe.runs.allocation_options import AllocationOptions
 from scythe.runs.explain import LeafTask
 from scythe.runs.folder import FolderT, RunFolder, claim, discard, release
+from scythe.runs.interruption import announce, interruptible
 from scythe.runs.matching import NewLeaves, reuse_leaves
 from scythe.runs.prepared import AllocationPlan, Prepared, mean_seconds
 from scythe.runs.retry import RetryChoice, prepare_retry
 from scythe.runs.reuse import FinishedRun
 from scythe.scatter.models import ScatterGatherInput
 from scythe.scatter.references import RunRef, start_root, workflow_reference
-from scythe.scatter.tree import AUTO, LEAST_BATCHES, PROBES, RecursionMap, RunPlan, plan_tree
+from scythe.scatter.tree import AUTO, LEAST_BATCHES, PROBES, RunPlan, plan_tree
 from scythe.settings import check_limits, code_mismatch
 from scythe.specs.source import is_single, iterate_specs
 from scythe.specs.writer import CHUNK, Chunk, SpecChecker, SpecRules, SpecsWriter
@@ -44,20 +44,6 @@ from scythe.storage.manifest import (
 from scythe.storage.store import Store
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class AllocationOptions:
-    """The arguments of `allocate`, which describes them."""
-
-    overwrite_sort_index: bool = True
-    overwrite_experiment_id: bool = True
-    recursion_map: RecursionMap | None = None
-    batch_size: int = 1
-    strict: bool = False
-    reuse: RunLayout | None = None
-    description: str = ""
-    tags: tuple[str, ...] = ()
 
 
 class Allocation:
@@ -95,7 +81,7 @@ class Allocation:
             SettingsError: A limit in the environment makes no sense.
             RunInterrupted: Somebody pressed Ctrl-C; the message says whether the run continues.
         """
-        with _interruptible():
+        with interruptible():
             return self._start(specs, run)
 
     def _start(self, specs: Any, run: FolderT) -> tuple[FolderT, RunRef[Any]]:
@@ -156,7 +142,7 @@ class Allocation:
             SpecError: There is nothing to run again.
             RunInterrupted: Somebody pressed Ctrl-C; the message says whether the run continues.
         """
-        with _interruptible(), tempfile.TemporaryDirectory(prefix="scythe-source-") as name:
+        with interruptible(), tempfile.TemporaryDirectory(prefix="scythe-source-") as name:
             finished = FinishedRun(self._store, source, Path(name))
             is_chosen = choice.mask(finished)
             size = min(finished.manifest.batch_size, math.ceil(is_chosen.sum() / LEAST_BATCHES))
@@ -310,14 +296,17 @@ class Allocation:
             ) from None
         if interrupt.is_held:
             raise RunInterrupted(f"The run continues: {name}. Cancel it with run.cancel().")
-        _announce(name)
+        announce(name)
         return reference
 
     def _start_root(self, run: RunFolder, prepared: Prepared, plan: RunPlan) -> RunRef[Any]:
         metadata = {"experiment_id": run.experiment_id, "experiment_name": self._name}
         if self._plain and self._is_workflow():
             started = self._runnable.run(
-                prepared.first, additional_metadata=metadata, wait_for_result=False
+                prepared.first,
+                additional_metadata=metadata,
+                priority=self._options.priority,
+                wait_for_result=False,
             )
             return workflow_reference(started)
         return start_root(self._root_input(run, plan, prepared), metadata)
@@ -351,6 +340,7 @@ class Allocation:
             reused=None if reuse is None else reuse.counts,
             leaf_format="plain" if self._plain else "scythe",
             run_code=self._run_code,
+            priority=self._options.priority,
         )
 
     def _labels(self) -> dict[str, str] | None:
@@ -373,23 +363,3 @@ def _checked(checker: SpecChecker, first: list[Any]) -> Chunk:
     if chunk is None:
         raise SpecError("There are no specs to run: pass at least one.")
     return chunk
-
-
-@contextmanager
-def _interruptible() -> Generator[None]:
-    """Say of a Ctrl-C that comes before the run is started that nothing was."""
-    try:
-        yield
-    except RunInterrupted:
-        raise
-    except KeyboardInterrupt:
-        raise RunInterrupted("allocate was interrupted: nothing was started.") from None
-
-
-def _announce(run_id: str) -> None:
-    """Log that a run has started, and the commands for it; on standard error without logging."""
-    text = f"Started {run_id}. Watch it: scythe watch {run_id}. Cancel it: scythe cancel {run_id}"
-    if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
-        logger.info(text)
-    elif logger.isEnabledFor(logging.WARNING):
-        print(f"scythe: {text}", file=sys.stderr)  # noqa: T201 - how to go on with the run

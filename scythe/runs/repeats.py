@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from typing import Any, Self, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 from scythe.errors import ExperimentRunNotFoundError, RegistrationError
 from scythe.experiment import Experiment
-from scythe.runs.allocate import Allocation, AllocationOptions
+from scythe.runs.allocate import Allocation
+from scythe.runs.allocation_options import AllocationOptions
 from scythe.runs.reading import RunReader
 from scythe.runs.retry import RetryChoice, check_has_manifest, check_is_over
 from scythe.runs.reuse import read_leaf_spec
@@ -25,6 +26,7 @@ class RunOptions(TypedDict, total=False):
     reuse: RunRepeats | str | None
     description: str
     tags: Iterable[str]
+    priority: Literal[1, 2, 3] | None
 
 
 class RunRepeats(RunReader):

@@ -64,6 +64,9 @@ class ScatterGatherInput(BaseSpec):
     run_code: RunCode | None = Field(
         default=None, description="What `allocate` saw of the experiment."
     )
+    priority: Literal[1, 2, 3] | None = Field(
+        default=None, description="The priority of its tasks in Hatchet; None for the task's own."
+    )
     reused: tuple[int, int] | None = Field(
         default=None,
         description="How many leaves that are done, and that failed, the run takes from another; "

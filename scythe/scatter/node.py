@@ -186,7 +186,9 @@ class ScatterNode:
         keys = [f"node-{child.recursion_map.node}" for child in inputs]
         metadata = {**self._metadata, "level": self.payload.recursion_map.depth + 1}
         await self._check_goes_on()
-        runs = await self.hatchet.start_children(NODE_TASK, inputs, keys, metadata)
+        runs = await self.hatchet.start_children(
+            NODE_TASK, inputs, keys, metadata, priority=self.payload.priority
+        )
         return list(zip(inputs, runs, strict=True))
 
     async def _results(
@@ -231,7 +233,9 @@ class ScatterNode:
         task = self.payload.task_name
         own = [leaf_metadata(self.payload.experiment_id, part) for part in rows]
         await self._check_goes_on()
-        runs = await self.hatchet.start_children(task, inputs, keys, self._metadata, own)
+        runs = await self.hatchet.start_children(
+            task, inputs, keys, self._metadata, own, self.payload.priority
+        )
         return await self.hatchet.outputs(runs)
 
     async def _check_goes_on(self) -> None:

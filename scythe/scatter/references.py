@@ -143,7 +143,7 @@ def start_root(
     """Start the root of a tree."""
     from scythe.engine.client import start_run
 
-    reference = start_run(NODE_TASK, payload, {**metadata, "level": 0})
+    reference = start_run(NODE_TASK, payload, {**metadata, "level": 0}, payload.priority)
     return RunRef(reference, read_tree)
 
 

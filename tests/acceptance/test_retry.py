@@ -213,7 +213,8 @@ def test_the_commands(app: Any, tmp_path: Path) -> None:
 def test_retry_without_the_code_of_the_experiment(app: Any, tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from scythe.runs.allocate import Allocation, AllocationOptions
+    from scythe.runs.allocate import Allocation
+    from scythe.runs.allocation_options import AllocationOptions
     from scythe.runs.retry import RetryChoice
 
     gate = tmp_path / "gate"

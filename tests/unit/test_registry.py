@@ -316,6 +316,10 @@ def test_what_cannot_be_run_is_refused_with_a_sentence(function: Any, reason: st
         ({"execution_timeout": timedelta(seconds=-1)}, "execution_timeout must be positive"),
         ({"desired_worker_labels": {"has_gpu": "yes"}}, r"desired_worker_labels\['has_gpu'\]"),
         ({"worker": object()}, "ScytheWorkerConfig"),
+        ({"max_running": 0}, "max_running=0 is not a number of leaves: give 1 or more"),
+        ({"max_running": True}, "max_running=True is not a number of leaves"),
+        ({"max_running": 2.5}, "max_running=2.5 is not a number of leaves"),
+        ({"max_running": 2, "concurrency": []}, "max_running and concurrency exclude each other"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any], reason: str) -> None:

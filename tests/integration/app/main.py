@@ -109,6 +109,17 @@ def unlimited(spec: Work) -> Done:
     return Done(y=spec.x)
 
 
+@ExperimentRegistry.Register(max_running=1)
+def licensed(spec: Work) -> Done:
+    """Count the leaves that run at the same time: there must be no other one."""
+    mine = Path(spec.folder) / f"running-{spec.sort_index}"
+    mine.touch()
+    time.sleep(0.3)
+    beside = len(list(Path(spec.folder).glob("running-*")))
+    mine.unlink()
+    return Done(y=beside)
+
+
 @ExperimentRegistry.Register(retries=2)
 def hold(spec: Work) -> Done:
     """Leave a trace; then wait for a file, or kill a process that it runs in."""
