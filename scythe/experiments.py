@@ -20,6 +20,7 @@ from scythe.experiment import TInput, TOutput, batch_size_of
 from scythe.runnable import AbsentExperiment, SerializableRunnable, find_runnable
 from scythe.runs.allocate import Allocation
 from scythe.runs.allocation_options import AllocationOptions
+from scythe.runs.control import RunControl
 from scythe.runs.explain import LeafTask
 from scythe.runs.exports import RunExports
 from scythe.runs.keys import RunKeys
@@ -216,6 +217,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
         description: str = "",
         tags: Iterable[str] = (),
         priority: Literal[1, 2, 3] | None = None,
+        max_failures: float | None = None,
         dry_run: bool = False,
     ) -> tuple[ExperimentRun[TInput, TOutput], RunRef[Any]] | AllocationPlan:
         """Start a run of these specs.
@@ -242,6 +244,8 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
             tags: Words to find it by.
             priority: 3 for leaves that pass those of runs with 2 or 1 (the default) in the queue
                 of the experiment.
+            max_failures: How many leaves may fail, or which share of all (0.1); with more, the run
+                stops and ends as `failed`, with its tables.
             dry_run: Whether all is only checked; nothing is stored or started.
 
         Returns:
@@ -261,6 +265,7 @@ class BaseExperiment(SerializableRunnable[TInput, TOutput]):
             description=description,
             tags=tuple(tags),
             priority=priority,
+            max_failures=max_failures,
         )
         run = self._new_run(self.resolve_next_version(version, s3_client))
         allocation = Allocation(self.runnable, self.store(s3_client), asked)
@@ -315,7 +320,14 @@ class VersionedExperiment(BaseModel, Generic[TInput, TOutput]):
 
 
 class ExperimentRun(
-    RunRepeats, RunLeaves, RunExports, RunReader, RunKeys, BaseModel, Generic[TInput, TOutput]
+    RunRepeats,
+    RunLeaves,
+    RunExports,
+    RunControl,
+    RunReader,
+    RunKeys,
+    BaseModel,
+    Generic[TInput, TOutput],
 ):
     """One run of a version of an experiment.
 

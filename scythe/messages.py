@@ -28,6 +28,7 @@ from scythe.settings import StoragePlace
 from scythe.texts import printable
 
 SENTINEL = "scythe_leaf"
+_HANDED_BACK = "handed back"
 CANCELLED = LeafFailure(
     kind=FailureKind.CANCELLED,
     type="Cancelled",
@@ -120,6 +121,16 @@ def encode_batch(result: BatchResult) -> dict[str, Any]:
     ]
     counts = {"n_leaves": result.n_leaves, "n_failed": result.n_failed, "seconds": result.seconds}
     return {SENTINEL: "batch", "packs": packs, **counts}
+
+
+def hand_back() -> dict[str, Any]:
+    """Make the output of a task that has run nothing, because its run is paused."""
+    return {SENTINEL: _HANDED_BACK}
+
+
+def is_handed_back(output: object) -> bool:
+    """Return whether a task has run nothing, so that its node starts it again later."""
+    return isinstance(output, dict) and cast("Any", output).get(SENTINEL) == _HANDED_BACK
 
 
 def decode_batch(payload: dict[str, Any]) -> BatchResult:

@@ -28,6 +28,7 @@ class FailureKind(StrEnum):
     CODE_MISMATCH = "code_mismatch"
     SCHEMA_MISMATCH = "schema_mismatch"
     RUN_LIMIT = "run_limit"
+    MAX_FAILURES = "max_failures"
 
     @property
     def is_final(self) -> bool:

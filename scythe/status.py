@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-RunState = Literal["queued", "running", "done", "failed", "cancelled", "not_started"]
+RunState = Literal["queued", "running", "paused", "done", "failed", "cancelled", "not_started"]
 
 
 class RunStatus(BaseModel):
@@ -16,10 +16,11 @@ class RunStatus(BaseModel):
     Attributes:
         experiment_id: `<name>/<version>/<datetime>`.
         workflow_run_id: Hatchet's id of the run, None before it was started.
-        state: `queued` before the first node runs; `done` when the final tables are there (also
-            when leaves failed); `cancelled` and `failed` when the run was stopped before all leaves
-            had run, by somebody or by its limit or a fault. The tables are there then, too;
-            `not_started` when `allocate` ended before it started the run.
+        state: `queued` before the first node runs; `paused` while no further leaf begins; `done`
+            when the final tables are there (also when leaves failed); `cancelled` and `failed` when
+            the run was stopped before all leaves had run, by somebody, by a limit or by a fault.
+            The tables are there then, too; `not_started` when `allocate` ended before it started
+            the run.
         total: Number of leaves.
         done: Leaves that ended well.
         failed: Leaves that failed their last try.

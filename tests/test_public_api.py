@@ -95,7 +95,7 @@ SIGNATURES = {
     "scythe.experiments.BaseExperiment.allocate": (
         "specs=… version='bumpmajor' overwrite_sort_index=True overwrite_experiment_id=True "
         "recursion_map=None s3_client=None batch_size=None strict=False reuse=None description='' "
-        "tags=() priority=None dry_run=False"
+        "tags=() priority=None max_failures=None dry_run=False"
     ),
     "scythe.experiments.BaseExperiment.list_versions": "s3_client=None",
     "scythe.experiments.BaseExperiment.latest_version": "s3_client=None from_cache=True",

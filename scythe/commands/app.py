@@ -11,6 +11,7 @@ from scythe.commands import (
     health,
     leaves,
     overview,
+    pausing,
     project,
     repeating,
     serving,
@@ -20,7 +21,7 @@ from scythe.commands import (
 
 # Each family is a module with `add_commands(app)`, which calls `add(app, function)`.
 FAMILIES = (
-    *(overview, workers, leaves, tables, cancelling),
+    *(overview, workers, leaves, tables, cancelling, pausing),
     *(repeating, serving, health, project),
 )
 _HELP = """

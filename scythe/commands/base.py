@@ -68,5 +68,5 @@ def exit_code(error: ScytheError) -> ExitCode:
 
 def code_of(status: RunStatus) -> ExitCode:
     """Return the exit code of a command that shows a run."""
-    is_good = not status.failed and status.state in ("queued", "running", "done")
+    is_good = not status.failed and status.state in ("queued", "running", "paused", "done")
     return ExitCode.GOOD if is_good else ExitCode.FAILED_LEAVES

@@ -33,6 +33,7 @@ class OpenChildren:
         find_end: Asks the engine for output or exception; None while the child has not ended.
         quiet: Seconds without news until the first request.
         longest: The longest pause between two requests, in seconds.
+        on_end: Called once with each child and its output or exception.
     """
 
     def __init__(
@@ -42,10 +43,12 @@ class OpenChildren:
         *,
         quiet: float = QUIET,
         longest: float = LONGEST,
+        on_end: Callable[[str, Output], object] | None = None,
     ) -> None:
         self._find_end = find_end
         self._quiet = quiet
         self._longest = longest
+        self._on_end = on_end
         self._order = tuple(waits)
         self._ends: dict[str, Output] = {}
         self._open = dict.fromkeys(waits)  # in the order of the next requests
@@ -90,7 +93,10 @@ class OpenChildren:
             self._close(run_id, wait.result())
 
     def _close(self, run_id: str, end: Output) -> None:
-        self._ends.setdefault(run_id, end)
         self._open.pop(run_id, None)
+        if run_id not in self._ends:
+            self._ends[run_id] = end
+            if self._on_end is not None:
+                self._on_end(run_id, end)
         if not self._open:
             self._all_over.set()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -37,6 +38,20 @@ async def start_children(context: Any, items: Sequence[Any]) -> dict[str, asynci
         child.workflow_run_external_id: asyncio.create_task(_wait_for(context, child))
         for child in started
     }
+
+
+@asynccontextmanager
+async def waiting(context: Any) -> AsyncGenerator[None]:
+    """Mark a node as waiting, so that its worker can stop and give it to another one."""
+    from hatchet_sdk.worker.durable_eviction.instrumentation import aio_durable_eviction_wait
+
+    async with aio_durable_eviction_wait(
+        wait_kind="pause",
+        resource_id="run",
+        action_key=context.action.key,
+        eviction_manager=context._durable_eviction_manager,  # noqa: SLF001
+    ):
+        yield
 
 
 async def _wait_for(context: Any, child: Any) -> Output:

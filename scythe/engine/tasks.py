@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NewType, cast
@@ -20,6 +21,7 @@ from scythe.engine.running_node import (
     hand_on,
     is_cancelled,
     start_children,
+    waiting,
 )
 from scythe.errors import RegistrationError
 from scythe.leaf_classes import limit_of
@@ -122,15 +124,30 @@ class NodeRun:
         self._waits.update(waits)
         return [Child(run) for run in waits]
 
-    async def outputs(self, children: Sequence[Child]) -> list[Output]:
+    async def outputs(
+        self, children: Sequence[Child], on_end: Callable[[Child, Output], object] | None = None
+    ) -> list[Output]:
         """Wait durably until these children have ended.
+
+        Args:
+            children: The children.
+            on_end: Called with each child and its output as soon as it has ended.
 
         Returns:
             The output of each child (empty if Hatchet cancelled it), or its exception.
         """
         waits: dict[str, asyncio.Task[Output]] = {child: self._waits[child] for child in children}
-        outputs = await OpenChildren(waits, find_end).outputs()
-        return [find_payload(end) if isinstance(end, dict) else end for end in outputs]
+
+        def report(run_id: str, end: Output) -> None:
+            if on_end is not None:
+                on_end(Child(run_id), _task_output(end))
+
+        outputs = await OpenChildren(waits, find_end, on_end=report).outputs()
+        return [_task_output(end) for end in outputs]
+
+    def waiting(self) -> AbstractAsyncContextManager[None]:
+        """Mark the node as waiting for something else than its children."""
+        return waiting(self.context)
 
     def stop_waiting(self) -> None:
         """Cancel the waits that are still open when the node has ended.
@@ -158,6 +175,10 @@ class NodeRun:
             since=self._created, parent_task_external_id=self.task_run_id
         )
         return cast("dict[str, int]", metrics.model_dump())
+
+
+def _task_output(end: Output) -> Output:
+    return find_payload(end) if isinstance(end, dict) else end
 
 
 def _slices(items: list[Any]) -> list[list[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scythe.errors import ScytheError
+from scythe.errors import ScytheError, StorageError
 from scythe.leaf.failure import failure_of
 from scythe.leaf.journal import Journal, Part, read_lines
 from scythe.leaf.log import LeafLog, shortened
@@ -20,6 +21,7 @@ from scythe.leaf.state import ProcessState
 from scythe.locate import find_experiment
 from scythe.messages import LeafRecord
 from scythe.outcomes import Batch, BatchResult, LeafCall, LeafFailure, LeafOutcome, LeafResult
+from scythe.scatter.pause import is_paused
 from scythe.specs.file import index_of, read_rows, sort_indices, spec_texts
 from scythe.storage.fetch import end_leaf
 from scythe.storage.layout import RunLayout
@@ -34,6 +36,8 @@ _INLINE_BYTES = 32 * 1024  # of all tables of a batch; larger ones go to the buc
 _LEAF_BYTES = 1 << 20  # of a leaf's tables; larger ones go to the bucket at once
 _PART_BYTES = 16 << 20  # of tables in memory, after which they are stored
 _PART_LEAVES = 20_000
+_LOOK_SECONDS = 1.0  # between two checks whether the run is paused
+_LONGEST_LOOK_SECONDS = 30.0  # where the bucket does not answer
 _LONG = 0.1  # seconds; a longer leaf gets a new deadline for the steps after it
 
 
@@ -107,6 +111,7 @@ class _BatchRun:
         self._bytes = 0
         self._log = ""
         self._is_used_up = False
+        self._next_look = time.monotonic() + _LOOK_SECONDS
         self._is_sound = False
         # The last leaf and journal position at which the process was seen to be undamaged.
         self._sound = (self._stored + len(self._records), journal.end)
@@ -125,6 +130,8 @@ class _BatchRun:
             self._bytes += _size(record.outcome)
             if self._bytes > _PART_BYTES or len(self._records) >= _PART_LEAVES:
                 self._store_part()
+            if number + 1 < n_leaves and self._is_paused():
+                return self._result()  # of the leaves so far: the scatter node starts the others
             if (self._is_used_up or number == last) and number + 1 < n_leaves:
                 return self._result_of(number + 1, self._journal.end, self._batch.closely)
             if self._is_sound:
@@ -144,6 +151,20 @@ class _BatchRun:
         left = ", ".join(state.left if state is not None else ()) or "other settings"
         left = left if self._is_used_up else ""
         return BatchResult((), over, 0, 0.0, journal=journal, closely=closely, left=left)
+
+    def _is_paused(self) -> bool:
+        """Return whether the run is paused, as far as the bucket has been asked lately."""
+        now = time.monotonic()
+        if now < self._next_look or self._call.root_workflow_run_id is None:
+            return False
+        self._journal.begin()  # the last leaf's time limit does not cover this step
+        self._next_look = now + _LOOK_SECONDS
+        store = open_store(self._call.store).with_patience(0)
+        try:
+            return is_paused(store, RunLayout(store.config.prefix, self._call.experiment_id))
+        except StorageError:  # then the batch goes on
+            self._next_look = now + _LONGEST_LOOK_SECONDS
+            return False
 
     @property
     def _stored(self) -> int:

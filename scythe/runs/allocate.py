@@ -341,6 +341,7 @@ class Allocation:
             leaf_format="plain" if self._plain else "scythe",
             run_code=self._run_code,
             priority=self._options.priority,
+            max_failures=self._options.most_failures(prepared.n_specs),
         )
 
     def _labels(self) -> dict[str, str] | None:

@@ -70,6 +70,11 @@ def explain_wait(workers: Sequence[ConnectedWorker], task: LeafTask, status: Run
     return _explain_routing(serving, task, status)
 
 
+def paused_note(experiment_id: str) -> str:
+    """Say that a run is paused, and how it goes on."""
+    return f"The run is paused. Go on with it: scythe resume {experiment_id}"
+
+
 def serving_workers(workers: Sequence[ConnectedWorker], task: LeafTask) -> list[ConnectedWorker]:
     """Return the workers that take leaves of a task."""
     serving = [worker for worker in workers if _serves(worker, task.name)]

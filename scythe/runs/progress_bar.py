@@ -10,6 +10,7 @@ from scythe.status import RunStatus, mismatch_note
 
 _LINE_PAUSE = 5.0  # seconds between two plain lines
 _WIDE = 110  # columns of a terminal in which all fits into one line
+_TITLES = {"queued": "waiting for a worker", "paused": "paused"}
 _PATIENCE = 5.0  # seconds for a worker to take up a run, before it is said that none does
 
 
@@ -105,7 +106,7 @@ class ProgressView:
         others = status.code_mismatches
         self._bar.update(
             self._task,
-            description="waiting for a worker" if status.state == "queued" else self._title(status),
+            description=_TITLES.get(status.state) or self._title(status),
             total=status.total or None,
             completed=status.done + status.failed,
             count=f"{status.done + status.failed}/{status.total}",

@@ -6,7 +6,7 @@ import asyncio
 import io
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
@@ -24,10 +24,11 @@ from scythe.errors import (
     StorageError,
 )
 from scythe.processes.blocking import call_within, start_call
-from scythe.runs.explain import LeafTask, explain_wait
+from scythe.runs.explain import LeafTask, explain_wait, paused_note
 from scythe.runs.progress_bar import ProgressView
 from scythe.runs.rate import RecentRate
 from scythe.runs.waiting import wait_for_run
+from scythe.scatter.pause import is_paused
 from scythe.status import RunStatus
 from scythe.storage.files import S3Url
 from scythe.storage.layout import RunLayout
@@ -40,6 +41,8 @@ from scythe.tables.pandas_index import free_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from scythe.engine.lookup import ConnectedWorker
 
 _LEAF = "leaf"
 _ENGINE_PAUSE = 5.0  # seconds without news after which Hatchet is asked whether the run still lives
@@ -103,6 +106,8 @@ class RunWatch:
             status = self._ask(status)
             self._ask_at = time.monotonic() + _ENGINE_PAUSE
         reason = "" if status.is_over else self._reason
+        if status.state == "paused":
+            reason = reason or paused_note(self._layout.experiment_id)
         return self._rate.added_to(status.model_copy(update={"waits_for": reason}))
 
     def _ask(self, status: RunStatus) -> RunStatus:
@@ -113,7 +118,7 @@ class RunWatch:
             status = self._checked(status)
             if not status.is_over and status.total:
                 workers = connected_workers()
-                self._reason = self._probe(status) or explain_wait(workers, self._task(), status)
+                self._reason = self._probe(status) or self._explain(workers, status)
         except EngineError as error:
             self._reason = str(error)
         return status
@@ -151,6 +156,11 @@ class RunWatch:
         # Another process may be at it, or was killed a moment ago.
         return latest if is_being_ended(store, layout) else finish_lost_run(store, layout, state)
 
+    def _explain(self, workers: Sequence[ConnectedWorker], status: RunStatus) -> str:
+        if status.state == "paused":
+            return paused_note(self._layout.experiment_id)
+        return explain_wait(workers, self._task(), status)
+
     def _probe(self, status: RunStatus) -> str:
         """Say why the bucket takes nothing, if that is so; tried less and less often."""
         now = time.monotonic()
@@ -166,15 +176,23 @@ def _stored_status(store: Store, layout: RunLayout) -> RunStatus:
     data = store.find_bytes(layout.status)
     with suppress(ValidationError):  # a server that failed while it was written holds less of it
         if data:
-            return RunStatus.model_validate_json(data)
+            return _with_pause(store, layout, RunStatus.model_validate_json(data))
     manifest = store.find_bytes(layout.manifest)
     fields = from_yaml(manifest) if manifest else {}
-    return RunStatus(
+    status = RunStatus(
         experiment_id=layout.experiment_id,
         workflow_run_id=fields.get("workflow_run_id"),
         total=fields.get("n_specs") or 0,
         updated=0.0,
     )
+    return _with_pause(store, layout, status)
+
+
+def _with_pause(store: Store, layout: RunLayout, status: RunStatus) -> RunStatus:
+    """Return a status with the state `paused`, if the run is."""
+    if status.is_over or not is_paused(store, layout):
+        return status
+    return status.model_copy(update={"state": "paused"})
 
 
 def _is_silent(status: RunStatus) -> bool:
@@ -307,31 +325,6 @@ class RunReader:
     def watch(self) -> RunWatch:
         """Return an object that looks at the run again and again."""
         return RunWatch(self.store(), self.layout, lambda: self.leaf_task)
-
-    def cancel(self, grace: timedelta = timedelta(0)) -> RunStatus:
-        """Stop the run, and gather the leaves that have finished.
-
-        The others become rows of `errors`. A run that is over stays as it is.
-
-        Args:
-            grace: How long running leaves may continue before they are ended.
-
-        Returns:
-            The last status; its state is `cancelled` unless the run had ended before.
-
-        Raises:
-            EngineError: Hatchet did not accept the cancellation.
-        """
-        from scythe.runs.ending import cancel_run
-
-        status = self.last_status()
-        if status.state == "not_started":  # nothing is there to stop
-            return status
-        return cancel_run(self.store(), self.layout, grace)
-
-    async def aio_cancel(self, grace: timedelta = timedelta(0)) -> RunStatus:
-        """Stop the run, and gather the leaves that have finished; see `cancel`."""
-        return await asyncio.to_thread(self.cancel, grace)
 
     def results(self, name: str = "scalars", *, partial: bool = False) -> pa.Table:
         """Read a final table; `.to_pandas()` gives it the MultiIndex of the specs.

@@ -27,6 +27,7 @@ class RunOptions(TypedDict, total=False):
     description: str
     tags: Iterable[str]
     priority: Literal[1, 2, 3] | None
+    max_failures: float | None
 
 
 class RunRepeats(RunReader):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scythe.engine.run_tasks import TaskEnd
 from scythe.errors import StorageError
-from scythe.messages import LeafRecord, decode_cut_batch
+from scythe.messages import LeafRecord, decode_cut_batch, is_handed_back
 from scythe.outcomes import BatchResult, LeafFailure, StoreConfig
 from scythe.scatter.leaf_outcomes import batch_of, record_of
 from scythe.scatter.models import NodeEnd, ScatterGatherResult
@@ -167,6 +167,8 @@ class KnownLeaves:
             if self._known[start]:
                 continue
             output = end.output if isinstance(end.output, dict) else RuntimeError(end.output)
+            if is_handed_back(output):
+                continue  # its node has started it again, or was about to
             batch = batch_of(output)
             if batch is not None:
                 self._add_batch(Rows(start, stop), batch)
@@ -234,7 +236,7 @@ class KnownLeaves:
             else:
                 self._run.store.download_small(pack, file)
             self._packs.append((rows.start, number, file))
-        self._note(range(rows.start, rows.stop))
+        self._note(range(rows.start, rows.start + batch.n_leaves))
 
     def _add_records(
         self, rows: Sequence[int], records: Sequence[LeafRecord], queued: float

@@ -40,6 +40,40 @@ def record_of(output: TaskOutput) -> LeafRecord:
     return _plain_record(output) if output else LeafRecord(CANCELLED, 0, None)
 
 
+def counts_of(output: TaskOutput, n_leaves: int) -> tuple[int, int]:
+    """Return how many leaves of a task ended well, and how many failed.
+
+    Args:
+        output: Its output, or its exception.
+        n_leaves: The number of its leaves.
+    """
+    if isinstance(output, BaseException) or not output:
+        return 0, n_leaves
+    if output.get(SENTINEL) != "batch":
+        return n_leaves, 0
+    return output["n_leaves"] - output["n_failed"], output["n_failed"]
+
+
+def batch_size_of(output: TaskOutput, n_leaves: int) -> int:
+    """Return the number of leaves that a task has run: fewer than it has if its run was paused.
+
+    Args:
+        output: Its output, or its exception.
+        n_leaves: The number of its leaves.
+    """
+    if isinstance(output, dict) and output.get(SENTINEL) == "batch":
+        return output["n_leaves"]
+    return n_leaves
+
+
+def is_mismatch(output: TaskOutput) -> bool:
+    """Return whether a task met a worker with other code than the run's."""
+    if not isinstance(output, BaseException):
+        return False
+    outcome = record_of(output).outcome
+    return isinstance(outcome, LeafFailure) and outcome.kind.is_mismatch
+
+
 def error_text(error: BaseException) -> str:
     """Return the text of an exception, or of all exceptions of a group."""
     inner: Sequence[Any] = getattr(error, "exceptions", ()) or (error,)

@@ -67,6 +67,9 @@ class ScatterGatherInput(BaseSpec):
     priority: Literal[1, 2, 3] | None = Field(
         default=None, description="The priority of its tasks in Hatchet; None for the task's own."
     )
+    max_failures: int | None = Field(
+        default=None, ge=0, description="The most leaves that may fail; None for no limit."
+    )
     reused: tuple[int, int] | None = Field(
         default=None,
         description="How many leaves that are done, and that failed, the run takes from another; "

@@ -7,20 +7,18 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from scythe.engine.run_tasks import leaf_metadata
 from scythe.engine.tasks import Child, NodeRun, PlainInput
-from scythe.messages import LeafInput, decode_failure
-from scythe.outcomes import LeafFailure
+from scythe.messages import LeafInput
 from scythe.processes.waiting import to_the_end
 from scythe.scatter.finish import end_in_bucket
 from scythe.scatter.known_leaves import RunPlace
 from scythe.scatter.leaf_outcomes import batch_of, error_text, record_of
+from scythe.scatter.leaf_tasks import LeafTasks, MakeInputs
 from scythe.scatter.models import NODE_TASK, ScatterGatherInput, ScatterGatherResult
 from scythe.scatter.output import (
     LostBatch,
@@ -33,7 +31,8 @@ from scythe.scatter.output import (
 from scythe.scatter.progress import NodeProgress
 from scythe.scatter.reused import add_reused
 from scythe.scatter.stop import RunStopped, ending_right, read_stop
-from scythe.scatter.tree import AUTO, PROBES, RecursionMap, plan_batches, plan_tree
+from scythe.scatter.threads import in_thread
+from scythe.scatter.tree import AUTO, PROBES, RecursionMap, Rows, plan_batches, plan_tree
 from scythe.scatter.user_tasks import plain_spec
 from scythe.settings import store_config
 from scythe.specs.file import count_specs, index_of, read_rows, sort_indices, spec_texts
@@ -48,9 +47,7 @@ logger = logging.getLogger(__name__)
 
 # Larger specs do not travel in the message: the leaf reads them from the stored specs.
 _SPEC_BYTES = 200_000
-_ROUNDS_IN_VAIN = 2
 _NodeBelow = tuple[ScatterGatherInput, Child]
-_threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="scythe-node")
 
 
 class ScatterNode:
@@ -75,7 +72,7 @@ class ScatterNode:
 
     async def in_thread(self, function: Any, *args: Any) -> Any:
         """Call a blocking function in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
+        return await in_thread(function, *args)
 
     def load(self) -> None:
         """Determine the leaves of the node."""
@@ -100,37 +97,32 @@ class ScatterNode:
         queued = time.time()
         rows = self.tasks.single_rows()
         specs = await self.in_thread(read_rows, self.config, self.payload.specs_key, rows)
-        inputs = await self.in_thread(self._leaf_inputs, specs, rows)
-        keys = [f"leaf-{row}" for row in rows]
-        results = await self._run_leaf_tasks(inputs, keys, [(row, row + 1) for row in rows])
-        records = [record_of(result) for result in results]
+        inputs = dict(zip(rows, await self.in_thread(self._leaf_inputs, specs, rows), strict=True))
+        tasks = self._leaf_tasks(lambda parts: [inputs[part.start] for part in parts])
+        ends = await tasks.run([Rows(row, row + 1) for row in rows])
+        records = [record_of(output) for _, output in ends]
         leaves = LeafSlice(rows, index_of(specs), records, queued, self.root_id)
         return await self._write(write_base_node, leaves)
 
     async def _run_batches(self) -> ScatterGatherResult:
         """Run the specs of this node in batches."""
         queued = time.time()
-        rows = self.tasks.parts
-        inputs = [
-            LeafInput(
-                rows=(part.start, part.stop),
-                specs=self._own_specs,
-                queued=queued,
-                experiment_id=self.payload.experiment_id,
-                root_workflow_run_id=self.root_id,
-                storage_settings=self.payload.storage_settings,
-                run_code=self.payload.run_code,
-            )
-            for part in rows
-        ]
-        keys = [f"batch-{part.start}" for part in rows]
-        ranges = [(part.start, part.stop) for part in rows]
-        results = await self._run_leaf_tasks(inputs, keys, ranges)
+        ends = await self._leaf_tasks(self._batch_inputs).run(self.tasks.parts)
         batches = [
-            batch_of(result) or LostBatch(part, record_of(result), queued)
-            for part, result in zip(rows, results, strict=True)
+            batch_of(output) or LostBatch(part, record_of(output), queued) for part, output in ends
         ]
         return await self._write(write_batch_node, batches)
+
+    def _leaf_tasks(self, make_inputs: MakeInputs) -> LeafTasks:
+        return LeafTasks(
+            self.hatchet,
+            self.payload,
+            self.store,
+            self.layout,
+            self.progress,
+            make_inputs,
+            self._metadata,
+        )
 
     async def _run_nodes(self, maps: Sequence[RecursionMap]) -> ScatterGatherResult:
         """Divide the tasks of this node among child nodes, and merge their tables."""
@@ -200,44 +192,6 @@ class ScatterNode:
             for (payload, _), output in zip(nodes, outputs, strict=True)
         ]
 
-    async def _run_leaf_tasks(
-        self, inputs: Sequence[BaseModel], keys: Sequence[str], rows: Sequence[tuple[int, int]]
-    ) -> list[dict[str, Any] | BaseException]:
-        """Run tasks, repeating those that met a worker with other code.
-
-        All workers may have other code, so it stops after two rounds in a row without a success.
-        """
-        results = await self._start_and_wait(inputs, keys, rows)
-        left = [number for number, result in enumerate(results) if _is_mismatch(result)]
-        round_number = 1
-        in_vain = 0
-        while left and in_vain < _ROUNDS_IN_VAIN:
-            round_number += 1
-            again = await self._start_and_wait(
-                [inputs[number] for number in left],
-                [f"{keys[number]}-again-{round_number}" for number in left],
-                [rows[number] for number in left],
-            )
-            for number, result in zip(left, again, strict=True):
-                results[number] = result
-            before = left
-            left = [number for number in left if _is_mismatch(results[number])]
-            in_vain = in_vain + 1 if left == before else 0
-        return results
-
-    async def _start_and_wait(
-        self, inputs: Sequence[BaseModel], keys: Sequence[str], rows: Sequence[tuple[int, int]]
-    ) -> list[dict[str, Any] | BaseException]:
-        if not inputs:
-            return []
-        task = self.payload.task_name
-        own = [leaf_metadata(self.payload.experiment_id, part) for part in rows]
-        await self._check_goes_on()
-        runs = await self.hatchet.start_children(
-            task, inputs, keys, self._metadata, own, self.payload.priority
-        )
-        return await self.hatchet.outputs(runs)
-
     async def _check_goes_on(self) -> None:
         """Raise `RunStopped` if the run is to stop, so that nothing more starts."""
         stop = await self.in_thread(read_stop, self.store, self.layout)
@@ -262,7 +216,10 @@ class ScatterNode:
             if self.payload.reused is not None:
                 result = add_reused(self.output, result, self.n_specs)
             self.place.write_codes(result.codes, result.code_mismatches)
-            end_in_bucket(self.place, self.progress.status_of(result))
+            status = self.progress.status_of(result)
+            end_in_bucket(self.place, status)
+            if status.state == "failed":
+                raise RunStopped(status.message)
             return result
 
     @property
@@ -277,6 +234,21 @@ class ScatterNode:
     def _own_specs(self) -> str | None:
         """The key of the specs, where the leaves are not all of the run's."""
         return None if self.payload.reused is None else self.payload.specs_key
+
+    def _batch_inputs(self, parts: Sequence[Rows]) -> list[BaseModel]:
+        queued = time.time()
+        return [
+            LeafInput(
+                rows=(part.start, part.stop),
+                specs=self._own_specs,
+                queued=queued,
+                experiment_id=self.payload.experiment_id,
+                root_workflow_run_id=self.root_id,
+                storage_settings=self.payload.storage_settings,
+                run_code=self.payload.run_code,
+            )
+            for part in parts
+        ]
 
     def _leaf_inputs(self, specs: pa.Table, rows: range) -> list[BaseModel]:
         texts = list(spec_texts(specs))
@@ -300,14 +272,6 @@ class ScatterNode:
             )
             for text, row, number in zip(texts, rows, sort_indices(specs), strict=True)
         ]
-
-
-def _is_mismatch(result: dict[str, Any] | BaseException) -> bool:
-    """Return whether a task met a worker with other code than the run's."""
-    if not isinstance(result, BaseException):
-        return False
-    outcome = decode_failure(error_text(result)).outcome
-    return isinstance(outcome, LeafFailure) and outcome.kind.is_mismatch
 
 
 def _node_result(

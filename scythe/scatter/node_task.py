@@ -14,6 +14,7 @@ from scythe.processes.waiting import to_the_end
 from scythe.scatter.finish import finish_run
 from scythe.scatter.models import ScatterGatherInput, ScatterGatherResult
 from scythe.scatter.node import ScatterNode
+from scythe.scatter.progress import too_many_failures
 from scythe.scatter.stop import RunStopped, StopRequest, put_stop, read_stop
 from scythe.settings import TimeoutSettings
 from scythe.storage.files import S3Url
@@ -92,7 +93,7 @@ class _Root:
         raise RunStopped
 
     async def _stop_request(self) -> StopRequest:
-        """Wait for a stop request, or for the run's time limit."""
+        """Wait for a stop request, the run's time limit, or more failures than it allows."""
         limit = TimeoutSettings().SCATTER_GATHER_EXECUTION
         while True:
             try:
@@ -108,9 +109,11 @@ class _Root:
         store = self._node.store
         layout = self._node.layout
         passed = time.time() - self._node.progress.started
-        if limit >= NO_LIMIT or passed < limit.total_seconds():
-            return read_stop(store, layout)
-        return put_stop(store, layout, _limit_passed(limit))
+        if limit < NO_LIMIT and passed >= limit.total_seconds():
+            return put_stop(store, layout, _limit_passed(limit))
+        if stop := too_many_failures(self._node.payload, self._node.progress.failed):
+            return put_stop(store, layout, stop)
+        return read_stop(store, layout)
 
     async def _finish(self, request: StopRequest) -> None:
         """Finish the run; continue even when this task is cancelled."""

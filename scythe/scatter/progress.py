@@ -12,7 +12,9 @@ from typing import Self
 
 from scythe.engine.sdk_logs import reason_of
 from scythe.engine.tasks import NodeRun
+from scythe.outcomes import FailureKind
 from scythe.scatter.models import ScatterGatherInput, ScatterGatherResult
+from scythe.scatter.stop import StopRequest
 from scythe.scatter.tree import NodeTasks, RecursionMap
 from scythe.status import NodeCounts, RunState, RunStatus
 from scythe.storage.layout import RunLayout
@@ -43,6 +45,37 @@ def pause_of(tree: RecursionMap, n_children: int, age: float = 0.0) -> float:
     return max(_PAUSE, by_age, _PAUSE_PER_CHILD * n_children, _PAUSE_PER_NODE * n_beside)
 
 
+def share_of_requests(tree: RecursionMap, pause: float) -> float:
+    """Return the pause between two requests of a node to the bucket.
+
+    Args:
+        tree: The node. All nodes beside it together ask the bucket 50 times a second at most.
+        pause: The pause of a node with few beside it, in seconds.
+    """
+    return max(pause, _PAUSE_PER_CHILD * math.prod(step.factor for step in tree.path or []))
+
+
+def too_many_failures(payload: ScatterGatherInput, failed: int) -> StopRequest | None:
+    """Return why a run must end if more leaves have failed than it allows.
+
+    Args:
+        payload: The input of its root.
+        failed: The number of failed leaves.
+    """
+    if payload.max_failures is None or failed <= payload.max_failures:
+        return None
+    return StopRequest(
+        state="failed",
+        kind=FailureKind.MAX_FAILURES,
+        message=f"{_count(failed)} failed, and the run allows {payload.max_failures} "
+        "(max_failures of allocate): see its errors, then retry it",
+    )
+
+
+def _count(failed: int) -> str:
+    return "1 leaf has" if failed == 1 else f"{failed} leaves have"
+
+
 class NodeProgress:
     """Counts the children of a node, once a second or less often, and stores the counts.
 
@@ -62,14 +95,23 @@ class NodeProgress:
         self._run = run
         self._payload = payload
         self._total = tasks.n_leaves
-        self._n_tasks = max(1, len(tasks))
         self._children = [child.node for child in payload.nodes_below(tasks)]
         self._started = time.time()
         done, failed = (payload.reused if payload.is_root else None) or (0, 0)
         self._reused = NodeCounts(done=done, failed=failed)
+        self._ended = NodeCounts()
         self._counts = self._reused  # never less than what a try before this one has stored
         self._task: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
+
+    def add(self, done: int, failed: int) -> None:
+        """Count leaves of this node that have ended."""
+        self._ended = self._ended.plus(NodeCounts(done=done, failed=failed))
+
+    @property
+    def failed(self) -> int:
+        """Failed leaves, as far as they are counted."""
+        return self._counts.failed
 
     @property
     def started(self) -> float:
@@ -99,7 +141,10 @@ class NodeProgress:
     def status_of(self, result: ScatterGatherResult) -> RunStatus:
         """Return the final status of a run whose leaves have all ended."""
         self._note(result)
-        return self._status("done").model_copy(update={"warnings": result.warnings})
+        status = self._status("done").model_copy(update={"warnings": result.warnings})
+        if stop := too_many_failures(self._payload, status.failed):
+            return status.model_copy(update={"state": stop.state, "message": stop.message})
+        return status
 
     def _note(self, result: ScatterGatherResult) -> None:
         self._counts = NodeCounts(
@@ -150,17 +195,10 @@ class NodeProgress:
     async def _count(self) -> NodeCounts:
         if self._children:
             return await asyncio.to_thread(self._sum_children)
+        # Not the engine's counts of ended tasks: a task may have run nothing, and a batch that
+        # ended well may have failed leaves.
         counts = await self._run.count_children()
-        failed = counts["failed"] + counts["cancelled"]
-        return NodeCounts(
-            done=self._leaves_of(counts["completed"]),
-            failed=self._leaves_of(failed),
-            running=counts["running"],
-        )
-
-    def _leaves_of(self, tasks: int) -> int:
-        """Estimate the leaves in this many tasks, taking all batches as equally large."""
-        return min(self._total, tasks * self._total // self._n_tasks)
+        return self._ended.model_copy(update={"running": counts["running"]})
 
     def _sum_children(self) -> NodeCounts:
         total = NodeCounts()

@@ -131,6 +131,15 @@ class RunLayout:
         return f"{self.intermediate}stop.json"
 
     @property
+    def pause_request(self) -> str:
+        """Key of the request to pause the run."""
+        return f"{self.intermediate}pause.json"
+
+    def node_rounds(self, node: str) -> str:
+        """Return the key of the leaves that a scatter node has started again."""
+        return f"{self.intermediate}rounds/{node}.json"
+
+    @property
     def endings(self) -> str:
         """Key prefix of the claims to write the final tables."""
         return f"{self.intermediate}ending/"

@@ -14,7 +14,7 @@ from scythe.executor import Executor, LeafCancelled
 from scythe.experiment import Experiment
 from scythe.labels import required_labels
 from scythe.locate import code_ref
-from scythe.messages import LeafInput, encode_batch, encode_failure, encode_result
+from scythe.messages import LeafInput, encode_batch, encode_failure, encode_result, hand_back
 from scythe.outcomes import Batch, BatchResult, CodeRef, LeafCall, LeafReply, RunCode, StoreConfig
 from scythe.processes.waiting import to_the_end
 from scythe.settings import ScytheStorageSettings, code_mismatch, store_config
@@ -22,6 +22,7 @@ from scythe.storage.layout import RunLayout
 from scythe.storage.store import open_store
 from scythe.worker_processes.batch_calls import cut_batch, run_whole_batch
 from scythe.worker_processes.code_mismatch import CodeMismatch
+from scythe.worker_processes.paused_runs import PausedRuns
 
 
 class LeafHandler:
@@ -51,9 +52,15 @@ class LeafHandler:
         self._stores: dict[tuple[str, str] | None, StoreConfig] = {}
         code_mismatch()  # an invalid value fails here, when the worker starts
         self._run_codes: dict[RunCode, RunCode] = {}
+        self._paused = PausedRuns()
 
     async def __call__(self, payload: LeafInput, run: TaskRun) -> dict[str, Any]:
-        """Run one attempt of one leaf, or a batch, and return its outcome to Hatchet."""
+        """Run one attempt of one leaf, or a batch, and return its outcome to Hatchet.
+
+        A leaf of a paused run is handed back, unless an attempt of it has run.
+        """
+        if run.attempt == 1 and await self._is_paused(payload):
+            return hand_back()
         try:
             result = await self._run(self._call(payload, run), run)
         except ExecutorError as error:
@@ -66,6 +73,11 @@ class LeafHandler:
         if isinstance(result, BatchResult):
             return encode_batch(result)
         return encode_result(result, run.attempt, run.workflow_run_id)
+
+    async def _is_paused(self, payload: LeafInput) -> bool:
+        if payload.root_workflow_run_id is None:
+            return False  # a leaf without a run
+        return await self._paused.has(self._store(payload.storage_settings), payload.experiment_id)
 
     async def _run(self, call: LeafCall, run: TaskRun) -> LeafReply:
         if call.batch is None:

@@ -354,6 +354,26 @@ def test_a_run_without_its_code(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> No
         run.spec(0)
 
 
+def test_pausing_and_going_on(bed: Bed, here: Any) -> None:
+    run = bed.going.experiment_id
+    paused = command("pause", run)
+    assert (paused.returncode, paused.stderr) == (0, "")
+    assert paused.stdout == f"Paused {run}. Go on: scythe resume {run}\n"
+    shown = here("status", run)
+    assert (shown.returncode, shown.stdout.splitlines()[0]) == (0, f"{run}  paused")
+    assert f"The run is paused. Go on with it: scythe resume {run}" in shown.stdout
+    assert "2 running" in shown.stdout
+    states = {one["run"]: one["state"] for one in json.loads(here("runs", "--json").stdout)}
+    assert states[run] == "paused"
+    assert json.loads(here("pause", run, "--json").stdout)["state"] == "paused"
+    assert here("resume", run).stdout == f"Resumed {run}. Watch it: scythe watch {run}\n"
+    assert here("resume", run).stdout.startswith("It was not paused. ")
+    assert json.loads(here("status", run, "--json").stdout)["state"] == "running"
+    over = bed.over.experiment_id
+    assert here("pause", over).stdout.startswith(f"It is over. {over}: done, 7 done, 3 failed")
+    assert here("pause", f"{over[:-1]}x").returncode == 2
+
+
 def test_cancelling_and_deleting(bed: Bed, here: Any) -> None:
     run = bed.going.experiment_id
     refused = here("rm", run, "--yes")

@@ -30,7 +30,8 @@ from scythe.status import RunStatus
 
 COMMANDS = (
     *("dev", "engine", "runs", "status", "watch", "workers", "errors", "logs", "results"),
-    *("cancel", "rm", "retry", "run", "compare", "worker", "doctor", "cache", "init"),
+    *("cancel", "rm", "pause", "resume", "retry", "run", "compare"),
+    *("worker", "doctor", "cache", "init"),
 )
 
 
@@ -171,7 +172,14 @@ def test_exit_codes(error: Exception, code: int) -> None:
 
 @pytest.mark.parametrize(
     ("state", "failed", "code"),
-    [("running", 0, 0), ("done", 0, 0), ("done", 1, 1), ("running", 2, 1), ("cancelled", 0, 1)],
+    [
+        ("running", 0, 0),
+        ("done", 0, 0),
+        ("done", 1, 1),
+        ("running", 2, 1),
+        ("paused", 0, 0),
+        ("cancelled", 0, 1),
+    ],
 )
 def test_the_exit_code_of_a_run(state: str, failed: int, code: int) -> None:
     status = RunStatus.model_validate({"experiment_id": "e", "state": state, "failed": failed})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from scythe.base import ExperimentInputSpec, ExperimentOutputSpec
+from scythe.errors import StorageError
 from scythe.experiment import Experiment
+from scythe.leaf import batch
 from scythe.leaf.batch import BatchPlace, run_batch
 from scythe.leaf.journal import count_leaves, time_left
 from scythe.leaf.log import LeafLog
@@ -67,7 +70,9 @@ def store_of(folder: Path) -> StoreConfig:
     return StoreConfig("b", "p", endpoint_url=f"http://127.0.0.1:1/{folder.name}", region="x")
 
 
-def run_texts(folder: Path, lengths: list[int], **options: Any) -> BatchResult:
+def run_texts(
+    folder: Path, lengths: list[int], root: str | None = None, **options: Any
+) -> BatchResult:
     store = store_of(folder)
     specs = [In(experiment_id=RUN, sort_index=i, length=n) for i, n in enumerate(lengths)]
     file = cached_path(join_s3_uri("b", KEY), store.endpoint_url or "")
@@ -76,6 +81,7 @@ def run_texts(folder: Path, lengths: list[int], **options: Any) -> BatchResult:
     pq.write_table(table, file)
     experiment: Experiment[In, Out] = texts
     call = LeafCall("x", code_ref(experiment), "", RUN, store, workflow_run_id="run", timeout=2.0)
+    call = replace(call, root_workflow_run_id=root)
     log = LeafLog(folder / "log")
     place = BatchPlace(folder / "journal", str(folder), log, lambda seconds: True)
     with log:
@@ -127,3 +133,27 @@ def test_a_batch_gives_its_journal_back_when_enough_leaves_are_over(tmp_path: Pa
     assert count_leaves(first.journal) == 1
     last = run_texts(tmp_path, [4, 0, 2], journal=first.journal, until=3)
     assert (len(last.packs), last.n_leaves, last.journal) == (1, 3, None)
+
+
+def test_a_batch_of_a_paused_run_ends_after_the_leaf_that_runs(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([False, False, True])
+    monkeypatch.setattr(batch, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(batch, "is_paused", lambda *_: next(answers))
+    result = run_texts(tmp_path, [10] * 8, root="root")
+    assert (result.n_leaves, result.n_failed, result.journal) == (3, 0, None)
+    (pack,) = result.packs
+    assert isinstance(pack, bytes)
+    assert read_pack(pack)["scalars"].num_rows == 3
+
+
+def test_a_batch_goes_on_where_the_bucket_does_not_tell_whether_its_run_is_paused(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_away(*_: object) -> bool:
+        raise StorageError("the bucket is away")
+
+    monkeypatch.setattr(batch, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(batch, "is_paused", is_away)
+    assert run_texts(tmp_path, [10] * 8, root="root").n_leaves == 8

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from scythe.engine.run_tasks import TaskEnd
-from scythe.messages import CANCELLED, LeafRecord, encode_failure, encode_result
+from scythe.messages import CANCELLED, LeafRecord, encode_failure, encode_result, hand_back
 from scythe.outcomes import FailureKind, LeafFailure, LeafResult, LeafStats
 from scythe.scatter.known_leaves import KnownLeaves
 from scythe.storage.layout import RunLayout
@@ -48,3 +48,11 @@ def test_a_leaf_that_was_given_back_and_started_again_ends_once(tmp_path: Path) 
         leaves.add_rest(LeafRecord(CANCELLED, 0, None))
         expected = [(0, "done"), (1, FailureKind.CODE_MISMATCH), (2, FailureKind.CANCELLED)]
         assert sorted(leaves.outcomes) == expected
+
+
+def test_a_leaf_that_a_paused_run_handed_back_has_no_outcome(tmp_path: Path) -> None:
+    leaves = Recorded(tmp_path)
+    leaves.add_ends([end(0, hand_back()), end(1, hand_back()), end(1, DONE)])
+    leaves.add_rest(LeafRecord(CANCELLED, 0, None))
+    expected = [(0, FailureKind.CANCELLED), (1, "done"), (2, FailureKind.CANCELLED)]
+    assert sorted(leaves.outcomes) == expected

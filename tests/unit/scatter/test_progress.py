@@ -70,9 +70,9 @@ class HeldStore:
         self.stored.append(status)
 
 
-def progress_of(store: Any) -> NodeProgress:
+def progress_of(store: Any, max_failures: int | None = None) -> NodeProgress:
     async def count() -> dict[str, int]:
-        return {"completed": 2, "failed": 0, "cancelled": 0, "running": 1}
+        return {"completed": 3, "failed": 0, "cancelled": 0, "running": 1}
 
     run: Any = SimpleNamespace(workflow_run_id="r", count_children=count)
     payload = ScatterGatherInput(
@@ -81,13 +81,16 @@ def progress_of(store: Any) -> NodeProgress:
         specs_uri=S3Url("s3://b/p/specs.pq"),
         storage_settings=ScytheStorageSettings(BUCKET="b"),
         recursion_map=RecursionMap(factor=3, max_depth=0),
+        max_failures=max_failures,
     )
     tasks = NodeTasks(range(3), Cut(Rows(0, 3), 1))
     return NodeProgress(RunLayout("p", "e"), store, run, payload, tasks)
 
 
 async def _end_while_counts_are_stored(store: Any) -> None:
-    async with progress_of(store) as node:
+    node = progress_of(store)
+    node.add(done=2, failed=0)
+    async with node:
         assert await asyncio.to_thread(store.is_asked.wait, _LIMIT)
         ended = asyncio.create_task(node.stop())
         await asyncio.wait({ended}, timeout=0.3)
@@ -119,3 +122,11 @@ def test_a_root_that_is_run_again_goes_on_from_what_it_had_counted(
     is_same = root == "r"
     assert [status.failed for status in store.stored[:2]] == [int(is_same)] * 2
     assert all((status.started == 5.0) is is_same for status in store.stored)
+
+
+@pytest.mark.parametrize(("most", "state"), [(None, "done"), (1, "done"), (0, "failed")])
+def test_a_run_with_more_failures_than_it_allows_has_failed(most: int | None, state: str) -> None:
+    node = progress_of(HeldStore(), max_failures=most)
+    status = node.status_of(ScatterGatherResult(uris={}, n_leaves=3, n_failed=1))
+    assert status.state == state
+    assert (state == "failed") == ("1 leaf has failed, and the run allows 0" in status.message)
