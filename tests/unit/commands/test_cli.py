@@ -113,7 +113,7 @@ def test_the_local_stack_needs_no_library(tmp_path: Path) -> None:
         (["nothing"], 2, "No such command 'nothing'"),
         (["rm"], 2, "Missing argument 'RUN'"),
         (["runs", "--limit", "0"], 2, "--limit"),
-        (["runs", "--state", "over"], 2, "--state must be one of queued, running, done, "),
+        (["runs", "--state", "over"], 2, "--state must be one of queued, running, paused, done, "),
         (["runs"], 3, "no local stack runs"),
         (["status", "roof"], 3, "no local stack runs"),
         (["workers"], 3, "no local stack runs"),
