@@ -23,6 +23,7 @@ _BENCHMARKS = [
     "compute --seconds 0.1 --sizes auto --prefetch 0 --work 300",
     "classes",
     "scale",
+    "reuse",
     "tree",
     "imports",
 ]

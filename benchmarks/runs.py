@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,8 +47,22 @@ class Measured:
 
 def run_noops(n: int, size: Size = 1) -> Measured:
     """Run leaves that do nothing."""
-    specs = (NoopInput(experiment_id="", sort_index=i, x=i) for i in range(n))
-    measured = _run(noop, specs, n, size)
+    return run_noops_of(range(n), size)
+
+
+def run_noops_of(
+    numbers: Sequence[int], size: Size = 1, *, reuse: ExperimentRun[Any, Any] | None = None
+) -> Measured:
+    """Run leaves that do nothing, but for those that are taken from another run.
+
+    Args:
+        numbers: What their specs have.
+        size: The size of a batch.
+        reuse: The other run.
+    """
+    n = len(numbers)
+    specs = (NoopInput(experiment_id="", sort_index=i, x=x) for i, x in enumerate(numbers))
+    measured = _run(noop, specs, n, size, reuse=reuse)
     table = measured.run.results("scalars")
     right = pc.all(pc.equal(table.column("y"), pc.multiply(table.column("x"), 2))).as_py()
     if table.num_rows != n or not right or not _all_there(table, n):
@@ -75,10 +89,17 @@ def run_burns(n: int, seconds: float, size: Size = 1) -> tuple[Measured, float]:
     return measured, computed / (2 * (ended.max() - begun.min()))
 
 
-def _run(experiment: Any, specs: Iterator[Any], n: int, size: Size) -> Measured:
+def _run(
+    experiment: Any,
+    specs: Iterator[Any],
+    n: int,
+    size: Size,
+    *,
+    reuse: ExperimentRun[Any, Any] | None = None,
+) -> Measured:
     begin = time.perf_counter()
     run, reference = BaseExperiment(runnable=experiment).allocate(
-        specs, version="keep", batch_size=size
+        specs, version="keep", batch_size=size, reuse=reuse
     )
     allocated = time.perf_counter() - begin
     result = reference.result(timeout=_LIMIT)
