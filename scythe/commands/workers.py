@@ -33,7 +33,7 @@ def workers(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the workers that are connected now, or drain one: what it runs may finish."""
+    """List the connected workers, or drain one."""
     from scythe.engine.lookup import connected_workers
 
     if drain is not None and resume is not None:

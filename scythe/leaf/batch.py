@@ -39,6 +39,7 @@ _PART_LEAVES = 20_000
 _LOOK_SECONDS = 1.0  # between two checks whether the run is paused
 _LONGEST_LOOK_SECONDS = 30.0  # where the bucket does not answer
 _LONG = 0.1  # seconds; a longer leaf gets a new deadline for the steps after it
+_now = time.time  # a reference from before user code runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class _BatchRun:
         self._bytes = 0
         self._log = ""
         self._is_used_up = False
-        self._next_look = time.monotonic() + _LOOK_SECONDS
+        self._look_at = _now() + _LOOK_SECONDS  # whether the run is paused
         self._is_sound = False
         # The last leaf and journal position at which the process was seen to be undamaged.
         self._sound = (self._stored + len(self._records), journal.end)
@@ -130,7 +131,8 @@ class _BatchRun:
             self._bytes += _size(record.outcome)
             if self._bytes > _PART_BYTES or len(self._records) >= _PART_LEAVES:
                 self._store_part()
-            if number + 1 < n_leaves and self._is_paused():
+            finished = record.outcome.stats.finished
+            if finished >= self._look_at and number + 1 < n_leaves and self._is_paused(finished):
                 return self._result()  # of the leaves so far: the scatter node starts the others
             if (self._is_used_up or number == last) and number + 1 < n_leaves:
                 return self._result_of(number + 1, self._journal.end, self._batch.closely)
@@ -152,18 +154,21 @@ class _BatchRun:
         left = left if self._is_used_up else ""
         return BatchResult((), over, 0, 0.0, journal=journal, closely=closely, left=left)
 
-    def _is_paused(self) -> bool:
-        """Return whether the run is paused, as far as the bucket has been asked lately."""
-        now = time.monotonic()
-        if now < self._next_look or self._call.root_workflow_run_id is None:
+    def _is_paused(self, now: float) -> bool:
+        """Ask the bucket whether the run is paused.
+
+        Args:
+            now: The time, in seconds since 1970.
+        """
+        self._look_at = now + _LOOK_SECONDS
+        if self._call.root_workflow_run_id is None:
             return False
         self._journal.begin()  # the last leaf's time limit does not cover this step
-        self._next_look = now + _LOOK_SECONDS
         store = open_store(self._call.store).with_patience(0)
         try:
             return is_paused(store, RunLayout(store.config.prefix, self._call.experiment_id))
         except StorageError:  # then the batch goes on
-            self._next_look = now + _LONGEST_LOOK_SECONDS
+            self._look_at = now + _LONGEST_LOOK_SECONDS
             return False
 
     @property

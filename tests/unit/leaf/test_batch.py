@@ -145,7 +145,7 @@ def test_a_batch_of_a_paused_run_ends_after_the_leaf_that_runs(
     assert (result.n_leaves, result.n_failed, result.journal) == (3, 0, None)
     (pack,) = result.packs
     assert isinstance(pack, bytes)
-    assert read_pack(pack)["scalars"].num_rows == 3
+    assert dict(read_pack(pack))["scalars"].num_rows == 3
 
 
 def test_a_batch_goes_on_where_the_bucket_does_not_tell_whether_its_run_is_paused(
