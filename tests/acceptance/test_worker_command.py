@@ -104,6 +104,33 @@ def bed(stack_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         yield Bed(folder, load_app(str(folder), "experiments.py"), receiver)
 
 
+def test_a_change_of_the_code_restarts_the_worker(bed: Bed) -> None:
+    """Leaves that run finish with the old code, the others have the new one, and it shows."""
+    with bed.worker("--reload", log="reload.log") as worker:
+        worker.wait_ready()
+        run = bed.allocate(40, "reloaded", "reloaded")
+        wait_until(lambda: run.status().running == 2, "two leaves run", 90)
+        file = bed.folder / "experiments.py"
+        file.write_text(file.read_text().replace("FACTOR = 2.0", "FACTOR = 3.0"))
+        worker.wait_for_line(r"reload: experiments\.py changed; restarting the worker", 90)
+        worker.wait_for_line(r"waits for 2 running leaves", 90)
+        wait_until(lambda: connected("gates").is_paused, "the engine knows that it stops", 90)
+        (bed.folder / "reloaded").touch()
+        status = run.wait(timeout=300)
+        table = run.to_pandas()
+        factors = (table["result"] / table["number"]).tolist()
+        assert (status.done, factors.count(2.0) + factors.count(3.0)) == (40, 40)
+        assert factors.count(2.0) >= 2  # those that ran, and what the engine had given it besides
+        assert status.code_mismatches == factors.count(3.0) > 0
+        assert worker.text.count(" is ready.") == 2
+        assert [(one.state, one.done) for one in bed.posted(run)] == [("done", 40)]
+        (code,) = connected("gates").codes.values()
+        assert code != bed.app.gate.code.fingerprint
+        worker.popen.send_signal(signal.SIGINT)
+        assert worker.wait_end(90) == 0, worker.text
+    file.write_text(EXPERIMENTS)
+
+
 @pytest.fixture(scope="module")
 def of_module(bed: Bed) -> Generator[WorkerProcess]:
     with bed.worker("experiments", "--executor", "local", log="module.log") as worker:
@@ -175,29 +202,3 @@ def test_the_page_of_a_run(bed: Bed, of_module: WorkerProcess) -> None:
         page = next(line for line in done.stdout.splitlines() if line.startswith("page"))
         assert page.split()[1].startswith(f"{pages.url}/tenants/")
         assert page.endswith(f"/runs/{run.status().workflow_run_id}")
-
-
-def test_a_change_of_the_code_restarts_the_worker(bed: Bed) -> None:
-    """Leaves that run finish with the old code, the others have the new one, and it shows."""
-    with bed.worker("--reload", log="reload.log") as worker:
-        worker.wait_ready()
-        run = bed.allocate(40, "reloaded", "reloaded")
-        wait_until(lambda: run.status().running == 2, "two leaves run", 90)
-        file = bed.folder / "experiments.py"
-        file.write_text(file.read_text().replace("FACTOR = 2.0", "FACTOR = 3.0"))
-        worker.wait_for_line(r"reload: experiments\.py changed; restarting the worker", 90)
-        worker.wait_for_line(r"waits for 2 running leaves", 90)
-        wait_until(lambda: connected("gates").is_paused, "the engine knows that it stops", 90)
-        (bed.folder / "reloaded").touch()
-        status = run.wait(timeout=300)
-        table = run.to_pandas()
-        factors = (table["result"] / table["number"]).tolist()
-        assert (status.done, factors.count(2.0) + factors.count(3.0)) == (40, 40)
-        assert factors.count(2.0) >= 2  # those that ran, and what the engine had given it besides
-        assert status.code_mismatches == factors.count(3.0) > 0
-        assert worker.text.count(" is ready.") == 2
-        assert [(one.state, one.done) for one in bed.posted(run)] == [("done", 40)]
-        (code,) = connected("gates").codes.values()
-        assert code != bed.app.gate.code.fingerprint
-        worker.popen.send_signal(signal.SIGINT)
-        assert worker.wait_end(90) == 0, worker.text

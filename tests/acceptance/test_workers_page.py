@@ -53,7 +53,8 @@ def allocate(experiment: Any, app: Any, count: int, seconds: float = 0.0) -> tup
 
 
 def labels_of(row: Any) -> dict[str, str]:
-    return {label.key: label.value for label in row.labels or []}
+    """Return the labels of a worker, without the one from which `scythe workers` reads its code."""
+    return {label.key: label.value for label in row.labels or [] if label.key != "scythe_code"}
 
 
 def test_dynamic_registration(stack_here: None, app: Any, logs: Path) -> None:
