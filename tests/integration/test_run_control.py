@@ -161,9 +161,12 @@ def test_a_run_is_paused_on_one_worker_and_goes_on_on_another(
         (tmp_path / "go").touch()
         wait_until(lambda: not open_leaves(run), "no leaf waits or runs", DEADLINE)
         count = began(tmp_path)
+        (tmp_path / "go").unlink()
         run.resume()
         wait_until(lambda: began(tmp_path) > count, "it goes on", DEADLINE)
         run.pause()
+        let_it_be_seen(tmp_path)
+        (tmp_path / "go").touch()
         wait_until(lambda: not open_leaves(run), "no leaf waits or runs", DEADLINE)
     run.resume()
     assert run.status().state == "running"
