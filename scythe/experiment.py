@@ -65,10 +65,6 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
         _check_options(self.name, self.options)
         hints = _type_hints(fn)
         self._parameter, self.takes_tempdir = _parameters(fn)
-        code = getattr(fn, "__code__", None)
-        self._takes_it_first = code is not None and code.co_varnames[: code.co_argcount][:1] == (
-            self._parameter,
-        )
         _batch_size(self.options.batch_size)
         self.input_validator_type = cast(
             "type[TInput]", _model(fn, hints, self._parameter, ExperimentInputSpec)
@@ -138,11 +134,7 @@ class Experiment(HatchetTask[TOutput], Generic[TInput, TOutput]):
 
     def call(self, spec: TInput, **kwargs: Any) -> TOutput:
         """Call the function with the spec as the parameter that is not `tempdir`."""
-        result: Any
-        if self._takes_it_first:  # twice as quick as by name
-            result = self.fn(spec, **kwargs)
-        else:
-            result = self.fn(**{self._parameter: spec}, **kwargs)
+        result: Any = self.fn(**{self._parameter: spec}, **kwargs)
         if isinstance(result, CoroutineType):
             result = asyncio.run(result)
         return result

@@ -196,7 +196,7 @@ class FetchSettings(CheckedSettings):
 
 
 class NotifySettings(CheckedSettings):
-    """The address that is told of the end of each run."""
+    """The address that gets the final status of each run."""
 
     model_config = SettingsConfigDict(env_prefix="SCYTHE_NOTIFY_")
 

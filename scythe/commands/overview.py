@@ -172,7 +172,7 @@ def _facts(run: Run, status: RunStatus) -> dict[str, Any]:
     """Return what is known of a run beyond its counts."""
     facts: dict[str, Any] = {"failures": [], "slowest": [], "workers": [], "tables": []}
     facts["url"] = _url(run)
-    facts.update(_words(run))
+    facts.update(_description(run))
     if status.is_over:
         facts["tables"] = run.table_names()
     else:
@@ -192,8 +192,8 @@ def _facts(run: Run, status: RunStatus) -> dict[str, Any]:
     return facts
 
 
-def _words(run: Run) -> dict[str, Any]:
-    """Return what the user said about a run."""
+def _description(run: Run) -> dict[str, Any]:
+    """Return the description and the tags of a run."""
     try:
         manifest = run.manifest()
     except BaseNotFoundError:

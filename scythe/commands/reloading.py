@@ -44,7 +44,7 @@ class ProjectFiles:
     def changed(self, *, all_files: bool = False) -> list[str]:
         """Return the files whose content has changed since they were last returned.
 
-        A file that is being written is not returned before it is at rest from one call to the next.
+        A file is returned only if it has not changed since the last call: it may be half written.
 
         Args:
             all_files: Whether to search for files that were not there before, as after a failed
@@ -58,7 +58,7 @@ class ProjectFiles:
         names = {*digests, *self._digests}
         found = sorted(name for name in names if digests.get(name) != self._digests.get(name))
         self._digests = digests
-        # Of a file that was known, the stamp from before it was read: it may change meanwhile.
+        # Stamps from before the files were read, so that a change meanwhile is seen next time.
         self._stamps = self._last = {**self._look(), **{n: seen[n] for n in seen if n in digests}}
         return found
 

@@ -38,7 +38,7 @@ def worker(
 ) -> int:
     """Start a worker: what `python main.py` does.
 
-    Of a module that starts none, the experiments are served.
+    For a module that starts none, this starts one with the experiments that it registers.
     """
     target = _find(code)
     if executor is not None:
@@ -76,7 +76,9 @@ def _find(code: str) -> _Target:
     path = Path(code)
     if path.suffix == ".py" or path.is_file():
         if not path.is_file():
-            raise SettingsError(f"There is no script {code}: scythe worker [main.py or MODULE].")
+            raise SettingsError(
+                f"There is no script {code}. Give a script or a module: scythe worker main.py"
+            )
         sys.path.insert(0, str(path.parent.absolute()))
         return _Target(Module(path.stem, str(path.absolute())), [sys.executable, code])
     sys.path.insert(0, str(Path.cwd()))
@@ -84,7 +86,7 @@ def _find(code: str) -> _Target:
     module = find_module(code) if is_name else None
     if module is None:
         raise SettingsError(
-            f"There is no script and no module {code!r} here: scythe worker [main.py or MODULE]."
+            f"There is no script and no module {code!r} here. Give one: scythe worker main.py"
         )
     main = find_module(f"{code}.__main__")
     if main is not None or _starts_a_worker(module):

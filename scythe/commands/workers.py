@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,13 +52,17 @@ def workers(
         texts = [
             {
                 **row,
-                "labels": ", ".join(f"{k}={v}" for k, v in row["labels"].items()) or None,
+                "labels": _pairs(row["labels"]),
                 "serves": ", ".join(row["serves"]),
-                "code": ", ".join(f"{k}={v}" for k, v in row["code"].items()) or None,
+                "code": _pairs(row["code"]),
             }
             for row in rows
         ]
         show.table(texts, [*rows[0]], whole=("worker",))
+
+
+def _pairs(values: Mapping[str, Any]) -> str | None:
+    return ", ".join(f"{name}={value}" for name, value in values.items()) or None
 
 
 def _row(worker: ConnectedWorker) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class ProcessState:
     def restore_soon(self, seconds: float = 0.0) -> None:
         """Restore timers at once, and the rest if a full check is due.
 
-        It is, after a leaf of over 10 ms and every 50 ms.
+        A full check is due after a leaf of over 10 ms, and 50 ms after the last one.
 
         Args:
             seconds: As in `is_due`.

@@ -92,7 +92,7 @@ def _stat(pid: int) -> list[str] | None:
 
 @cache
 def _machine() -> str:
-    """Return what two processes share that see each other's pids."""
+    """Return an id that only processes have in common that see each other's pids."""
     namespace = ""
     with contextlib.suppress(OSError):
         namespace = str(Path("/proc/self/ns/pid").readlink())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from scythe.errors import RegistrationError
 from scythe.runs.reading import RunReader
+from scythe.scatter.pause import put_pause, remove_pause
 from scythe.status import RunStatus
 
 
@@ -49,9 +51,18 @@ class RunControl(RunReader):
         Raises:
             RegistrationError: It is a run of a Hatchet task of the user's own.
         """
-        from scythe.runs.ending import pause_run
-
-        return pause_run(self.store(), self.layout, self.manifest())
+        manifest = self.manifest()
+        status = self.last_status()
+        if status.is_over:
+            return status
+        if manifest.code is None and manifest.labels is None:
+            run_id = self.layout.experiment_id
+            raise RegistrationError(
+                f"{manifest.experiment_name} is a Hatchet task of your own, whose leaves Hatchet "
+                f"hands out itself, so the run cannot pause. Cancel it: scythe cancel {run_id}"
+            )
+        put_pause(self.store(), self.layout)
+        return status.model_copy(update={"state": "paused"})
 
     async def aio_pause(self) -> RunStatus:
         """Let no further leaf begin; see `pause`."""
@@ -63,10 +74,8 @@ class RunControl(RunReader):
         Returns:
             The status. A run that was not paused stays as it is.
         """
-        from scythe.runs.ending import resume_run
-
         self.manifest()  # raises where there is no such run
-        resume_run(self.store(), self.layout)
+        remove_pause(self.store(), self.layout)
         return self.last_status()
 
     async def aio_resume(self) -> RunStatus:

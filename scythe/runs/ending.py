@@ -7,17 +7,16 @@ from dataclasses import replace
 from datetime import timedelta
 
 from scythe.engine.lookup import answered
-from scythe.errors import RegistrationError, RunGoesOnError
+from scythe.errors import RunGoesOnError
 from scythe.outcomes import FailureKind
 from scythe.runs.folder import minutes_claimed
 from scythe.scatter.finish import finish_run
 from scythe.scatter.known_leaves import RunPlace
-from scythe.scatter.pause import put_pause, remove_pause
 from scythe.scatter.stop import StopRequest, is_being_ended, put_stop
 from scythe.status import RunStatus
 from scythe.storage.files import split_s3_uri
 from scythe.storage.layout import RunLayout
-from scythe.storage.manifest import ExperimentRunManifest, from_yaml
+from scythe.storage.manifest import from_yaml
 from scythe.storage.store import Store
 
 _ROOT_SECONDS = 8.0  # for a root that runs to begin with the end of its run
@@ -49,7 +48,7 @@ def cancel_run(store: Store, layout: RunLayout, grace: timedelta) -> RunStatus:
 
     run = run_place(store, layout)
     if run.is_over():
-        store.delete_all(layout.intermediate)  # whoever ended it may have been killed before
+        store.delete_all(layout.intermediate)  # left where the process that ended it was killed
         return _status(run)
     stop = StopRequest(
         state="cancelled",
@@ -67,34 +66,6 @@ def cancel_run(store: Store, layout: RunLayout, grace: timedelta) -> RunStatus:
         time.sleep(_PAUSE)
     with answered():
         return finish_run(run, stop)
-
-
-def pause_run(store: Store, layout: RunLayout, manifest: ExperimentRunManifest) -> RunStatus:
-    """Pause a run, unless it is over; see `ExperimentRun.pause`."""
-    status = run_place(store, layout).status() or _before_start(layout, manifest)
-    if status.is_over:
-        return status
-    if manifest.code is None and manifest.labels is None:
-        raise RegistrationError(
-            f"{manifest.experiment_name} is a Hatchet task of your own, whose leaves Hatchet hands "
-            f"out itself, so the run cannot pause. Cancel it: scythe cancel {layout.experiment_id}"
-        )
-    put_pause(store, layout)
-    return status.model_copy(update={"state": "paused"})
-
-
-def resume_run(store: Store, layout: RunLayout) -> None:
-    """Let a paused run go on; see `ExperimentRun.resume`."""
-    remove_pause(store, layout)
-
-
-def _before_start(layout: RunLayout, manifest: ExperimentRunManifest) -> RunStatus:
-    return RunStatus(
-        experiment_id=layout.experiment_id,
-        workflow_run_id=manifest.workflow_run_id,
-        total=manifest.n_specs or 0,
-        updated=0.0,
-    )
 
 
 def delete_run(store: Store, layout: RunLayout, status: RunStatus) -> None:

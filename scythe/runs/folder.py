@@ -13,7 +13,7 @@ from scythe.storage.layout import RunLayout
 from scythe.storage.store import Store
 
 _CLAIM_TRIES = 60
-_CLAIM_SECONDS = 600.0  # for which a claim counts whose process cannot be seen
+_CLAIM_SECONDS = 600.0  # for which a claim from another machine counts
 
 
 class RunFolder(Protocol):
@@ -87,7 +87,7 @@ def minutes_claimed(store: Store, layout: RunLayout) -> int:
     for key in list(store.list_keys(layout.claims)):
         age, data = store.age(key), store.find_bytes(key)
         if age is not None and not has_died((data or b"").decode()):
-            left = max(left, _CLAIM_SECONDS - max(0.0, age))  # the store's clock has seconds
+            left = max(left, _CLAIM_SECONDS - max(0.0, age))  # the store rounds to seconds
     return math.ceil(left / 60)
 
 

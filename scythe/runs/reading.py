@@ -6,7 +6,7 @@ import asyncio
 import io
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
@@ -41,8 +41,6 @@ from scythe.tables.pandas_index import free_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from scythe.engine.lookup import ConnectedWorker
 
 _LEAF = "leaf"
 _ENGINE_PAUSE = 5.0  # seconds without news after which Hatchet is asked whether the run still lives
@@ -118,7 +116,9 @@ class RunWatch:
             status = self._checked(status)
             if not status.is_over and status.total:
                 workers = connected_workers()
-                self._reason = self._probe(status) or self._explain(workers, status)
+                is_paused = status.state == "paused"
+                why = "" if is_paused else explain_wait(workers, self._task(), status)
+                self._reason = self._probe(status) or why
         except EngineError as error:
             self._reason = str(error)
         return status
@@ -137,7 +137,7 @@ class RunWatch:
                 return status
             seconds = _LONGEST_RUN if age is None else age
             since = datetime.now(UTC) - timedelta(seconds=seconds)
-            root = find_run(layout.experiment_id, since)  # alone: the root would give news
+            root = find_run(layout.experiment_id, since)  # a root that runs would have a status
             why_not = _NO_MANIFEST if age is None else "" if root else _NOT_STARTED
         state = run_state(root) if root else ""
         if state in ("QUEUED", "RUNNING", "UNKNOWN"):
@@ -153,13 +153,8 @@ class RunWatch:
         from scythe.scatter.stop import is_being_ended
 
         self.no_answer = _ENDS.format(layout.experiment_id)
-        # Another process may be at it, or was killed a moment ago.
+        # Another process may be writing the tables, or was killed a moment ago while it did.
         return latest if is_being_ended(store, layout) else finish_lost_run(store, layout, state)
-
-    def _explain(self, workers: Sequence[ConnectedWorker], status: RunStatus) -> str:
-        if status.state == "paused":
-            return paused_note(self._layout.experiment_id)
-        return explain_wait(workers, self._task(), status)
 
     def _probe(self, status: RunStatus) -> str:
         """Say why the bucket takes nothing, if that is so; tried less and less often."""

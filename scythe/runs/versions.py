@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import cast, get_args
+from typing import TypeVar, cast, get_args
 
 from scythe.semver import SemVer, VersioningStrategy, as_version
 from scythe.storage.store import Store
 
+ParsedT = TypeVar("ParsedT")
 DatetimeFormat = "%Y-%m-%d_%H-%M-%S"
 
 
@@ -18,15 +20,7 @@ def versions_in(store: Store, prefix: str) -> list[SemVer]:
         store: The bucket.
         prefix: The folder of the experiment, with a slash at its end.
     """
-    found: list[SemVer] = []
-    for name in store.list_folders(prefix):
-        try:
-            version = SemVer.FromString(name)
-        except ValueError:
-            continue
-        if str(version) == name:
-            found.append(version)
-    return found
+    return _parsed(store.list_folders(prefix), SemVer.FromString, str)
 
 
 def next_version(version: SemVer | VersioningStrategy | str, store: Store, prefix: str) -> SemVer:
@@ -46,18 +40,29 @@ def next_version(version: SemVer | VersioningStrategy | str, store: Store, prefi
 
 
 def run_times_in(store: Store, prefix: str) -> list[datetime]:
-    """Return when the runs were allocated that have a folder.
+    """Return the times at which the runs that have a folder were allocated.
 
     Args:
         store: The bucket.
         prefix: The folder of the version, with a slash at its end.
     """
-    found: list[datetime] = []
-    for name in store.list_folders(prefix):
+    return _parsed(
+        store.list_folders(prefix),
+        lambda name: datetime.strptime(name, DatetimeFormat),
+        lambda time: time.strftime(DatetimeFormat),
+    )
+
+
+def _parsed(
+    names: Iterable[str], parse: Callable[[str], ParsedT], format_: Callable[[ParsedT], str]
+) -> list[ParsedT]:
+    """Parse names, without those that are not exactly what `format_` would write."""
+    found: list[ParsedT] = []
+    for name in names:
         try:
-            time = datetime.strptime(name, DatetimeFormat)
+            value = parse(name)
         except ValueError:
             continue
-        if time.strftime(DatetimeFormat) == name:
-            found.append(time)
+        if format_(value) == name:
+            found.append(value)
     return found

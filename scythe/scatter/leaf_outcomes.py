@@ -43,6 +43,8 @@ def record_of(output: TaskOutput) -> LeafRecord:
 def counts_of(output: TaskOutput, n_leaves: int) -> tuple[int, int]:
     """Return how many leaves of a task ended well, and how many failed.
 
+    The sum is smaller than `n_leaves` for a batch whose run was paused.
+
     Args:
         output: Its output, or its exception.
         n_leaves: The number of its leaves.
@@ -52,18 +54,6 @@ def counts_of(output: TaskOutput, n_leaves: int) -> tuple[int, int]:
     if output.get(SENTINEL) != "batch":
         return n_leaves, 0
     return output["n_leaves"] - output["n_failed"], output["n_failed"]
-
-
-def batch_size_of(output: TaskOutput, n_leaves: int) -> int:
-    """Return the number of leaves that a task has run: fewer than it has if its run was paused.
-
-    Args:
-        output: Its output, or its exception.
-        n_leaves: The number of its leaves.
-    """
-    if isinstance(output, dict) and output.get(SENTINEL) == "batch":
-        return output["n_leaves"]
-    return n_leaves
 
 
 def is_mismatch(output: TaskOutput) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,19 +20,18 @@ from pydantic import BaseModel
 from scythe.engine.run_tasks import leaf_metadata
 from scythe.engine.tasks import Child, NodeRun
 from scythe.messages import is_handed_back
-from scythe.scatter.leaf_outcomes import TaskOutput, batch_size_of, counts_of, is_mismatch
+from scythe.scatter.leaf_outcomes import TaskOutput, counts_of, is_mismatch
 from scythe.scatter.models import ScatterGatherInput
 from scythe.scatter.pause import is_paused
 from scythe.scatter.progress import NodeProgress, share_of_requests
-from scythe.scatter.stop import RunStopped, read_stop
+from scythe.scatter.stop import check_goes_on
 from scythe.scatter.threads import in_thread
 from scythe.scatter.tree import Rows
 from scythe.storage.layout import RunLayout
 from scythe.storage.store import Store
 
 _PAUSE = 1.0  # seconds between two checks whether a run is still paused
-_ROUNDS_IN_VAIN = 2  # with other code at all workers
-logger = logging.getLogger(__name__)
+_ROUNDS_IN_VAIN = 2  # after which leaves that meet only workers with other code have failed
 
 MakeInputs = Callable[[Sequence[Rows]], list[BaseModel]]
 
@@ -71,7 +69,8 @@ class LeafTasks:
         self._key = layout.node_rounds(payload.recursion_map.node)
         self._pause = share_of_requests(payload.recursion_map, _PAUSE)
         self._rounds: list[list[Rows]] = []
-        self._repeated: Counter[Rows] = Counter()  # tasks of rounds whose earlier end is not known
+        # Tasks of stored rounds: each was handed back once, which is not yet known here.
+        self._repeated: Counter[Rows] = Counter()
         self._ends: dict[Rows, TaskOutput] = {}
         self._handed_back: list[Rows] = []
         self._mismatched: dict[Rows, TaskOutput] = {}
@@ -132,18 +131,12 @@ class LeafTasks:
                 continue
             await self._wait_for_news(self._pause if self._handed_back else None)
 
-    async def check_goes_on(self) -> None:
-        """Raise `RunStopped` if the run is to stop, so that nothing more starts."""
-        stop = await in_thread(read_stop, self._store, self._layout)
-        if stop is not None:
-            raise RunStopped(stop.message)
-
     async def _wait_while_paused(self, seconds: float = 0.0) -> None:
         """Wait for some seconds, and until the run is not paused; its worker may stop meanwhile."""
         async with self._node.waiting():
             await asyncio.sleep(max(0.0, seconds))
             while await self._is_paused():
-                await self.check_goes_on()
+                await in_thread(check_goes_on, self._store, self._layout)
                 await asyncio.sleep(self._pause)
 
     async def _is_paused(self) -> bool:
@@ -164,7 +157,7 @@ class LeafTasks:
         if not rows:
             return
         inputs = await in_thread(self._make_inputs, rows)
-        await self.check_goes_on()
+        await in_thread(check_goes_on, self._store, self._layout)
         children = await self._node.start_children(
             self._payload.task_name,
             inputs,
@@ -203,10 +196,7 @@ class LeafTasks:
             if not self._was_repeated(rows):
                 self._mismatched[rows] = output
             return
-        n_leaves = batch_size_of(output, len(rows))
-        self._end(Rows(rows.start, rows.start + n_leaves), output)
-        if n_leaves < len(rows):
-            self._again(Rows(rows.start + n_leaves, rows.stop))
+        self._end(rows, output)
 
     def _again(self, rows: Rows) -> None:
         if not self._was_repeated(rows):
@@ -220,8 +210,13 @@ class LeafTasks:
         return True
 
     def _end(self, rows: Rows, output: TaskOutput) -> None:
-        self._ends[rows] = output
-        self._progress.add(*counts_of(output, len(rows)))
+        """Keep the output of a task; a batch whose run was paused has run only its first leaves."""
+        done, failed = counts_of(output, len(rows))
+        stop = rows.start + done + failed
+        self._ends[Rows(rows.start, stop)] = output
+        self._progress.add(done, failed)
+        if stop < rows.stop:
+            self._again(Rows(stop, rows.stop))
 
     def _read_rounds(self) -> list[list[Rows]]:
         data = self._store.find_bytes(self._key)

@@ -30,7 +30,7 @@ from scythe.scatter.output import (
 )
 from scythe.scatter.progress import NodeProgress
 from scythe.scatter.reused import add_reused
-from scythe.scatter.stop import RunStopped, ending_right, read_stop
+from scythe.scatter.stop import RunStopped, check_goes_on, ending_right
 from scythe.scatter.threads import in_thread
 from scythe.scatter.tree import AUTO, PROBES, RecursionMap, Rows, plan_batches, plan_tree
 from scythe.scatter.user_tasks import plain_spec
@@ -70,10 +70,6 @@ class ScatterNode:
         self.output = NodeOutput(self.store, self.config, self.layout, payload, self.root_id)
         self.place = RunPlace(self.store, self.config, self.layout, payload.specs_key, self.root_id)
 
-    async def in_thread(self, function: Any, *args: Any) -> Any:
-        """Call a blocking function in a thread."""
-        return await in_thread(function, *args)
-
     def load(self) -> None:
         """Determine the leaves of the node."""
         if self.payload.n_specs is None:
@@ -96,8 +92,8 @@ class ScatterNode:
         """Run each spec of this node as one task."""
         queued = time.time()
         rows = self.tasks.single_rows()
-        specs = await self.in_thread(read_rows, self.config, self.payload.specs_key, rows)
-        inputs = dict(zip(rows, await self.in_thread(self._leaf_inputs, specs, rows), strict=True))
+        specs = await in_thread(read_rows, self.config, self.payload.specs_key, rows)
+        inputs = dict(zip(rows, await in_thread(self._leaf_inputs, specs, rows), strict=True))
         tasks = self._leaf_tasks(lambda parts: [inputs[part.start] for part in parts])
         ends = await tasks.run([Rows(row, row + 1) for row in rows])
         records = [record_of(output) for _, output in ends]
@@ -177,7 +173,7 @@ class ScatterNode:
         inputs = [self.payload.model_copy(update={**common, **update}) for update in updates]
         keys = [f"node-{child.recursion_map.node}" for child in inputs]
         metadata = {**self._metadata, "level": self.payload.recursion_map.depth + 1}
-        await self._check_goes_on()
+        await in_thread(check_goes_on, self.store, self.layout)
         runs = await self.hatchet.start_children(
             NODE_TASK, inputs, keys, metadata, priority=self.payload.priority
         )
@@ -192,16 +188,10 @@ class ScatterNode:
             for (payload, _), output in zip(nodes, outputs, strict=True)
         ]
 
-    async def _check_goes_on(self) -> None:
-        """Raise `RunStopped` if the run is to stop, so that nothing more starts."""
-        stop = await self.in_thread(read_stop, self.store, self.layout)
-        if stop is not None:
-            raise RunStopped(stop.message)
-
     async def _write(self, write: Any, ends: Sequence[Any] | LeafSlice) -> ScatterGatherResult:
         """Write the tables of the node completely, even if this task is cancelled meanwhile."""
         await self.progress.stop()
-        call = asyncio.ensure_future(self.in_thread(self._write_now, write, ends))
+        call = asyncio.ensure_future(in_thread(self._write_now, write, ends))
         return await to_the_end(call)
 
     def _write_now(self, write: Any, ends: Any) -> ScatterGatherResult:

@@ -16,6 +16,7 @@ from scythe.scatter.models import ScatterGatherInput, ScatterGatherResult
 from scythe.scatter.node import ScatterNode
 from scythe.scatter.progress import too_many_failures
 from scythe.scatter.stop import RunStopped, StopRequest, put_stop, read_stop
+from scythe.scatter.threads import in_thread
 from scythe.settings import TimeoutSettings
 from scythe.storage.files import S3Url
 from scythe.storage.store import wait_for_room
@@ -33,7 +34,7 @@ async def run_node(payload: ScatterGatherInput, run: NodeRun) -> ScatterGatherRe
     """
     wait_for_room()
     node = ScatterNode(payload, run)
-    await node.in_thread(node.load)
+    await in_thread(node.load)
     if payload.recursion_map.is_root:
         return await _Root(node).run()
     async with node.progress:
@@ -54,7 +55,7 @@ class _Root:
         self._place = node.place
 
     async def run(self) -> ScatterGatherResult:
-        if await self._node.in_thread(self._place.is_over):
+        if await in_thread(self._place.is_over):
             return await self._ended_before()
         try:
             return await self._run()
@@ -87,7 +88,7 @@ class _Root:
                     )  # a thread that writes the tables cannot be cancelled
             if not work.cancelled() and not isinstance(work.exception(), RunStopped):
                 return work.result()
-        request = await self._node.in_thread(read_stop, self._node.store, self._node.layout)
+        request = await in_thread(read_stop, self._node.store, self._node.layout)
         if request is not None:
             await self._finish(request)
         raise RunStopped
@@ -97,7 +98,7 @@ class _Root:
         limit = TimeoutSettings().SCATTER_GATHER_EXECUTION
         while True:
             try:
-                found = await self._node.in_thread(self._look_for_stop, limit)
+                found = await in_thread(self._look_for_stop, limit)
                 if found is not None:
                     return found
             except Exception as error:  # noqa: BLE001 - the run continues
@@ -118,7 +119,7 @@ class _Root:
     async def _finish(self, request: StopRequest) -> None:
         """Finish the run; continue even when this task is cancelled."""
         await self._node.progress.stop()
-        work = self._node.in_thread(self._finish_now, request)
+        work = in_thread(self._finish_now, request)
         await to_the_end(asyncio.ensure_future(work))
 
     def _finish_now(self, request: StopRequest) -> None:
@@ -127,13 +128,13 @@ class _Root:
 
     async def _ended_before(self) -> ScatterGatherResult:
         """Return the result of a run whose final tables exist already, or raise its failure."""
-        status = await self._node.in_thread(self._place.status)
+        status = await in_thread(self._place.status)
         assert status is not None
         if status.state == "cancelled":
             await self._hatchet.be_cancelled()
         if status.state != "done":
             raise task_error(f"The run is {status.state}: {status.message}.", final=True)
-        keys = await self._node.in_thread(self._final_keys)
+        keys = await in_thread(self._final_keys)
         uris = {key.rsplit("/", 1)[-1].removesuffix(".pq"): self._uri(key) for key in keys}
         n_leaves = status.done + status.failed
         return ScatterGatherResult(uris=uris, n_leaves=n_leaves, n_failed=status.failed)

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _PAUSE = 1.0  # seconds between two counts
 _PAUSE_PER_CHILD = 0.02  # seconds: a node with many child nodes reads their counts less often
 _PAUSE_PER_NODE = 0.2  # seconds: the engine takes up to 10 ms to count the tasks of a node
+_BUCKET_PAUSE_PER_NODE = 0.02  # seconds: all nodes of a level ask the bucket 50 times a second
 _PAUSE_BY_AGE = 0.1  # share of the node's age: a run of minutes is counted less often
 _MOST_BY_AGE = 5.0  # seconds, the longest pause by age
 
@@ -40,9 +41,9 @@ def pause_of(tree: RecursionMap, n_children: int, age: float = 0.0) -> float:
     Returns:
         Seconds.
     """
-    n_beside = math.prod(step.factor for step in tree.path or [])
     by_age = min(_MOST_BY_AGE, _PAUSE_BY_AGE * age)
-    return max(_PAUSE, by_age, _PAUSE_PER_CHILD * n_children, _PAUSE_PER_NODE * n_beside)
+    by_nodes = _PAUSE_PER_NODE * _count_beside(tree)
+    return max(_PAUSE, by_age, _PAUSE_PER_CHILD * n_children, by_nodes)
 
 
 def share_of_requests(tree: RecursionMap, pause: float) -> float:
@@ -52,7 +53,12 @@ def share_of_requests(tree: RecursionMap, pause: float) -> float:
         tree: The node. All nodes beside it together ask the bucket 50 times a second at most.
         pause: The pause of a node with few beside it, in seconds.
     """
-    return max(pause, _PAUSE_PER_CHILD * math.prod(step.factor for step in tree.path or []))
+    return max(pause, _BUCKET_PAUSE_PER_NODE * _count_beside(tree))
+
+
+def _count_beside(tree: RecursionMap) -> int:
+    """Return the number of nodes on the level of this one."""
+    return math.prod(step.factor for step in tree.path or [])
 
 
 def too_many_failures(payload: ScatterGatherInput, failed: int) -> StopRequest | None:

@@ -58,6 +58,13 @@ def read_stop(store: Store, layout: RunLayout) -> StopRequest | None:
     return StopRequest.model_validate_json(data) if data else None
 
 
+def check_goes_on(store: Store, layout: RunLayout) -> None:
+    """Raise `RunStopped` if a run is to stop, so that nothing more starts."""
+    stop = read_stop(store, layout)
+    if stop is not None:
+        raise RunStopped(stop.message)
+
+
 def put_stop(store: Store, layout: RunLayout, request: StopRequest) -> StopRequest:
     """Ask a run to stop. Return the request that applies, which is the first one."""
     known = read_stop(store, layout)

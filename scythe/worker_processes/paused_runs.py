@@ -1,4 +1,4 @@
-"""Looks which runs are paused, for a worker that hands back their leaves."""
+"""Checks which runs are paused: their leaves are handed back to their scatter nodes."""
 
 from __future__ import annotations
 

@@ -96,6 +96,7 @@ class TestOneWorker:
         wait_until(lambda: began(tmp_path) == 2, "two leaves run", DEADLINE)
         status = run.pause()
         assert (status.state, status.total) == ("paused", 20)
+        let_it_be_seen(tmp_path)
         (tmp_path / "go").touch()
         wait_until(lambda: not open_leaves(run), "no leaf waits or runs", DEADLINE)
         count = began(tmp_path)
@@ -117,10 +118,7 @@ class TestOneWorker:
     ) -> None:
         run, ref = start(waiting(tmp_path, 16), app.hold, batch_size=4)
         wait_until(lambda: began(tmp_path) == 2, "two leaves run", DEADLINE)
-        run.pause()
-        let_it_be_seen(tmp_path)
-        (tmp_path / "go").touch()
-        wait_until(lambda: not open_leaves(run), "no batch waits or runs", DEADLINE)
+        pause_and_drain(run, tmp_path)
         assert began(tmp_path) == 2
         wait_until(lambda: run.status().done == 2, "they are counted", DEADLINE)
         run.resume()
@@ -130,10 +128,7 @@ class TestOneWorker:
     def test_a_paused_run_can_be_cancelled(self, start: Any, app: Any, tmp_path: Path) -> None:
         run, _ = start(waiting(tmp_path, 8), app.hold)
         wait_until(lambda: began(tmp_path) == 2, "two leaves run", DEADLINE)
-        run.pause()
-        let_it_be_seen(tmp_path)
-        (tmp_path / "go").touch()
-        wait_until(lambda: not open_leaves(run), "no leaf waits or runs", DEADLINE)
+        pause_and_drain(run, tmp_path)
         count = began(tmp_path)
         status = run.cancel()
         assert (status.state, status.done, status.failed) == ("cancelled", count, 8 - count)
@@ -156,18 +151,12 @@ def test_a_run_is_paused_on_one_worker_and_goes_on_on_another(
     with worker(APP, tmp_path / "log-1", SCYTHE_WORKER_SLOTS="2", **stack_env):
         run, ref = start(waiting(tmp_path, 20), app.hold)
         wait_until(lambda: began(tmp_path) == 2, "two leaves run", DEADLINE)
-        run.pause()
-        let_it_be_seen(tmp_path)
-        (tmp_path / "go").touch()
-        wait_until(lambda: not open_leaves(run), "no leaf waits or runs", DEADLINE)
+        pause_and_drain(run, tmp_path)
         count = began(tmp_path)
         (tmp_path / "go").unlink()
         run.resume()
         wait_until(lambda: began(tmp_path) > count, "it goes on", DEADLINE)
-        run.pause()
-        let_it_be_seen(tmp_path)
-        (tmp_path / "go").touch()
-        wait_until(lambda: not open_leaves(run), "no leaf waits or runs", DEADLINE)
+        pause_and_drain(run, tmp_path)
     run.resume()
     assert run.status().state == "running"
     with worker(APP, tmp_path / "log-2", SCYTHE_WORKER_SLOTS="2", **stack_env):
@@ -178,6 +167,14 @@ def test_a_run_is_paused_on_one_worker_and_goes_on_on_another(
 def waiting(folder: Path, count: int) -> list[dict[str, Any]]:
     """Return specs of leaves that wait for the file `go`."""
     return [{"mode": "wait", "folder": str(folder), "x": i} for i in range(count)]
+
+
+def pause_and_drain(run: Any, folder: Path) -> None:
+    """Pause a run, let its running leaves end, and wait until no task waits or runs."""
+    run.pause()
+    let_it_be_seen(folder)
+    (folder / "go").touch()
+    wait_until(lambda: not open_leaves(run), "no leaf waits or runs", DEADLINE)
 
 
 def let_it_be_seen(folder: Path) -> None:
