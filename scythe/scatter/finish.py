@@ -13,11 +13,11 @@ from scythe.engine.client import cancel_run
 from scythe.engine.run_tasks import RunTasks, TaskEnd
 from scythe.scatter.known_leaves import KnownLeaves, RunPlace
 from scythe.scatter.notifying import notify_end
-from scythe.scatter.stop import StopRequest, ending_right
+from scythe.scatter.stop import StopRequest, ending_right, put_stop
 from scythe.status import RunStatus
 from scythe.tables.gather import ERRORS, LEAVES, count_codes
 
-_CUT_SECONDS = 12.0  # a worker takes this long to store the journal of a cancelled batch
+_CUT_SECONDS = 12.0  # a worker takes this long to store what a cancelled batch or node has
 _LOST_ASKED = 2_000  # most tasks that are looked up again because the engine may show them as open
 _PAUSE = 0.5
 logger = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def finish_run(run: RunPlace, stop: StopRequest, *, spare: str = "") -> RunStatu
 
 
 def _finish(run: RunPlace, stop: StopRequest, spare: str) -> RunStatus:
+    put_stop(run.store, run.layout, stop)  # a node whose children are cancelled looks for it
     before = run.status()
     started = before.started if before else 0.0
     tasks = RunTasks(run.layout.experiment_id, started)
@@ -54,6 +55,7 @@ def _finish(run: RunPlace, stop: StopRequest, spare: str) -> RunStatus:
         leaves = KnownLeaves(run, Path(folder))
         leaves.add_nodes()
         _add_tasks(leaves, tasks, is_settled=is_settled)
+        _add_node_ends(leaves, before)
         _add_cut_batches(run, leaves, tasks, stop)
         leaves.add_rest(stop.record)
         written = _write_tables(run, leaves, Path(folder))
@@ -101,7 +103,12 @@ def _add_cut_batches(
 ) -> None:
     """Add the leaves that had ended in batches that were cancelled while they ran."""
     pages = tasks.leaf_ends(("CANCELLED",), payloads=False)
-    cancelled = [end for page in pages for end in page if end.rows[1] - end.rows[0] > 1]
+    cancelled = [
+        end
+        for page in pages
+        for end in page
+        if end.rows[1] - end.rows[0] > 1 and not leaves.knows(end.rows[0])
+    ]
     folder = run.layout.batch_journals
     store = run.store
     running = {one.workflow_run_id for one in cancelled if _was_cut(one, stop)}
@@ -115,6 +122,20 @@ def _add_cut_batches(
         if end.workflow_run_id in there:
             key = run.layout.batch_journal(end.workflow_run_id)
             leaves.add_cut_batch(end, store.get_bytes(key))
+
+
+def _add_node_ends(leaves: KnownLeaves, before: RunStatus | None) -> None:
+    """Add what cut scatter nodes knew; wait for it while the status has shown more ended leaves."""
+    shown = 0
+    if before is not None:
+        n_reused = before.total - leaves.n_leaves
+        shown = before.done + before.failed - n_reused
+    deadline = time.monotonic() + _CUT_SECONDS
+    while True:
+        leaves.add_node_ends()
+        if leaves.n_known >= shown or time.monotonic() > deadline:
+            return
+        time.sleep(_PAUSE)
 
 
 def _was_cut(end: TaskEnd, stop: StopRequest) -> bool:

@@ -15,7 +15,7 @@ from scythe.engine.run_tasks import TaskEnd
 from scythe.errors import StorageError
 from scythe.messages import LeafRecord, decode_cut_batch, is_handed_back
 from scythe.outcomes import BatchResult, LeafFailure, StoreConfig
-from scythe.scatter.leaf_outcomes import batch_of, record_of
+from scythe.scatter.leaf_outcomes import batch_of, decode_ends, record_of
 from scythe.scatter.models import NodeEnd, ScatterGatherResult
 from scythe.scatter.reused import ReusedLeaves
 from scythe.scatter.tree import Rows
@@ -128,10 +128,19 @@ class KnownLeaves:
         return len(self._known)
 
     @property
+    def n_known(self) -> int:
+        """The number of those whose outcomes are known."""
+        return self._known.count(1)
+
+    @property
     def names(self) -> list[str]:
         """The names of the tables."""
         self._join_packs()
         return list(dict.fromkeys([*self._files, *self._reused.names]))
+
+    def knows(self, row: int) -> bool:
+        """Return whether the outcome of the leaf with this spec row is known."""
+        return bool(self._known[row])
 
     def add_nodes(self) -> None:
         """Add the tables of the scatter nodes that have ended."""
@@ -158,6 +167,13 @@ class KnownLeaves:
             for name, file in files.items():
                 self._files.setdefault(name, []).append(file)
             self._note(rows)
+
+    def add_node_ends(self) -> None:
+        """Add the ended tasks that scatter nodes knew when they were cut."""
+        store = self._run.store
+        for key in list(store.list_keys(self._run.layout.node_ends)):
+            if data := store.find_bytes(key):
+                self.add_ends(decode_ends(data))
 
     def add_ends(self, ends: Sequence[TaskEnd]) -> None:
         """Add leaf tasks that have completed or failed."""

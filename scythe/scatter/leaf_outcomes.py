@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scythe.engine.run_tasks import TaskEnd
 from scythe.errors import ScytheError
 from scythe.messages import (
     CANCELLED,
@@ -15,6 +17,7 @@ from scythe.messages import (
     decode_result,
 )
 from scythe.outcomes import BatchResult, FailureKind, LeafFailure
+from scythe.scatter.tree import Rows
 from scythe.scatter.user_tasks import plain_record
 
 TaskOutput = dict[str, Any] | BaseException
@@ -56,12 +59,51 @@ def counts_of(output: TaskOutput, n_leaves: int) -> tuple[int, int]:
     return output["n_leaves"] - output["n_failed"], output["n_failed"]
 
 
+def was_cancelled(output: TaskOutput) -> bool:
+    """Return whether Hatchet cancelled a task."""
+    if isinstance(output, BaseException):
+        return record_of(output).outcome == CANCELLED
+    return not output
+
+
 def is_mismatch(output: TaskOutput) -> bool:
     """Return whether a task met a worker with other code than the run's."""
     if not isinstance(output, BaseException):
         return False
     outcome = record_of(output).outcome
     return isinstance(outcome, LeafFailure) and outcome.kind.is_mismatch
+
+
+def encode_ends(ends: Mapping[Rows, TaskOutput], queued: float) -> bytes:
+    """Write the ends of tasks, except of those that were cancelled.
+
+    Args:
+        ends: The output of each task, or its exception, by its rows.
+        queued: When the tasks were handed to Hatchet, in seconds since 1970.
+    """
+    known = [
+        [rows.start, rows.stop, error_text(output) if isinstance(output, BaseException) else output]
+        for rows, output in ends.items()
+        if not was_cancelled(output)
+    ]
+    return json.dumps({"queued": queued, "ends": known}).encode()
+
+
+def decode_ends(data: bytes) -> list[TaskEnd]:
+    """Read what `encode_ends` made."""
+    document = json.loads(data)
+    return [
+        TaskEnd(
+            workflow_run_id="",
+            rows=(start, stop),
+            state="FAILED" if isinstance(output, str) else "COMPLETED",
+            output=output,
+            created=document["queued"],
+            has_started=True,
+            finished=0.0,
+        )
+        for start, stop, output in document["ends"]
+    ]
 
 
 def error_text(error: BaseException) -> str:

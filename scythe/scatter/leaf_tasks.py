@@ -20,11 +20,18 @@ from pydantic import BaseModel
 from scythe.engine.run_tasks import leaf_metadata
 from scythe.engine.tasks import Child, NodeRun
 from scythe.messages import is_handed_back
-from scythe.scatter.leaf_outcomes import TaskOutput, counts_of, is_mismatch
+from scythe.processes.waiting import to_the_end
+from scythe.scatter.leaf_outcomes import (
+    TaskOutput,
+    counts_of,
+    encode_ends,
+    is_mismatch,
+    was_cancelled,
+)
 from scythe.scatter.models import ScatterGatherInput
 from scythe.scatter.pause import is_paused
 from scythe.scatter.progress import NodeProgress, share_of_requests
-from scythe.scatter.stop import check_goes_on
+from scythe.scatter.stop import RunStopped, check_goes_on
 from scythe.scatter.threads import in_thread
 from scythe.scatter.tree import Rows
 from scythe.storage.layout import RunLayout
@@ -77,6 +84,7 @@ class LeafTasks:
         self._open: dict[Child, Rows] = {}
         self._waits: set[asyncio.Task[Any]] = set()
         self._news = asyncio.Event()
+        self._queued = time.time()
 
     async def run(self, rows: Sequence[Rows]) -> list[tuple[Rows, TaskOutput]]:
         """Run tasks until all leaves have an outcome.
@@ -100,6 +108,11 @@ class LeafTasks:
                 await self._start(again, number)
             self._rounds = known
             await self._run_rounds()
+            if any(was_cancelled(output) for output in self._ends.values()):
+                await in_thread(check_goes_on, self._store, self._layout)
+        except (asyncio.CancelledError, RunStopped):
+            await to_the_end(asyncio.ensure_future(in_thread(self._write_ends)))
+            raise
         finally:
             for wait in self._waits:
                 wait.cancel()
@@ -217,6 +230,12 @@ class LeafTasks:
         self._progress.add(done, failed)
         if stop < rows.stop:
             self._again(Rows(stop, rows.stop))
+
+    def _write_ends(self) -> None:
+        """Store what is known, because the engine may show a task that ended as cancelled."""
+        if self._ends:
+            key = self._layout.node_end(self._payload.recursion_map.node)
+            self._store.put_bytes(key, encode_ends(self._ends, self._queued))
 
     def _read_rounds(self) -> list[list[Rows]]:
         data = self._store.find_bytes(self._key)

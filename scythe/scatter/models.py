@@ -157,6 +157,8 @@ class ScatterGatherResult(BaseModel):
         uris: The tables of the node by name; at the root, the final tables.
         n_leaves: Number of leaves below the node.
         n_failed: Number of leaves among them that failed.
+        n_lost: Number of leaves among them whose scatter node failed, so that their results are
+            unknown.
         seconds: The summed run time of these leaves.
         warnings: A sentence for each column that became text.
         codes: Number of leaves by the fingerprint of their code.
@@ -166,6 +168,7 @@ class ScatterGatherResult(BaseModel):
     uris: dict[str, S3Url]
     n_leaves: int = 0
     n_failed: int = 0
+    n_lost: int = 0
     seconds: float = 0.0
     warnings: list[str] = []
     codes: dict[str, int] = Field(default_factory=dict[str, int])

@@ -183,10 +183,13 @@ class ScatterNode:
         self, nodes: Sequence[_NodeBelow]
     ) -> list[ScatterGatherResult | NodeFailure]:
         outputs = await self.hatchet.outputs([run for _, run in nodes])
-        return [
+        results = [
             _node_result(payload, output)
             for (payload, _), output in zip(nodes, outputs, strict=True)
         ]
+        if any(isinstance(result, NodeFailure) for result in results):
+            await in_thread(check_goes_on, self.store, self.layout)
+        return results
 
     async def _write(self, write: Any, ends: Sequence[Any] | LeafSlice) -> ScatterGatherResult:
         """Write the tables of the node completely, even if this task is cancelled meanwhile."""
@@ -197,7 +200,8 @@ class ScatterNode:
     def _write_now(self, write: Any, ends: Any) -> ScatterGatherResult:
         if not self.payload.recursion_map.is_root:
             result: ScatterGatherResult = write(self.output, ends)
-            self.output.keep(result)
+            if not result.n_lost:  # the nodes and leaves below know more
+                self.output.keep(result)
             return result
         with ending_right(self.store, self.layout, self.place.is_over) as is_ours:
             if not is_ours:

@@ -208,7 +208,7 @@ def write_inner_node(
     """
     with tempfile.TemporaryDirectory(prefix="scythe-node-") as name:
         folder = Path(name)
-        sources, counts = _collect(output, children, folder)
+        sources, n_lost = _collect(output, children, folder)
         results = [one for one in children if isinstance(one, ScatterGatherResult)]
         warnings = [warning for one in results for warning in one.warnings]
         codes = Counter[str | None]()
@@ -221,8 +221,9 @@ def write_inner_node(
             uris[table] = output.upload(table, merged)
     return ScatterGatherResult(
         uris=uris,
-        n_leaves=counts[0],
-        n_failed=counts[1],
+        n_leaves=n_lost + sum(one.n_leaves for one in results),
+        n_failed=n_lost + sum(one.n_failed for one in results),
+        n_lost=n_lost + sum(one.n_lost for one in results),
         seconds=sum(one.seconds for one in results),
         warnings=list(dict.fromkeys(warnings)),
         **output.counted(codes),
@@ -231,27 +232,24 @@ def write_inner_node(
 
 def _collect(
     output: NodeOutput, children: Sequence[ScatterGatherResult | NodeFailure], folder: Path
-) -> tuple[dict[str, list[Path]], tuple[int, int]]:
+) -> tuple[dict[str, list[Path]], int]:
+    """Return the tables of the child nodes, and the number of leaves of those without a result."""
     sources: dict[str, list[Path]] = {}
-    total = failed = 0
+    n_lost = 0
     for number, child in enumerate(children):
         if isinstance(child, NodeFailure):
             for part, tables in enumerate(_lost_tables(output, child)):
-                lost = tables[ERRORS].num_rows
-                total = total + lost
-                failed = failed + lost
+                n_lost += tables[ERRORS].num_rows
                 for name, table in tables.items():
                     file = folder / f"{number}-{part}-{name}.pq"
                     write_merged([table], file, final=False)
                     sources.setdefault(name, []).append(file)
             continue
-        total = total + child.n_leaves
-        failed = failed + child.n_failed
         for name, uri in child.uris.items():
             file = folder / f"{number}-{name}.pq"
             output.store.download(split_s3_uri(str(uri))[1], file)
             sources.setdefault(name, []).append(file)
-    return sources, (total, failed)
+    return sources, n_lost
 
 
 def _lost_tables(output: NodeOutput, child: NodeFailure) -> Iterator[dict[str, pa.Table]]:

@@ -140,6 +140,15 @@ class RunLayout:
         return f"{self.intermediate}rounds/{node}.json"
 
     @property
+    def node_ends(self) -> str:
+        """The folder of the ended tasks that cut scatter nodes knew."""
+        return f"{self.intermediate}ends/"
+
+    def node_end(self, node: str) -> str:
+        """Return the key of the ended tasks that a cut scatter node knew."""
+        return f"{self.node_ends}{node}.json"
+
+    @property
     def endings(self) -> str:
         """Key prefix of the claims to write the final tables."""
         return f"{self.intermediate}ending/"

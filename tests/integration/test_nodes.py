@@ -118,7 +118,7 @@ def test_a_node_may_be_run_again(tree: Tree, store: Store) -> None:
 def test_the_leaves_of_a_lost_node_are_rows_of_errors(tree: Tree, tmp_path: Path) -> None:
     lost = NodeFailure(tree.payload(tree.root.child(1)), "the worker is gone \x00")
     result = write_inner_node(tree.output(tree.root), [tree.run_leaves(0, failing=(2,)), lost])
-    assert (result.n_leaves, result.n_failed) == (10, 6)
+    assert (result.n_leaves, result.n_failed, result.n_lost) == (10, 6, 5)
     assert level(tree.final("scalars", tmp_path), "sort_index") == [0, 4, 6, 8]
     errors = tree.final("errors", tmp_path)
     assert level(errors, "sort_index") == [1, 2, 3, 5, 7, 9]
@@ -132,7 +132,7 @@ def test_the_leaves_of_a_lost_node_are_rows_of_errors(tree: Tree, tmp_path: Path
 def test_all_nodes_are_lost(tree: Tree, tmp_path: Path) -> None:
     lost = [NodeFailure(tree.payload(tree.root.child(i)), "gone") for i in range(2)]
     result = write_inner_node(tree.output(tree.root), lost)
-    assert (result.n_leaves, result.n_failed) == (10, 10)
+    assert (result.n_leaves, result.n_failed, result.n_lost) == (10, 10, 10)
     assert len(tree.final("errors", tmp_path)) == 10
     assert len(tree.final("scalars", tmp_path)) == 0
 
