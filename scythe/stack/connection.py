@@ -43,41 +43,34 @@ def running(home: Path | None = None) -> StackConnection | None:
         keys = state.keys
         if keys is None or keys.token_for != token_addresses(ports):
             return None
+        at = addresses(ports)
         return StackConnection(
             env={
                 "HATCHET_CLIENT_TOKEN": keys.token,
                 "HATCHET_CLIENT_TLS_STRATEGY": "none",
-                "HATCHET_CLIENT_HOST_PORT": grpc_address(ports),
-                "HATCHET_CLIENT_SERVER_URL": api_url(ports),
-                "AWS_ENDPOINT_URL_S3": s3_url(ports),
+                "HATCHET_CLIENT_HOST_PORT": at["grpc"],
+                "HATCHET_CLIENT_SERVER_URL": at["api"],
+                "AWS_ENDPOINT_URL_S3": at["s3"],
                 "AWS_ACCESS_KEY_ID": keys.access_key,
                 "AWS_SECRET_ACCESS_KEY": keys.secret_key,
                 "AWS_DEFAULT_REGION": REGION,
                 "SCYTHE_STORAGE_BUCKET": BUCKET,
             },
             home=layout.home,
-            api_url=api_url(ports),
+            api_url=at["api"],
         )
     except (StackError, KeyError):
         # Whoever asks has other ways to go on; `scythe dev status` says what is wrong.
         return None
 
 
-def api_url(ports: dict[str, int]) -> str:
-    """Return the address of the engine's REST API."""
-    return f"http://{HOST}:{ports['api']}"
-
-
-def grpc_address(ports: dict[str, int]) -> str:
-    """Return the address that Hatchet's clients and workers connect to."""
-    return f"{HOST}:{ports['grpc']}"
-
-
-def s3_url(ports: dict[str, int]) -> str:
-    """Return the address of the S3 server."""
-    return f"http://{HOST}:{ports['s3']}"
+def addresses(ports: dict[str, int]) -> dict[str, str]:
+    """Return the addresses of the ports that are chosen: URLs, and for `grpc` host and port."""
+    found = {name: f"{HOST}:{port}" for name, port in ports.items()}
+    return {name: at if name == "grpc" else f"http://{at}" for name, at in found.items()}
 
 
 def token_addresses(ports: dict[str, int]) -> str:
     """Return the addresses that a client token holds: with others it is of no use."""
-    return f"{api_url(ports)} {grpc_address(ports)}"
+    found = addresses(ports)
+    return f"{found['api']} {found['grpc']}"

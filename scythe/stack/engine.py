@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scythe.stack.connection import BUCKET, REGION, api_url, grpc_address, token_addresses
+from scythe.stack.connection import BUCKET, REGION, addresses, token_addresses
 from scythe.stack.engine_build import engine_program, engine_version
 from scythe.stack.parts import Starter
 from scythe.stack.paths import ENGINE, HOST, S3, private_folder
@@ -50,14 +50,11 @@ def start_engine(starter: Starter) -> None:
     if not has_token or starter.state.schema != engine_version():
         starter.report(f"preparing the database for Hatchet {engine_version()}")
         argv = [program, "prepare", folder, "0s" if has_token else _TOKEN_LIFE]
-        limit = _PREPARE_LIMIT_SECONDS
-        printed = starter.helper(ENGINE, argv, cwd=folder, env=env, timeout=limit).split()
+        printed = starter.helper(ENGINE, argv, env=env, timeout=_PREPARE_LIMIT_SECONDS).split()
         token = starter.keys.token if has_token else printed[-1]
         keys = replace(starter.keys, token=token, token_for=addresses)
         starter.remember(schema=engine_version(), keys=keys)
-    starter.launch(
-        ENGINE, [program, "serve", folder], env=env, cwd=folder, version=engine_version()
-    )
+    starter.launch(ENGINE, [program, "serve", folder], env=env, version=engine_version())
 
 
 def start_s3(starter: Starter) -> None:
@@ -72,21 +69,22 @@ def start_s3(starter: Starter) -> None:
         "SCYTHE_S3_BUCKET": BUCKET,
     }
     argv = [engine_program(starter.report), "s3", folder]
-    starter.launch(S3, argv, env=env, cwd=folder, version=engine_version())
+    starter.launch(S3, argv, env=env, version=engine_version())
 
 
 def _settings(starter: Starter) -> dict[str, str]:
     folder = starter.layout.engine
     ports = starter.state.ports
+    at = addresses(ports)
     return _SETTINGS | {
         "DATABASE_URL": database_url(starter.layout),
         "SERVER_ENCRYPTION_MASTER_KEYSET_FILE": str(folder / "master.key"),
         "SERVER_ENCRYPTION_JWT_PRIVATE_KEYSET_FILE": str(folder / "private.key"),
         "SERVER_ENCRYPTION_JWT_PUBLIC_KEYSET_FILE": str(folder / "public.key"),
         "SERVER_AUTH_COOKIE_SECRETS": starter.keys.cookies,
-        "SERVER_URL": api_url(ports),
+        "SERVER_URL": at["api"],
         "SERVER_PORT": str(ports["api"]),
         "SERVER_GRPC_PORT": str(ports["grpc"]),
-        "SERVER_GRPC_BROADCAST_ADDRESS": grpc_address(ports),
-        "SERVER_INTERNAL_CLIENT_INTERNAL_GRPC_BROADCAST_ADDRESS": grpc_address(ports),
+        "SERVER_GRPC_BROADCAST_ADDRESS": at["grpc"],
+        "SERVER_INTERNAL_CLIENT_INTERNAL_GRPC_BROADCAST_ADDRESS": at["grpc"],
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from scythe.stack.connection import BUCKET, api_url, grpc_address, s3_url
+from scythe.stack.connection import BUCKET, addresses
 from scythe.stack.files import is_locked, tail
 from scythe.stack.paths import ENGINE, HOST, PARTS, POSTGRES, S3, Layout, layout_of
 from scythe.stack.ports import http_status, speaks_http2
@@ -88,14 +88,14 @@ def status(home: Path | None = None) -> StackStatus:
     state = read_state(layout) or State()
     busy = is_locked(layout.marker)
     parts = tuple(_part(layout, state, name, busy) for name in PARTS)
-    ports = state.ports
+    at = addresses(state.ports)
     return StackStatus(
         home=layout.home,
         health=_overall({part.health for part in parts}, busy),
         parts=parts,
-        api_url=api_url(ports) if "api" in ports else None,
-        grpc=grpc_address(ports) if "grpc" in ports else None,
-        s3_url=s3_url(ports) if "s3" in ports else None,
+        api_url=at.get("api"),
+        grpc=at.get("grpc"),
+        s3_url=at.get("s3"),
         bucket=BUCKET,
     )
 
@@ -140,12 +140,13 @@ def obstacle(layout: Layout, ports: dict[str, int], part: str) -> str | None:
         return "it does not take connections" if done.returncode else None
     if not ports.keys() >= set(PORTS_OF[part]):
         return "its ports are not known"
+    at = addresses(ports)
     if part == ENGINE and http_status(ports["api"], "/api/ready") != _OK:
-        return f"GET {api_url(ports)}/api/ready does not answer with {_OK}"
+        return f"GET {at['api']}/api/ready does not answer with {_OK}"
     if part == ENGINE and not speaks_http2(ports["grpc"]):
-        return f"no gRPC server answers at {grpc_address(ports)}"
+        return f"no gRPC server answers at {at['grpc']}"
     if part == S3 and http_status(ports["s3"], "/") != _FORBIDDEN:
-        return f"an unsigned GET of {s3_url(ports)} is not answered with {_FORBIDDEN}"
+        return f"an unsigned GET of {at['s3']} is not answered with {_FORBIDDEN}"
     return None
 
 

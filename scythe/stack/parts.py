@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +19,10 @@ from typing import Any
 
 from scythe.errors import StackError
 from scythe.processes.identity import birth_of
-from scythe.stack.account import Account, as_account
+from scythe.stack.account import as_account, database_account
 from scythe.stack.files import open_log, tail
 from scythe.stack.health import obstacle
-from scythe.stack.paths import Layout
+from scythe.stack.paths import POSTGRES, Layout
 from scythe.stack.programs import base_environment
 from scythe.stack.state import PartRecord, Secrets, State, write_state
 
@@ -67,10 +67,8 @@ class Starter:
         part: str,
         argv: Sequence[str | Path],
         *,
-        cwd: Path,
         timeout: float,
-        env: Mapping[str, str] | None = None,
-        account: Account | None = None,
+        env: dict[str, str] | None = None,
         text: str = "",
     ) -> str:
         """Run a program that prepares a part, to its end, and return its output; log errors."""
@@ -84,7 +82,7 @@ class Starter:
                 capture_output=True,
                 timeout=timeout,
                 check=False,
-                **_options(cwd, env, account),
+                **self._options(part, env),
             )
         except subprocess.TimeoutExpired:
             why = f"{name} was not done after {timeout:.0f} s and was ended."
@@ -104,10 +102,8 @@ class Starter:
         part: str,
         argv: Sequence[str | Path],
         *,
-        cwd: Path,
         version: str,
-        env: Mapping[str, str] | None = None,
-        account: Account | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
         """Start a part, which outlives this process, its terminal and the terminal's Ctrl-C."""
         self.report(f"starting {part}")
@@ -120,7 +116,7 @@ class Starter:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    **_options(cwd, env, account),
+                    **self._options(part, env),
                 )
         except OSError as err:
             raise StackError(f"{argv[0]} cannot be started: {err.strerror}.") from err
@@ -138,7 +134,7 @@ class Starter:
             why = None
             if process is not None and process.poll() is not None:
                 why = f"{describe_exit(process.returncode)}."
-            elif process is None and not record.process.is_alive():
+            elif process is None and not record.is_alive():
                 why = "it has ended."
             elif time.monotonic() > deadline:
                 why = f"it runs, but after {timeout:.0f} s {missing}."
@@ -152,6 +148,12 @@ class Starter:
             # Popen warns of a child that still runs when the object goes; here it shall run.
             if process.poll() is None:
                 process.returncode = 0
+
+    def _options(self, part: str, env: dict[str, str] | None) -> dict[str, Any]:
+        # No secret is among the arguments: the list of processes is public.
+        own = {"start_new_session": True, "umask": 0o077, "cwd": self.layout.folder(part)}
+        account = database_account() if part == POSTGRES else None
+        return own | {"env": base_environment() | (env or {})} | as_account(account)
 
     def _failed(self, part: str, why: str, log_start: int) -> PartFailed:
         log = self.layout.log(part)
@@ -169,12 +171,6 @@ class Starter:
         folders = [self.layout.home, self.layout.postgres, self.layout.s3]
         free = min(shutil.disk_usage(folder).free for folder in folders if folder.exists())
         return any(_NO_SPACE in log.lower() for log in [end, *logs]) or free < _LITTLE_SPACE
-
-
-def _options(cwd: Path, env: Mapping[str, str] | None, account: Account | None) -> dict[str, Any]:
-    # No secret is among the arguments: the list of processes is public.
-    own = {"start_new_session": True, "umask": 0o077, "cwd": cwd}
-    return own | {"env": base_environment() | dict(env or {})} | as_account(account)
 
 
 def describe_exit(code: int) -> str:

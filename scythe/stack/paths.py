@@ -84,6 +84,10 @@ class Layout:
         """PostgreSQL's Unix socket."""
         return self.sockets / ".s.PGSQL.5432"
 
+    def folder(self, part: str) -> Path:
+        """Return the folder in which a part, or what prepares it, works."""
+        return {POSTGRES: self.postgres, ENGINE: self.engine, S3: self.s3}[part]
+
     def log(self, part: str) -> Path:
         """Return the log file of a part."""
         return self.logs / f"{part}.log"

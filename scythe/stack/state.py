@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import dataclass, field, replace
+from secrets import token_hex, token_urlsafe
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -20,31 +20,19 @@ _REQUIRED = {"format", "ports", "parts", "ready", "schema"}
 
 
 @dataclass(frozen=True)
-class PartRecord:
-    """A part that was started and not stopped.
+class PartRecord(ProcessRecord):
+    """The process of a part that was started and not stopped.
 
     Attributes:
-        pid: Its process.
-        birth: When that was born, see `ProcessRecord`.
         started: When it was started, in seconds since the epoch.
         version: What runs there, to notice that the installed one is another.
         log_start: Where its output begins in its log file, in bytes.
     """
 
     pid: Annotated[int, Field(ge=1, lt=2**31)]
-    birth: str
     started: float
     version: str
     log_start: Annotated[int, Field(ge=0)]
-
-    @property
-    def process(self) -> ProcessRecord:
-        """The process."""
-        return ProcessRecord(self.pid, self.birth)
-
-
-def _random_cookies() -> str:
-    return f"{secrets.token_hex(8)} {secrets.token_hex(8)}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,9 +47,9 @@ class Secrets:
         token_for: The addresses that the token holds.
     """
 
-    access_key: str = field(default_factory=lambda: f"SCYTHE{secrets.token_hex(7).upper()}")
-    secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(30))
-    cookies: str = field(default_factory=_random_cookies)
+    access_key: str = field(default_factory=lambda: f"SCYTHE{token_hex(7).upper()}")
+    secret_key: str = field(default_factory=lambda: token_urlsafe(30))
+    cookies: str = field(default_factory=lambda: f"{token_hex(8)} {token_hex(8)}")
     token: str = ""
     token_for: str = ""
 
@@ -92,7 +80,7 @@ class State:
 
     def alive(self, part: str) -> bool:
         """Return whether a part runs."""
-        return part in self.parts and self.parts[part].process.is_alive()
+        return part in self.parts and self.parts[part].is_alive()
 
     def runs(self) -> bool:
         """Return whether every part runs and has answered."""

@@ -32,9 +32,9 @@ def stop_parts(
     for part in alive:
         report(f"stopping {part}")
         if part != POSTGRES:  # which the engine needs until its end
-            ask(state.parts[part].process, signal.SIGTERM)
+            ask(state.parts[part], signal.SIGTERM)
     for part in alive:
-        process = state.parts[part].process
+        process = state.parts[part]
         grace = _GRACE_SECONDS[part]
         if part == POSTGRES:
             ask(process, signal.SIGINT)  # at SIGTERM it would wait for its clients to go
@@ -53,28 +53,19 @@ def stop_strays(layout: Layout, parts: Iterable[str], grace: float) -> bool:
     """End what works for parts without being known to the stack; return whether anything did.
 
     The children of a PostgreSQL server that was killed live on for a moment, and whatever a killed
-    `scythe dev` had just started is known to nobody: both are in the way of a new start.
-    """
-    folders = {
-        ENGINE: [layout.engine],
-        POSTGRES: [layout.data, layout.postgres, layout.postgres / "data.new"],
-        S3: [layout.s3, layout.s3 / "objects"],
-    }
-    return end_strays({folder for part in parts for folder in folders[part]}, grace)
-
-
-def end_strays(folders: Collection[Path], grace: float) -> bool:
-    """Wait until no program of the stack works in these folders; kill after `grace` seconds.
-
-    A shell, or an editor, that somebody has opened there is left alone.
+    `scythe dev` had just started is known to nobody: both are in the way of a new start. They are
+    killed after `grace` seconds. A shell, or an editor, in the same folder is left alone.
     """
     import psutil
 
+    folders = {layout.folder(part) for part in parts}
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.name() in _PROGRAMS and Path(process.cwd()) in folders:
-                found.append(process)
+            if process.name() in _PROGRAMS:
+                cwd = Path(process.cwd())  # or a folder in the part's: `data`, `objects`
+                if cwd in folders or cwd.parent in folders:
+                    found.append(process)
     _, left = psutil.wait_procs(found, grace)
     _kill([process.pid for process in left])
     return bool(found)

@@ -78,7 +78,7 @@ def test_the_page_lists_what_listens(stack_home: Path, worker: WorkerProcess) ->
     assert state is not None
     members: list[psutil.Process] = []
     for record in state.parts.values():
-        leader = psutil.Process(record.process.pid)
+        leader = psutil.Process(record.pid)
         members += [leader, *leader.children(recursive=True)]
     members += family(worker)
     found: dict[str, set[int]] = {}

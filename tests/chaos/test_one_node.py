@@ -141,7 +141,7 @@ def _restart(home: Path, part: str) -> None:
 
     state = read_state(layout_of(home))
     assert state is not None
-    process = state.parts[part].process
+    process = state.parts[part]
     os.kill(process.pid, signal.SIGKILL)
     wait_until(lambda: not process.is_alive(), f"{part} is dead", 20)
     up(home)

@@ -56,7 +56,7 @@ def connection(home: Path) -> StackConnection:
 def processes(home: Path) -> dict[str, ProcessRecord]:
     state = read_state(layout_of(home))
     assert state is not None
-    return {part: record.process for part, record in state.parts.items()}
+    return {**state.parts}
 
 
 def family(record: ProcessRecord) -> list[psutil.Process]:

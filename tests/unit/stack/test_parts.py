@@ -41,7 +41,7 @@ from scythe.stack.paths import (
 from scythe.stack.ports import choose, is_free
 from scythe.stack.postgres import _runs
 from scythe.stack.state import PORTS_OF, PartRecord, Secrets, State, read_state, write_state
-from scythe.stack.stopping import ask, end_strays, see_dead
+from scythe.stack.stopping import ask, see_dead, stop_strays
 
 SLEEP = "import time; time.sleep(60)"
 
@@ -50,6 +50,7 @@ SLEEP = "import time; time.sleep(60)"
 def starter(tmp_path: Path) -> Iterator[Starter]:
     layout = layout_of(tmp_path)
     private_folder(layout.logs)
+    private_folder(layout.s3)
     starter = Starter(layout, State(ports(), keys=Secrets()), silent)
     yield starter
     for process in starter.started.values():
@@ -59,8 +60,8 @@ def starter(tmp_path: Path) -> Iterator[Starter]:
 
 def launch(starter: Starter, code: str) -> ProcessRecord:
     argv = [sys.executable, "-c", code]
-    starter.launch("s3", argv, cwd=starter.layout.home, version="1")
-    return starter.state.parts["s3"].process
+    starter.launch("s3", argv, version="1")
+    return starter.state.parts["s3"]
 
 
 def silent(_line: str) -> None:
@@ -277,20 +278,27 @@ class TestProcesses:
         assert birth_of(int(text)) is None
 
     def test_strays_are_found_by_program_and_folder(
-        self, starter: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, starter: Starter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        record = launch(starter, SLEEP)
-        assert not end_strays({tmp_path}, grace=0)
+        layout = starter.layout
+        (layout.s3 / "objects").mkdir()
+        below = "import os; os.chdir('objects'); print('there', flush=True); " + SLEEP
+        record = launch(starter, below)
+        deadline = time.monotonic() + 60
+        while not layout.log("s3").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert not stop_strays(layout, ["s3"], grace=0)
         monkeypatch.setattr("scythe.stack.stopping._PROGRAMS", {Process(record.pid).name()})
-        assert not end_strays({tmp_path.parent}, grace=0)
+        assert not stop_strays(layout, ["engine", "postgres"], grace=0)
         assert record.is_alive()
-        assert end_strays({tmp_path}, grace=0)
+        assert stop_strays(layout, ["s3"], grace=0)
         assert not record.is_alive()
 
-    def test_helpers(self, starter: Starter, tmp_path: Path) -> None:
+    def test_helpers(self, starter: Starter) -> None:
         def run(code: str, timeout: float = 30) -> str:
             argv = [sys.executable, "-c", code]
-            return starter.helper("s3", argv, cwd=tmp_path, timeout=timeout, text="in")
+            return starter.helper("s3", argv, timeout=timeout, text="in")
 
         assert run("print(input())") == "in\n"
         with pytest.raises(PartFailed, match=r"exit code 3.\nThe end of .*\nwhy"):
@@ -299,9 +307,9 @@ class TestProcesses:
             run(SLEEP, 0.2)
         missing = ["/no/such/program", "x"]
         with pytest.raises(PartFailed, match="cannot be started: No such file"):
-            starter.helper("s3", missing, cwd=tmp_path, timeout=1)
+            starter.helper("s3", missing, timeout=1)
         with pytest.raises(StackError, match="cannot be started: No such file"):
-            starter.launch("s3", missing, cwd=tmp_path, version="1")
+            starter.launch("s3", missing, version="1")
 
     def test_how_a_process_ended(self) -> None:
         assert describe_exit(2) == "it ended with exit code 2"
