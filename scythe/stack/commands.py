@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from scythe import stack
 from scythe.errors import StackError
-from scythe.stack.paths import HOME_VARIABLE, PARTS, default_home
-
-if TYPE_CHECKING:
-    from scythe.stack.health import StackStatus
+from scythe.stack.engine_build import engine_program, export_engine, import_engine
+from scythe.stack.paths import HOME_VARIABLE, default_home
 
 _STOPPED = 3  # exit code
 _FAILED = 1
 _WATCH_SECONDS = 1.0
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DESCRIPTION = """
 Everything that a run needs, on this machine and on loopback only: PostgreSQL, the Hatchet engine
 and an S3 server with a bucket. Without a word after `dev`, the stack is started in the background;
@@ -92,7 +92,6 @@ def _progress(line: str) -> None:
 
 def _up(options: argparse.Namespace) -> int:
     from scythe.stack.control import start
-    from scythe.stack.health import status
 
     began = time.monotonic()
     _on_interrupt()
@@ -101,7 +100,7 @@ def _up(options: argparse.Namespace) -> int:
         _progress(f"ready after {time.monotonic() - began:.1f} s")
     if options.foreground:
         return _stay(options.home, begun)
-    _out(*table(status(options.home)))
+    _out(*table(stack.status(options.home)))
     _out("Show it: scythe dev status. Stop it: scythe dev stop.")
     return 0
 
@@ -111,66 +110,57 @@ def _on_interrupt() -> None:
 
     What was started is stopped then; a second Ctrl-C must not leave half of it running.
     """
-    came = False
 
     def interrupt(_number: int, _frame: object) -> None:
-        nonlocal came
-        if came:
-            _progress("still stopping what was started")
-            return
-        came = True
+        for number in _ENDINGS:
+            signal.signal(number, lambda *_: _progress("still stopping what was started"))
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDINGS:
         signal.signal(number, interrupt)
 
 
 def _stay(home: Path, begun: tuple[str, ...]) -> int:
     """Wait until a part dies, or somebody stops the stack; then stop what was started."""
-    from scythe.stack.control import stop
-    from scythe.stack.health import Health, status
+    from scythe.stack.health import Health
 
     end = "It ran before: Ctrl-C ends this command and leaves the stack running."
     if begun:
         end = f"Ctrl-C stops {', '.join(begun)}."
     try:
-        found = status(home)
+        found = stack.status(home)
         _out(*table(found), end)
         while found.health is not Health.STOPPED:
             if any(part.health is Health.DIED for part in found.parts):
                 _out(*table(found))
                 return _FAILED
             time.sleep(_WATCH_SECONDS)
-            found = status(home)
+            found = stack.status(home)
         _progress("the stack was stopped")
     except KeyboardInterrupt:
         _progress("interrupted")
     finally:
         if begun:
-            stop(home, _progress, begun)
+            stack.stop(home, _progress, begun)
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
-    from scythe.stack.health import Health, status
+    from scythe.stack.health import Health
 
-    found = status(options.home)
+    found = stack.status(options.home)
     shown = [json.dumps(asdict(found), default=str, indent=2)] if options.json else table(found)
     _out(*shown)
     return {Health.RUNNING: 0, Health.STOPPED: _STOPPED}.get(found.health, _FAILED)
 
 
 def _build(_options: argparse.Namespace) -> int:
-    from scythe.stack.engine_build import engine_program
-
     _on_interrupt()
     _out(str(engine_program(_progress)))
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
-    from scythe.stack.engine_build import export_engine
-
     _on_interrupt()
     export_engine(options.file, _progress)
     _out(f"The engine is in {options.file}. Elsewhere run: scythe engine import FILE")
@@ -178,31 +168,25 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from scythe.stack.engine_build import import_engine
-
     import_engine(options.file, _progress)
     _out("The engine is in its place: `scythe dev` starts without a build.")
     return 0
 
 
 def _stop(options: argparse.Namespace) -> int:
-    from scythe.stack.control import stop
-
-    ran = stop(options.home, _progress, PARTS)
+    ran = stack.stop(options.home, _progress)
     _out("The local stack is stopped." if ran else "The local stack was not running.")
     return 0
 
 
 def _reset(options: argparse.Namespace) -> int:
-    from scythe.stack.control import reset
-
     if not options.home.exists():
         _out(f"There is nothing to remove in {options.home}.")
         return 0
     if not options.yes and not _agreed(options.home):
         _out("Nothing was removed.")
         return _FAILED
-    reset(options.home, _progress)
+    stack.reset(options.home, _progress)
     _out("The local stack and its data are removed.")
     return 0
 
@@ -216,9 +200,7 @@ def _agreed(home: Path) -> bool:
 
 
 def _env(options: argparse.Namespace) -> int:
-    from scythe.stack.connection import running
-
-    found = running(options.home)
+    found = stack.running(options.home)
     if found is None:
         _progress(f"the local stack in {options.home} does not run; start it with `scythe dev`")
         return _STOPPED
@@ -226,7 +208,7 @@ def _env(options: argparse.Namespace) -> int:
     return 0
 
 
-def table(found: StackStatus) -> list[str]:
+def table(found: stack.StackStatus) -> list[str]:
     """Return the lines that show a stack: no secrets in them.
 
     Args:

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -14,7 +15,9 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +27,7 @@ from psutil import Process
 from scythe.errors import StackError
 from scythe.processes.identity import ProcessRecord, birth_of
 from scythe.stack import StackConnection, engine_build, paths, programs, running
-from scythe.stack.account import Account
+from scythe.stack.account import Account, copy_for_all
 from scythe.stack.commands import table
 from scythe.stack.control import reset, stop, up
 from scythe.stack.files import is_locked, locked, open_log, tail, write_whole
@@ -142,6 +145,27 @@ class TestPaths:
             private_folder(tmp_path / "shared" / "mine")
         (tmp_path / "shared").chmod(0o1777)
         private_folder(tmp_path / "shared" / "mine")
+
+    def test_a_copy_for_all_can_be_read_by_all(self, tmp_path: Path) -> None:
+        source = tmp_path / "programs"
+        (source / "bin").mkdir(parents=True, mode=0o700)
+        (source / "bin" / "run").touch(mode=0o700)
+        (source / "data").touch(mode=0o620)
+        (source / "link").symlink_to("/nowhere")
+        target = tmp_path / "copies" / "1.0"
+        target.parent.mkdir()
+        for _ in range(2):
+            copy_for_all([source], target)
+            modes = {
+                file.name: stat.S_IMODE(file.stat().st_mode)
+                for file in (target, *target.rglob("*"))
+                if not file.is_symlink()
+            }
+            expected = {"bin": 0o755, "run": 0o755, "data": 0o644}
+            assert expected.items() <= modes.items()
+            assert modes["1.0"] & 0o055 == 0o055
+            assert (target / "programs" / "link").readlink() == Path("/nowhere")
+            assert [*target.parent.iterdir()] == [target]
 
     def test_what_an_account_can_run(self, tmp_path: Path) -> None:
         stranger = Account(uid=54321, gid=54321)
@@ -470,6 +494,22 @@ class TestForeignFolders:
         reset(layout.home)
         assert not layout.home.exists()
 
+    def test_a_removal_while_another_command_waits_is_named(self, tmp_path: Path) -> None:
+        layout = layout_of(tmp_path / "home")
+        private_folder(layout.home)
+        layout.marker.touch()
+        lines: list[str] = []
+        with ThreadPoolExecutor(1) as pool:
+            with locked(layout.marker, never):
+                waiting = pool.submit(stop, layout.home, lines.append)
+                deadline = time.monotonic() + 60
+                while not lines:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                shutil.rmtree(layout.home)
+            with pytest.raises(StackError, match="was removed by another `scythe dev reset`"):
+                waiting.result(60)
+
     def test_reset_keeps_what_somebody_else_put_there(self, tmp_path: Path) -> None:
         layout = layout_of(tmp_path / "home")
         private_folder(layout.s3)
@@ -548,6 +588,32 @@ def fake_go(folder: Path, version: str) -> Path:
 class TestEngineBuild:
     def test_the_version_is_that_of_the_module(self) -> None:
         assert re.fullmatch(r"v\d+\.\d+\.\d+", engine_build.engine_version())
+
+    def test_it_needs_only_what_is_installed_before_the_rest(self, tmp_path: Path) -> None:
+        """`make demo` builds the engine while pip installs everything else."""
+        compiler = fake_go(tmp_path / "bin", "go1.99.9")
+        compiler.write_text(
+            "#!/bin/sh\n"
+            f'[ "$1" = env ] && {{ echo go1.99.9; echo {compiler.parent}; exit; }}\n'
+            f"echo built > {tmp_path}/built; exit 1\n"
+        )
+        root = Path(engine_build.__file__).parents[2]
+        first = (root / "requirements-build.in").read_text().split()
+        project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+        later = [re.split(r"[^\w-]", one)[0].replace("-", "_") for one in project["dependencies"]]
+        code = (
+            f"import sys; sys.modules.update(dict.fromkeys({sorted({*later} - {*first})}))\n"
+            "from scythe.cli import main; sys.exit(main(['dev', 'build']))"
+        )
+        env = os.environ | {
+            "PATH": f"{compiler.parent}:{os.environ['PATH']}",
+            "SCYTHE_CACHE_DIR": str(tmp_path / "cache"),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+        )
+        assert "scythe: The Hatchet engine could not be built" in done.stderr
+        assert (tmp_path / "built").exists()
 
     def test_a_failed_build_leaves_no_program_and_shows_its_end(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
