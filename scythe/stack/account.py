@@ -6,6 +6,8 @@ import os
 import pwd
 import shutil
 import stat
+import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,19 +65,14 @@ def make_database_folders(layout: Layout, account: Account | None) -> None:
         private_folder(layout.postgres)
         make_socket_folder(layout)
         return
-    open_root_folder(layout.postgres.parent)
-    open_root_folder(layout.postgres)
-    give_folder(layout.sockets, account)
-
-
-def open_root_folder(path: Path) -> None:
-    """Make a folder of root that others can pass and nobody else can change."""
     way_out = "Remove it, or run `scythe dev` as an ordinary user."
-    check_parents(path, way_out)
-    # Earlier versions gave it away; nobody but root can rename it, so it is still the same.
-    if path.exists():
-        os.chown(path, 0, 0, follow_symlinks=False)
-    private_folder(path, way_out=way_out, mode=0o711)
+    for folder in (layout.postgres.parent, layout.postgres):
+        check_parents(folder, way_out)
+        # Earlier versions gave it away; nobody but root can rename it, so it is still the same.
+        if folder.exists():
+            os.chown(folder, 0, 0, follow_symlinks=False)
+        private_folder(folder, way_out=way_out, mode=0o711)
+    give_folder(layout.sockets, account)
 
 
 def give_folder(path: Path, account: Account | None) -> None:
@@ -98,17 +95,13 @@ def copy_for_all(sources: list[Path], target: Path) -> None:
     """Copy folders to a place that every user can read, whole or not at all."""
     if target.exists():
         return
-    partial = target.with_name(f"{target.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="copy-") as folder:
+        partial = Path(folder, target.name)
         for source in sources:
             shutil.copytree(source, partial / source.name, symlinks=True)
-        for item in (partial, *partial.rglob("*")):
-            if not item.is_symlink():
-                mode = item.stat().st_mode & 0o755
-                item.chmod(mode | (0o555 if mode & stat.S_IXUSR or item.is_dir() else 0o444))
-        partial.rename(target)
-    except OSError:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not target.exists():  # else somebody else was faster
-            raise
+        subprocess.run(["chmod", "-R", "go=rX", partial], check=True)
+        try:
+            partial.rename(target)
+        except OSError:
+            if not target.exists():  # else somebody else was faster
+                raise

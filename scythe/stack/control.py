@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 
@@ -156,12 +156,10 @@ def _is_stack(layout: Layout) -> bool:
 
 def _claim(layout: Layout) -> None:
     """Make the data folder a stack's: a new or empty folder, or one that is a stack's already."""
-    home = layout.home
     if not _is_stack(layout):
         _refuse_foreign(layout)
-        private_folder(home)
-        layout.marker.touch(mode=0o600)
-    private_folder(home)
+    private_folder(layout.home)
+    layout.marker.touch(mode=0o600)
 
 
 def _refuse_foreign(layout: Layout) -> None:
@@ -179,16 +177,9 @@ def _refuse_foreign(layout: Layout) -> None:
     )
 
 
-@contextmanager
-def _locked(layout: Layout, report: Report) -> Generator[None]:
+def _locked(layout: Layout, report: Report) -> AbstractContextManager[None]:
     waiting = f"waiting for another `scythe dev` that works on {layout.home}"
-    try:
-        with locked(layout.marker, lambda: report(waiting)):
-            yield
-    except FileNotFoundError as err:
-        if layout.home.exists():
-            raise
-        raise StackError(f"{layout.home} was removed by another `scythe dev reset`.") from err
+    return locked(layout.marker, lambda: report(waiting))
 
 
 @contextmanager
@@ -198,6 +189,8 @@ def _sentences(layout: Layout) -> Generator[None]:
         yield
     except OSError as err:
         where = err.filename or layout.home
+        if isinstance(err, FileNotFoundError) and Path(where) == layout.marker:
+            raise StackError(f"{layout.home} was removed by another `scythe dev reset`.") from err
         if err.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StackError(
                 f"The disk of {where} is full. Free some space, then run the command again."

