@@ -27,6 +27,7 @@ and an S3 server with a bucket. Without a word after `dev`, the stack is started
 it outlives this command and the terminal. Workers and scripts find it by themselves when
 HATCHET_CLIENT_TOKEN is not set.
 """
+_FOREGROUND = "stay; Ctrl-C stops everything that this command started"
 _STATUS = "show the parts; exit code 0 when all run, 3 when stopped, 1 when something is wrong"
 _BUILD = "build the Hatchet engine and start nothing; else the first start does it"
 _ENV = "print `export NAME='value'` lines for a shell, secrets on purpose: keep them out of logs"
@@ -42,20 +43,23 @@ def add_commands(commands: Any) -> None:
     dev: argparse.ArgumentParser = commands.add_parser(
         "dev", help="start, show and stop the local stack", description=_DESCRIPTION
     )
-    _add_options(dev, default_home(), foreground=False)
-    dev.set_defaults(run=_up)
+    dev.set_defaults(run=_up, home=default_home(), foreground=False)
     words = dev.add_subparsers(metavar="WORD")
-    # No default behind the word: it would undo an option that stands before it.
     up = _add(words, "up", _up, "start what does not run, and wait until all answers")
-    _add_options(up, argparse.SUPPRESS, foreground=argparse.SUPPRESS)
     shown = _add(words, "status", _status, _STATUS)
     shown.add_argument("--json", action="store_true", help="print JSON")
     built = _add(words, "build", _build, _BUILD)
     stopped = _add(words, "stop", _stop, "end all processes of the stack; its data stay")
     removed = _add(words, "reset", _reset, "stop the stack and delete its data, keys and logs")
     removed.add_argument("--yes", action="store_true", help="do not ask")
-    for parser in (shown, built, stopped, removed, _add(words, "env", _env, _ENV)):
-        _add_options(parser, argparse.SUPPRESS)
+    shell = _add(words, "env", _env, _ENV)
+    # No default of its own: behind the word, it would undo an option that stands before it.
+    no_default: dict[str, Any] = {"default": argparse.SUPPRESS}
+    for parser in (dev, up):
+        parser.add_argument("--foreground", action="store_true", help=_FOREGROUND, **no_default)
+    where = f"the data folder (else {HOME_VARIABLE}, else {default_home()})"
+    for parser in (dev, up, shown, built, stopped, removed, shell):
+        parser.add_argument("--home", type=Path, metavar="FOLDER", help=where, **no_default)
 
     engine = commands.add_parser(
         "engine", help="give the built Hatchet engine to another machine, or take it"
@@ -70,14 +74,6 @@ def _add(words: Any, name: str, run: Callable[[argparse.Namespace], int], text: 
     parser = words.add_parser(name, help=text, description=text)
     parser.set_defaults(run=run)
     return parser
-
-
-def _add_options(parser: argparse.ArgumentParser, home: Any, foreground: Any = None) -> None:
-    where = f"the data folder (else {HOME_VARIABLE}, else {default_home()})"
-    parser.add_argument("--home", type=Path, default=home, metavar="FOLDER", help=where)
-    if foreground is not None:
-        text = "stay; Ctrl-C stops everything that this command started"
-        parser.add_argument("--foreground", action="store_true", default=foreground, help=text)
 
 
 def _out(*lines: str) -> None:

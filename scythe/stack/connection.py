@@ -39,11 +39,10 @@ def running(home: Path | None = None) -> StackConnection | None:
         state = read_state(layout)
         if state is None or not state.runs():
             return None
-        ports = state.ports
+        at = addresses(state.ports)
         keys = state.keys
-        if keys is None or keys.token_for != token_addresses(ports):
+        if keys.token_for != token_addresses(state.ports):
             return None
-        at = addresses(ports)
         return StackConnection(
             env={
                 "HATCHET_CLIENT_TOKEN": keys.token,

@@ -46,13 +46,13 @@ def start_engine(starter: Starter) -> None:
     private_folder(folder)
     addresses = token_addresses(starter.state.ports)
     has_keys = (folder / "public.key").is_file()
-    has_token = has_keys and starter.keys.token_for == addresses
+    has_token = has_keys and starter.state.keys.token_for == addresses
     if not has_token or starter.state.schema != engine_version():
         starter.report(f"preparing the database for Hatchet {engine_version()}")
         argv = [program, "prepare", folder, "0s" if has_token else _TOKEN_LIFE]
         printed = starter.helper(ENGINE, argv, env=env, timeout=_PREPARE_LIMIT_SECONDS).split()
-        token = starter.keys.token if has_token else printed[-1]
-        keys = replace(starter.keys, token=token, token_for=addresses)
+        token = starter.state.keys.token if has_token else printed[-1]
+        keys = replace(starter.state.keys, token=token, token_for=addresses)
         starter.remember(schema=engine_version(), keys=keys)
     starter.launch(ENGINE, [program, "serve", folder], env=env, version=engine_version())
 
@@ -62,8 +62,8 @@ def start_s3(starter: Starter) -> None:
     folder = starter.layout.s3
     private_folder(folder)
     env = {
-        "SCYTHE_S3_ACCESS_KEY": starter.keys.access_key,
-        "SCYTHE_S3_SECRET_KEY": starter.keys.secret_key,
+        "SCYTHE_S3_ACCESS_KEY": starter.state.keys.access_key,
+        "SCYTHE_S3_SECRET_KEY": starter.state.keys.secret_key,
         "SCYTHE_S3_PORT": str(starter.state.ports["s3"]),
         "SCYTHE_S3_REGION": REGION,
         "SCYTHE_S3_BUCKET": BUCKET,
@@ -81,7 +81,7 @@ def _settings(starter: Starter) -> dict[str, str]:
         "SERVER_ENCRYPTION_MASTER_KEYSET_FILE": str(folder / "master.key"),
         "SERVER_ENCRYPTION_JWT_PRIVATE_KEYSET_FILE": str(folder / "private.key"),
         "SERVER_ENCRYPTION_JWT_PUBLIC_KEYSET_FILE": str(folder / "public.key"),
-        "SERVER_AUTH_COOKIE_SECRETS": starter.keys.cookies,
+        "SERVER_AUTH_COOKIE_SECRETS": starter.state.keys.cookies,
         "SERVER_URL": at["api"],
         "SERVER_PORT": str(ports["api"]),
         "SERVER_GRPC_PORT": str(ports["grpc"]),

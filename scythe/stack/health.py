@@ -105,12 +105,14 @@ def _part(layout: Layout, state: State, name: str, busy: bool) -> PartStatus:
     log = layout.log(name)
     if record is None:
         return PartStatus(name, Health.STOPPED, log)
+    health = Health.DIED
+    if state.alive(name):
+        waiting = Health.STARTING if busy and not state.ready else Health.SILENT
+        health = waiting if obstacle(layout, state.ports, name) else Health.RUNNING
     ports = {port: state.ports[port] for port in PORTS_OF[name] if port in state.ports}
-    health = _health(layout, state, name, busy)
     end = ""
     if health in {Health.DIED, Health.SILENT}:
-        hide = state.keys.all() if state.keys else ()
-        end = tail(log, start=record.log_start, hide=hide) or "(empty)"
+        end = tail(log, start=record.log_start, hide=state.keys.all()) or "(empty)"
     return PartStatus(
         name=name,
         health=health,
@@ -122,14 +124,6 @@ def _part(layout: Layout, state: State, name: str, busy: bool) -> PartStatus:
         version=record.version,
         log_end=end,
     )
-
-
-def _health(layout: Layout, state: State, name: str, busy: bool) -> Health:
-    if not state.alive(name):
-        return Health.DIED
-    if obstacle(layout, state.ports, name) is None:
-        return Health.RUNNING
-    return Health.STARTING if busy and not state.ready else Health.SILENT
 
 
 def obstacle(layout: Layout, ports: dict[str, int], part: str) -> str | None:

@@ -24,7 +24,7 @@ from scythe.stack.files import open_log, tail
 from scythe.stack.health import obstacle
 from scythe.stack.paths import POSTGRES, Layout
 from scythe.stack.programs import base_environment
-from scythe.stack.state import PartRecord, Secrets, State, write_state
+from scythe.stack.state import PartRecord, State, write_state
 
 _POLL_SECONDS = 0.02
 _START_LIMIT_SECONDS = 180.0  # PostgreSQL replays its log of changes after a crash
@@ -51,11 +51,6 @@ class Starter:
         self.state = state
         self.report = report
         self.started: dict[str, subprocess.Popen[bytes]] = {}
-
-    @property
-    def keys(self) -> Secrets:
-        """The keys of the stack."""
-        return self.state.keys or Secrets()
 
     def remember(self, **changes: object) -> None:
         """Change fields of the state and write it."""
@@ -157,7 +152,7 @@ class Starter:
 
     def _failed(self, part: str, why: str, log_start: int) -> PartFailed:
         log = self.layout.log(part)
-        end = tail(log, start=log_start, hide=self.keys.all())
+        end = tail(log, start=log_start, hide=self.state.keys.all())
         if self._is_disk_full(end):
             why += " Its disk is full: free some space and try again."
         return PartFailed(

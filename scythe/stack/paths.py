@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 import tempfile
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,60 +18,37 @@ _SOCKET_PATH_LIMIT = 100  # bytes; the kernel's is 104 (macOS) or 108 (Linux), w
 _ROOT_BASE = Path("/var/lib/scythe")
 
 
-@dataclass(frozen=True)
 class Layout:
     """The files of the stack in one data folder.
 
-    Attributes:
+    PostgreSQL refuses to run as root. Root's database belongs to an ordinary user, who could not
+    reach it inside a private data folder, and who can change nothing on the way to it.
+
+    Args:
         home: The data folder, absolute and without symbolic links.
+
+    Attributes:
+        marker: Says that the folder is Scythe's; a lock of whoever starts or stops the stack.
+        state_file: Ports, processes, keys and the client token (mode 0600).
+        logs: The folder of the log files.
+        engine: The engine's keys, and its working directory.
+        s3: The objects, and the S3 server's working directory.
+        postgres: The folder of `data` and, for root, the sockets; in them all is PostgreSQL's.
+        data: The folder of the database's files.
+        socket_link: The folder of the Unix sockets, or a link to it if its path would be too long.
     """
 
-    home: Path
-
-    @property
-    def marker(self) -> Path:
-        """Says that the folder is Scythe's; held as a lock by whoever starts or stops the stack."""
-        return self.home / ".scythe-stack"
-
-    @property
-    def state_file(self) -> Path:
-        """Ports, processes, keys and the client token (mode 0600)."""
-        return self.home / "state.json"
-
-    @property
-    def logs(self) -> Path:
-        """The folder of the log files."""
-        return self.home / "logs"
-
-    @property
-    def engine(self) -> Path:
-        """The engine's keys, and its working directory."""
-        return self.home / "engine"
-
-    @property
-    def s3(self) -> Path:
-        """The objects, and the S3 server's working directory."""
-        return self.home / "s3"
-
-    @property
-    def postgres(self) -> Path:
-        """The folder that holds `data` and, for root, the sockets; what is in them is PostgreSQL's.
-
-        PostgreSQL refuses to run as root. Root's database belongs to an ordinary user, who could
-        not reach it inside a private data folder, and who can change nothing on the way to it.
-        """
-        key = sha256(os.fsencode(self.home)).hexdigest()[:12]
-        return _ROOT_BASE / key if is_root() else self.home / "postgres"
-
-    @property
-    def data(self) -> Path:
-        """The folder of the database's files."""
-        return self.postgres / "data"
-
-    @property
-    def socket_link(self) -> Path:
-        """The folder of the Unix sockets, or a link to it where its path would be too long."""
-        return (self.postgres if is_root() else self.home) / "run"
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.marker = home / ".scythe-stack"
+        self.state_file = home / "state.json"
+        self.logs = home / "logs"
+        self.engine = home / "engine"
+        self.s3 = home / "s3"
+        key = sha256(os.fsencode(home)).hexdigest()[:12]
+        self.postgres = _ROOT_BASE / key if is_root() else home / "postgres"
+        self.data = self.postgres / "data"
+        self.socket_link = (self.postgres if is_root() else home) / "run"
 
     @property
     def sockets(self) -> Path:

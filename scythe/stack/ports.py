@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import http.client
-import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from random import SystemRandom
 
 from scythe.errors import StackError
 from scythe.stack.paths import HOST
@@ -29,18 +29,13 @@ def is_free(port: int) -> bool:
     return True
 
 
-def choose(names: Iterable[str], taken: Iterable[int] = ()) -> dict[str, int]:
+def choose(names: Collection[str], taken: Iterable[int] = ()) -> dict[str, int]:
     """Choose a free port for each name, none of those that are taken."""
-    used = set(taken)
-    chosen: dict[str, int] = {}
-    candidates = (secrets.choice(_RANGE) for _ in range(_TRIES))
-    for name in names:
-        port = next((port for port in candidates if port not in used and is_free(port)), None)
-        if port is None:
-            where = f"between {_RANGE.start} and {_RANGE.stop} on {HOST}"
-            raise StackError(f"No free port was found {where}.")
-        used.add(port)
-        chosen[name] = port
+    candidates = SystemRandom().sample(sorted({*_RANGE} - {*taken}), _TRIES)
+    chosen = dict(zip(names, filter(is_free, candidates), strict=False))
+    if len(chosen) < len(names):
+        where = f"between {_RANGE.start} and {_RANGE.stop} on {HOST}"
+        raise StackError(f"No free port was found {where}.")
     return chosen
 
 

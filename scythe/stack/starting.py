@@ -13,7 +13,7 @@ from scythe.stack.paths import ENGINE, PARTS, POSTGRES, S3, Layout, private_fold
 from scythe.stack.ports import choose, is_free
 from scythe.stack.postgres import start_postgres
 from scythe.stack.programs import order_of
-from scythe.stack.state import OLD_FORMAT, PORTS_OF, Secrets, State, read_state, write_state
+from scythe.stack.state import OLD_FORMAT, PORTS_OF, State, read_state, write_state
 from scythe.stack.stopping import stop_parts, stop_strays
 
 _TRIES = 4
@@ -50,7 +50,7 @@ def start_stack(layout: Layout, report: Callable[[str], None]) -> tuple[str, ...
 def _start_missing(starter: Starter) -> None:
     _forget_the_dead(starter)
     private_folder(starter.layout.logs)
-    starter.remember(keys=starter.state.keys or Secrets(), ports=_ports(starter))
+    starter.remember(ports=_ports(starter))
     missing = [part for part in PARTS if part not in starter.state.parts]
     if POSTGRES in missing:
         start_postgres(starter)
@@ -95,9 +95,7 @@ def _forget_the_dead(starter: Starter) -> None:
     if state.alive(POSTGRES) and not layout.socket.exists():
         report("the socket of postgres was removed; it is started again")
         gone.append(POSTGRES)
-    if state.keys is None:
-        gone = list(state.parts)  # what runs has keys that nobody knows any more
-    elif state.alive(ENGINE) and (POSTGRES in gone or POSTGRES not in state.parts):
+    if state.alive(ENGINE) and (POSTGRES in gone or POSTGRES not in state.parts):
         # It would go on with connections, and with messages in flight, of the server that is gone.
         gone.append(ENGINE)
     if gone:

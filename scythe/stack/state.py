@@ -67,7 +67,7 @@ class State:
         parts: The parts that were started and not stopped.
         ready: Whether all of them have answered since.
         schema: The engine version for which the database was prepared.
-        keys: The keys, once there are any.
+        keys: The keys.
         format: Of the file.
     """
 
@@ -75,7 +75,7 @@ class State:
     parts: dict[str, PartRecord] = field(default_factory=dict[str, PartRecord])
     ready: bool = False
     schema: str | None = None
-    keys: Secrets | None = None
+    keys: Secrets = field(default_factory=Secrets)
     format: Literal[1, 2] = 2
 
     def alive(self, part: str) -> bool:
