@@ -28,13 +28,20 @@ _GONE = {
 }
 
 
-def run_place(store: Store, layout: RunLayout) -> RunPlace:
-    """Return a run, by its manifest."""
+def run_place(store: Store, layout: RunLayout, *, with_taken: bool = False) -> RunPlace:
+    """Return a run, by its manifest.
+
+    Args:
+        store: The bucket of the run.
+        layout: Its keys.
+        with_taken: Whether its specs are those of all leaves, also of those that it takes from
+            another run.
+    """
     data = store.find_bytes(layout.manifest)
     fields = from_yaml(data) if data else {}
     uri = fields.get("specs_uri")
     specs = split_s3_uri(str(uri))[1] if uri else layout.specs
-    if fields.get("sources"):
+    if fields.get("sources") and not with_taken:
         specs = layout.specs_to_run
     run = RunPlace(store, store.config, layout, specs, fields.get("workflow_run_id"))
     if run.root_id is None and (status := run.status()):

@@ -82,8 +82,12 @@ class RunLeaves(RunExports):
         return decode_spec(cls, self.spec_text(leaf))
 
     def spec_text(self, leaf: int) -> str:
-        """Return the spec of a leaf as text: JSON, where its values allow that."""
-        place = run_place(self.store(), self.layout)
+        """Return the spec of a leaf as text: JSON, where its values allow that.
+
+        Raises:
+            ResultNotFoundError: The run has no such leaf.
+        """
+        place = run_place(self.store(), self.layout, with_taken=True)
         row = row_of(place.config, place.specs_key, leaf)
         if row is None:
             raise ResultNotFoundError(
