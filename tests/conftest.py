@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, settings
 
 from tests import session
 
-# `make test` tries 200 examples for each property, CI 2,000.
+# `make test` tries 200 examples for each property, CI 500.
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile("default", max_examples=200, deadline=None, suppress_health_check=_QUIET)
-settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=2000)
+settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=500)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 # These take minutes: they begin first, or a worker would be left alone with one at the end.

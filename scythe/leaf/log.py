@@ -102,9 +102,10 @@ def keep_small(folder: Path, pattern: str) -> None:
 
     def work() -> None:
         while folder.is_dir():
-            for path in folder.glob(pattern):
-                with suppress(OSError):  # removed meanwhile
-                    _trim(path)
+            with suppress(FileNotFoundError):  # the folder is removed meanwhile
+                for path in folder.glob(pattern):
+                    with suppress(OSError):  # the log is
+                        _trim(path)
             time.sleep(_TRIM_EVERY)
 
     threading.Thread(target=work, name="scythe-leaf-log", daemon=True).start()

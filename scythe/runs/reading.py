@@ -77,6 +77,7 @@ class RunWatch:
 
     Attributes:
         no_answer: Says who is asked at the moment, for those who wait for an answer in vain.
+        stored: The status that the bucket had at the last look, None before.
     """
 
     def __init__(self, store: Store, layout: RunLayout, task: Callable[[], LeafTask]) -> None:
@@ -90,6 +91,7 @@ class RunWatch:
         self._probe_pause = _ENGINE_PAUSE
         self._rate = RecentRate()
         self.no_answer = ""
+        self.stored: RunStatus | None = None
 
     def look(self) -> RunStatus:
         """Return how far the run is. A run whose root is gone from the engine is `failed`."""
@@ -98,6 +100,7 @@ class RunWatch:
             "AWS_ENDPOINT_URL_S3, and that it runs."
         )
         status = _stored_status(self._store, self._layout)
+        self.stored = status
         if not _is_silent(status):
             self._reason = ""
         elif time.monotonic() >= self._ask_at:

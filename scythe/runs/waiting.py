@@ -25,9 +25,11 @@ class Watch(Protocol):
 
     Attributes:
         no_answer: Says who is asked at the moment, for those who wait for an answer in vain.
+        stored: The status that the bucket had at the last look, None before.
     """
 
     no_answer: str
+    stored: RunStatus | None
 
     def look(self) -> RunStatus:
         """Return how far the run is; may block."""
@@ -81,7 +83,8 @@ def _wait(
             if look.done():  # raised by the look itself
                 raise
             if not status.total or time.monotonic() >= asked + _PATIENCE:
-                status = status.model_copy(update={"waits_for": watch.no_answer})
+                latest = status if status.total else watch.stored or status
+                status = latest.model_copy(update={"waits_for": watch.no_answer})
         show(status)
         left = deadline - time.monotonic()
         least = 0.0

@@ -217,9 +217,10 @@ class NodeAgent:
 
     def _entries(self, *, gone: bool = False) -> Iterator[Entry]:
         """Read the records; with `gone`, also those of processes that ended while idle."""
-        if not self._folder.is_dir():
-            return
-        for path in list(self._folder.glob(f"*{RECORD}")):
+        paths: list[Path] = []
+        with suppress(FileNotFoundError):  # another agent of the driver on this host has ended
+            paths += self._folder.glob(f"*{RECORD}")
+        for path in paths:
             with _opened(path) as record:
                 entry = read_entry(record) if record is not None else None
             if entry is None:

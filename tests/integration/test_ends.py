@@ -75,16 +75,16 @@ def check_tables(run: Any, count: int, kind: str) -> pd.DataFrame:
 def test_a_run_reaches_its_limit(
     start: Any, app: Any, stack: dict[str, str], tmp_path: Path
 ) -> None:
-    limit = {"SCYTHE_TIMEOUT_SCATTER_GATHER_EXECUTION": "20s"}
+    limit = {"SCYTHE_TIMEOUT_SCATTER_GATHER_EXECUTION": "40s"}
     with worker(APP, tmp_path / "log", **{**stack, **limit, "SCYTHE_WORKER_SLOTS": "2"}):
         run, ref = start(held(tmp_path, 2, 8), runnable=app.hold)
         status = run.wait(timeout=DEADLINE)
         assert (status.state, status.done) == ("failed", 2)
         errors = check_tables(run, 10, "run_limit")
         assert "SCYTHE_TIMEOUT_SCATTER_GATHER_EXECUTION" in errors["message"].iloc[0]
-        assert "20 s" in errors["message"].iloc[0]
+        assert "40 s" in errors["message"].iloc[0]
         assert "SCYTHE_TIMEOUT_SCATTER_GATHER_EXECUTION" in status.message
-        with pytest.raises(EngineError, match="limit of 20 s"):
+        with pytest.raises(EngineError, match="limit of 40 s"):
             ref.result(timeout=DEADLINE)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -256,3 +259,22 @@ def test_a_folder_whose_process_was_killed_before_it_locked_it_is_swept(tmp_path
     (tmp_path / "scythe-leaf-other" / "file").touch()  # none of ours: not without its lock
     mine = Path(Scratch(str(tmp_path)).path)
     assert {path.name for path in tmp_path.iterdir()} == {mine.name, "scythe-leaf-other"}
+
+
+def test_a_folder_that_another_agent_removes_meanwhile_has_no_leaves(tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    agent = NodeAgent(folder)
+    folder.mkdir(mode=0o700)
+    removed = threading.Event()
+
+    def remove_again_and_again() -> None:
+        while not removed.is_set():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+
+    with ThreadPoolExecutor(1) as threads:
+        removing = threads.submit(remove_again_and_again)
+        for _ in range(2_000):
+            assert agent.find("a") is None
+        removed.set()
+        removing.result()
