@@ -6,7 +6,6 @@ first use: `make demo` builds the engine while pip still installs what they need
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,11 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["StackConnection", "StackStatus", "reset", "running", "status", "stop", "up"]
 
-_MODULES = {"connection": "StackConnection running", "health": "StackStatus status"}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name in {"StackConnection", "running"}:
+        from scythe.stack import connection as module
+    elif name in {"StackStatus", "status"}:
+        from scythe.stack import health as module
+    elif name in __all__:
+        from scythe.stack import control as module
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = next((key for key, names in _MODULES.items() if name in names.split()), "control")
-    return getattr(import_module(f"scythe.stack.{module}"), name)
+    return getattr(module, name)

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,9 @@ def database_account() -> Account | None:
     if not is_root():
         return None
     for name in _NAMES:
-        try:
+        with suppress(KeyError):
             entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return Account(entry.pw_uid, entry.pw_gid)
+            return Account(entry.pw_uid, entry.pw_gid)
     raise StackError(
         f"PostgreSQL refuses to run as root, and there is no user {' or '.join(_NAMES)} to run it "
         "as. Run `scythe dev` as an ordinary user."

