@@ -9,6 +9,7 @@
     ├── StorageError              the bucket cannot be reached, read or written
     ├── FetchError                an input file cannot be fetched
     ├── SpecError                 a spec cannot be run as it is (names its index and field)
+    │   ├── NothingToRetryError   a run has no leaves of those that are to run again
     │   ├── DuplicateInputArtifactsError      kept for scythe-engine; never raised
     │   ├── ExperimentSpecsMismatchError
     │   ├── ExperimentIndexNotSerializableError
@@ -89,6 +90,41 @@ class FetchError(ScytheError):
 
 class SpecError(ScytheError, ValueError):
     """A spec cannot be run as it is."""
+
+
+class NothingToRetryError(SpecError):
+    """A run has no leaves of those that are to run again.
+
+    Attributes:
+        run_id: The `experiment_id` of the run.
+        n_failed: Number of leaves that failed by their own code, which were not asked for.
+        n_missing: Number of leaves without a result for another reason, which were not asked for.
+    """
+
+    def __init__(self, run_id: str, n_failed: int, n_missing: int) -> None:
+        self.run_id = run_id
+        self.n_failed = n_failed
+        self.n_missing = n_missing
+        super().__init__(self.text("failed=True", "missing=True"))
+
+    def text(self, failed: str, missing: str) -> str:
+        """Return the message.
+
+        Args:
+            failed: What asks for the failed leaves: an argument, or the option of a command.
+            missing: What asks for the missing leaves.
+        """
+        start = f"Nothing to retry in {self.run_id}:"
+        if not self.n_failed and not self.n_missing:
+            return f"{start} no leaf failed."
+        of_code = f"{self.n_failed or 'no'} leaves failed by their own code"
+        others = f"{self.n_missing or 'no'} leaves were cancelled or lost their place"
+        of_code += f" (run them again with {failed})" if self.n_failed else ""
+        others += f" (they count as failed; run them with {missing})" if self.n_missing else ""
+        return f"{start} {of_code}, {others}."
+
+    def __reduce__(self) -> tuple[type[NothingToRetryError], tuple[str, int, int]]:
+        return type(self), (self.run_id, self.n_failed, self.n_missing)
 
 
 class DuplicateInputArtifactsError(SpecError):

@@ -47,6 +47,8 @@ def cancel(
         show.line(f"It was over before. {status}")
     else:
         show.line(str(status))
+        if status.failed:
+            show.note(f"Run the missing leaves: scythe retry {found.experiment_id} --missing")
 
 
 def rm(

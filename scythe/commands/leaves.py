@@ -14,6 +14,7 @@ from scythe.catalog import Run, open_run
 from scythe.commands import show
 from scythe.commands.base import ExitCode, Json, RunName, add
 from scythe.errors import EngineError, ResultNotFoundError
+from scythe.runs.advice import retry_advice
 from scythe.runs.leaves import LogLine, as_plain
 
 _MOST_ROWS = 20  # on a terminal
@@ -56,6 +57,8 @@ def errors(
             show.note(f"{len(rows) - len(shown)} more: --group counts equal ones, a pipe has all.")
         if not group and show.is_terminal():
             show.note(f"One whole: scythe errors {found.experiment_id} --leaf {rows[0]['leaf']}")
+        if found.last_status().is_over:
+            show.note(retry_advice(found.experiment_id, rows))
     return ExitCode.FAILED_LEAVES if rows else ExitCode.GOOD
 
 

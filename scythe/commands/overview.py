@@ -15,6 +15,7 @@ from scythe.commands import show
 from scythe.commands.base import ExitCode, Json, RunName, add, code_of
 from scythe.errors import BaseNotFoundError, EngineError, SettingsError, StorageError
 from scythe.processes.interrupts import RunInterrupted
+from scythe.runs.advice import retry_advice
 from scythe.runs.progress_bar import ProgressView, describe, format_seconds
 from scythe.runs.reading import describe_failure
 from scythe.runs.waiting import wait_for_run
@@ -87,7 +88,7 @@ def status(run: RunName = "@latest", json: Json = False) -> int:
     found = open_run(run)
     known = found.last_status()
     known = known if known.is_over else found.status()
-    facts = _facts(found, known)
+    facts, groups = _facts(found, known)
     if json:
         show.line(show.as_json({**known.model_dump(), **_numbers(known), **facts}))
         return code_of(known)
@@ -95,13 +96,16 @@ def status(run: RunName = "@latest", json: Json = False) -> int:
     show.line(f"{known.experiment_id}  {head}")
     started = f"{show.since(known.started)} ago" if known.started else ""
     ended = known.is_over and known.started
+    more = _unshown(found, len(groups) - len(facts["failures"]))
+    advice = retry_advice(found.experiment_id, groups) if known.is_over else ""
     show.pairs(
         {
             "about": facts["description"],
             "tags": ", ".join(facts["tags"]),
             "leaves": describe(known) if known.state != "not_started" else "",
             "started": f"{started}, took {format_seconds(_seconds(known))}" if ended else started,
-            "failed": "\n".join(describe_failure(row) for row in facts["failures"]),
+            "failed": "\n".join([*map(describe_failure, facts["failures"]), *more]),
+            "again": advice,
             "slowest": "\n".join(_slow(row) for row in facts["slowest"]),
             "workers": "\n".join(_serving(row) for row in facts["workers"]),
             "tables": ", ".join(facts["tables"]),
@@ -125,7 +129,7 @@ def watch(run: RunName = "@latest", json: Json = False) -> int:
     view = ProgressView(None if json else sys.stdout)
     if not json and not show.is_terminal():  # where the bar has the name
         show.line(found.experiment_id)
-    news = _News(found)
+    news = FailureNews(found)
 
     def on_progress(status: RunStatus) -> None:
         if json:
@@ -145,7 +149,8 @@ def watch(run: RunName = "@latest", json: Json = False) -> int:
     if not json:
         show.line(str(last))
         if last.failed:
-            show.line(f"See them: scythe errors {found.experiment_id}")
+            advice = retry_advice(found.experiment_id, news.failures)
+            show.line(f"See them: scythe errors {found.experiment_id}. {advice}")
     return code_of(last)
 
 
@@ -168,9 +173,10 @@ def _numbers(status: RunStatus) -> dict[str, Any]:
     }
 
 
-def _facts(run: Run, status: RunStatus) -> dict[str, Any]:
-    """Return what is known of a run beyond its counts."""
+def _facts(run: Run, status: RunStatus) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what is known of a run beyond its counts, and all groups of failures."""
     facts: dict[str, Any] = {"failures": [], "slowest": [], "workers": [], "tables": []}
+    groups: list[dict[str, Any]] = []
     facts["url"] = _url(run)
     facts.update(_description(run))
     if status.is_over:
@@ -183,13 +189,18 @@ def _facts(run: Run, status: RunStatus) -> dict[str, Any]:
     has_ended = status.done + status.failed > 0
     if facts["tables"] or (has_ended and status.total <= _MOST_LEAVES):
         try:
-            facts["failures"] = (
-                run.failures().slice(0, _GROUPS).to_pylist() if status.failed else []
-            )
+            groups = run.failures().to_pylist() if status.failed else []
+            facts["failures"] = groups[:_GROUPS]
             facts["slowest"] = _slowest(run)
         except (BaseNotFoundError, EngineError):
             pass  # nothing has ended yet, or it was never started
-    return facts
+    facts["failure_groups"] = len(groups)
+    return facts, groups
+
+
+def _unshown(run: Run, count: int) -> list[str]:
+    """Return a line for groups of failures that are not shown, if there are any."""
+    return [f"and {count} more: scythe errors {run.experiment_id} --group"] if count > 0 else []
 
 
 def _description(run: Run) -> dict[str, Any]:
@@ -229,14 +240,18 @@ def _seconds(status: RunStatus) -> float:
     return max(0.0, status.updated - status.started)
 
 
-class _News:
-    """Tells failures as they come.
+class FailureNews:
+    """Describes failures as they come.
 
     Args:
         run: The run.
+
+    Attributes:
+        failures: All groups of failures, when they were last read.
     """
 
     def __init__(self, run: Run) -> None:
+        self.failures: list[dict[str, Any]] = []
         self._run = run
         self._failed = 0
         self._next = 0.0
@@ -249,10 +264,14 @@ class _News:
         if status.failed <= self._failed or is_large or is_early:
             return []
         self._failed, self._next = status.failed, time.monotonic() + _NEWS_PAUSE
-        lines: list[str] = []
-        for row in self._run.failures().to_pylist():
-            key = (row["kind"], row["type"], row["message"])
-            if row["count"] > self._counts.get(key, 0) and len(lines) < _GROUPS:
-                self._counts[key] = row["count"]
-                lines.append(f"failed: {describe_failure(row)}")
-        return lines
+        self.failures = self._run.failures().to_pylist()
+        keys = [(row["kind"], row["type"], row["message"]) for row in self.failures]
+        grown = [
+            (key, row)
+            for key, row in zip(keys, self.failures, strict=True)
+            if row["count"] > self._counts.get(key, 0)
+        ]
+        shown = grown[:_GROUPS]
+        self._counts |= {key: row["count"] for key, row in shown}
+        lines = [f"failed: {describe_failure(row)}" for _, row in shown]
+        return lines + _unshown(self._run, len(grown) - len(shown))

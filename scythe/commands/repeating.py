@@ -12,7 +12,7 @@ import typer
 from scythe.catalog import open_run
 from scythe.commands import show
 from scythe.commands.base import ExitCode, Json, RunName, add
-from scythe.errors import SettingsError
+from scythe.errors import NothingToRetryError, SettingsError, SpecError
 from scythe.registry import ExperimentRegistry
 from scythe.runs.compare import compare as compare_runs
 
@@ -35,10 +35,12 @@ def retry(
     json: Json = False,
 ) -> None:
     """Run leaves again as a new run, whose tables have all leaves. By default the failed ones."""
-    again = open_run(run).retry(failed or None, missing, leaf)
+    try:
+        again = open_run(run).retry(failed or None, missing, leaf)
+    except NothingToRetryError as error:
+        raise SpecError(error.text("--failed", "--missing")) from None
     name = again.experiment_id
     show.line(show.as_json({"run": name}) if json else name)
-    show.note(f"Watch it: scythe watch {name}. Stop it: scythe cancel {name}.")
 
 
 def run(

@@ -296,7 +296,7 @@ class Allocation:
             ) from None
         if interrupt.is_held:
             raise RunInterrupted(f"The run continues: {name}. Cancel it with run.cancel().")
-        announce(name)
+        announce(name, prepared.division)
         return reference
 
     def _start_root(self, run: RunFolder, prepared: Prepared, plan: RunPlan) -> RunRef[Any]:

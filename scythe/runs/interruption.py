@@ -23,9 +23,15 @@ def interruptible() -> Generator[None]:
         raise RunInterrupted("allocate was interrupted: nothing was started.") from None
 
 
-def announce(run_id: str) -> None:
-    """Log that a run has started, and the commands for it; on standard error without logging."""
-    text = f"Started {run_id}. Watch it: scythe watch {run_id}. Cancel it: scythe cancel {run_id}"
+def announce(run_id: str, leaves: str = "") -> None:
+    """Log that a run has started, and the commands for it; on standard error without logging.
+
+    Args:
+        run_id: Its `experiment_id`.
+        leaves: Which leaves it runs, where that is not all.
+    """
+    text = f"Started {run_id}{leaves and f': {leaves}'}. "
+    text += f"Watch it: scythe watch {run_id}. Cancel it: scythe cancel {run_id}"
     if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():
         logger.info(text)
     elif logger.isEnabledFor(logging.WARNING):

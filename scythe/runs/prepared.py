@@ -33,6 +33,14 @@ class Prepared:
         """The number of leaves that are not taken from another run."""
         return self.n_specs if self.reuse is None else self.reuse.n_specs
 
+    @property
+    def division(self) -> str:
+        """How many leaves run, and how many are taken from which run; empty if all run."""
+        if self.reuse is None:
+            return ""
+        kept = f"{self.n_specs - self.n_to_run} of {self.reuse.sources[0]}"
+        return f"it runs {self.n_to_run} of {self.n_specs} leaves and keeps {kept}"
+
 
 @dataclass(frozen=True, slots=True)
 class AllocationPlan:

@@ -24,6 +24,7 @@ from scythe.errors import (
     StorageError,
 )
 from scythe.processes.blocking import call_within, start_call
+from scythe.runs.advice import retry_advice
 from scythe.runs.explain import LeafTask, explain_wait, paused_note
 from scythe.runs.progress_bar import ProgressView
 from scythe.runs.rate import RecentRate
@@ -301,7 +302,8 @@ class RunReader:
             on_progress=on_progress or (lambda _: None),
         )
         if raise_on_failure and (status.failed or status.state != "done"):
-            raise RunFailedError(f"{status}. {self._main_failure()}".rstrip())
+            end = f"{status}".rstrip(".")
+            raise RunFailedError(f"{end}. {self._main_failure()}".rstrip())
         return status
 
     async def aio_wait(self, **options: Any) -> RunStatus:
@@ -314,11 +316,16 @@ class RunReader:
 
     def _main_failure(self) -> str:
         try:
-            first = self.failures().slice(0, 1).to_pylist()
+            failures = self.failures().to_pylist()
         except (BaseNotFoundError, FetchError, StorageError):  # it was not even started
             return ""
-        advice = f"See run.errors(), or: scythe errors {self.layout.experiment_id}"
-        return f"{describe_failure(first[0])} {advice}" if first else ""
+        if not failures:
+            return ""
+        name = self.layout.experiment_id
+        return (
+            f"{describe_failure(failures[0])}. See run.errors(), or: scythe errors {name}. "
+            f"{retry_advice(name, failures)}"
+        )
 
     def watch(self) -> RunWatch:
         """Return an object that looks at the run again and again."""

@@ -67,7 +67,7 @@ class RunRepeats(RunReader):
 
         Raises:
             RunGoesOnError: The run is not over.
-            SpecError: There is nothing to run again.
+            NothingToRetryError: There is nothing to run again.
         """
         store = self.store(s3_client)
         check_has_manifest(store, self.layout)

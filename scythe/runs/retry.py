@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scythe.errors import RunGoesOnError, SpecError
-from scythe.outcomes import FailureKind
+from scythe.errors import NothingToRetryError, RunGoesOnError, SpecError
+from scythe.runs.advice import is_own_failure
 from scythe.runs.prepared import Prepared
 from scythe.runs.reuse import FinishedRun, no_such_leaf, with_experiment_id
 from scythe.status import RunStatus
@@ -18,15 +18,6 @@ from scythe.storage.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_FAILED = frozenset(
-    {
-        FailureKind.APPLICATION,
-        FailureKind.TIMEOUT,
-        FailureKind.OUT_OF_MEMORY,
-        FailureKind.WORKER_CRASH,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +47,10 @@ class RetryChoice:
 
         Raises:
             SpecError: The run has none of these leaves.
+            NothingToRetryError: No leaf is chosen.
         """
         import numpy as np
 
-        name = run.layout.experiment_id
         numbers = run.numbers
         unknown = sorted(self.leaves.difference(numbers.tolist()))
         if unknown:
@@ -68,16 +59,9 @@ class RetryChoice:
         is_user = np.asarray(_is_users(run.errors), bool)
         is_chosen[~run.is_done] |= np.where(is_user, self.failed, self.missing)
         if not is_chosen.any():
-            raise SpecError(self._nothing(name, int(is_user.sum()), int((~is_user).sum())))
+            n_failed, n_missing = int(is_user.sum()), int((~is_user).sum())
+            raise NothingToRetryError(run.layout.experiment_id, n_failed, n_missing)
         return np.isin(numbers, numbers[is_chosen])
-
-    def _nothing(self, name: str, n_failed: int, n_missing: int) -> str:
-        text = f"Nothing to retry in {name}: {n_failed} leaves failed, {n_missing} are missing."
-        if n_failed and not self.failed:
-            text += " Pass failed=True to run the failed ones."
-        if n_missing and not self.missing:
-            text += " Pass missing=True to run the missing ones."
-        return text
 
 
 def check_has_manifest(store: Store, layout: RunLayout) -> None:
@@ -113,10 +97,7 @@ def check_is_over(layout: RunLayout, status: RunStatus) -> None:
 
 def _is_users(errors: pa.Table) -> list[bool]:
     """Return for each failed leaf whether its own code, or what that needs, ended it."""
-    kinds, types = (errors.column(name).to_pylist() for name in ("kind", "type"))
-    return [
-        kind in _FAILED and name != "WorkerLost" for kind, name in zip(kinds, types, strict=True)
-    ]
+    return [is_own_failure(row) for row in errors.select(["kind", "type"]).to_pylist()]
 
 
 def prepare_retry(source: FinishedRun, is_chosen: Any, layout: RunLayout, folder: Path) -> Prepared:

@@ -184,6 +184,7 @@ def test_the_status_of_a_run_with_failed_leaves(bed: Bed, here: Any) -> None:
     assert "about     Winter\ntags      snow, paper\n" in done.stdout
     assert "10/10 leaves (100 %): 7 done, 3 failed" in done.stdout
     assert "3 x ValueError: too much snow (application_error, leaf 1)" in done.stdout
+    assert f"Run the failed leaves again: scythe retry {bed.over.experiment_id}\n" in done.stdout
     assert "errors, hours, leaves, result_file_refs, scalars" in done.stdout
     facts = json.loads(here("status", bed.over.experiment_id, "--json").stdout)
     assert (facts["state"], facts["failed"], facts["waiting"]) == ("done", 3, 0)
@@ -341,7 +342,9 @@ def test_the_methods_of_a_run(bed: Bed, tmp_path: Path) -> None:
     assert run.export(tmp_path / "all.parquet") == 7
     assert "3 x ValueError: too much snow" in run.explain()
     seen: list[Any] = []
-    with pytest.raises(RunFailedError, match=r"(?s)3 failed.*3 x ValueError: too much snow"):
+    with pytest.raises(
+        RunFailedError, match=r"(?s)3 failed.*too much snow .*leaf 1\)\. See run.errors"
+    ):
         run.wait(raise_on_failure=True, on_progress=seen.append)
     assert [status.failed for status in seen] == [3]
 
