@@ -81,12 +81,51 @@ def users_of(run: Run) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Name:
+class RunName:
     """A run as the user calls it."""
 
     folder: str = ""
     version: SemVer | None = None
     timestamp: datetime | None = None
+
+
+def parse_name(text: str, given: str = "") -> RunName:
+    """Read what a user calls a run.
+
+    Args:
+        text: The name, without the URI of the bucket.
+        given: What the user typed, for the messages; by default the name.
+
+    Raises:
+        RunNotFoundError: What follows '@' is neither a version nor 'latest'.
+        SpecError: It is no plain path.
+    """
+    given = given or text
+    if text.endswith(_LATEST):
+        return RunName(text.removesuffix(_LATEST))
+    folder, at, version = text.rpartition("@")
+    if at:
+        try:
+            number = as_version(version)
+        except ValueError:
+            raise RunNotFoundError(
+                f"{given!r} does not name a run: after '@' comes a version such as v1.2.0, or "
+                f"'latest'. Did you mean '{folder}{_LATEST}'?"
+            ) from None
+        if not folder:
+            raise RunNotFoundError(
+                f"{given!r} does not name a run: before '@' comes the name of an experiment. "
+                f"{_LATEST!r} is the latest run of all."
+            )
+        check_path("RUN", folder)
+        return RunName(folder, number)
+    check_path("RUN", text)
+    head, _, last = text.rpartition("/")
+    timestamp, number = _timestamp(last), _version(head.rpartition("/")[2])
+    if timestamp and number:
+        return RunName(head.rpartition("/")[0], number, timestamp)
+    number = _version(last)
+    return RunName(head, number) if number and head else RunName(text)
 
 
 class _Catalog:
@@ -119,7 +158,8 @@ class _Catalog:
 
     def find(self, given: str) -> Run:
         """Return the run that the user calls so."""
-        name = self._parse(given.strip())
+        text = given.strip().removeprefix(f"{self.store.uri(self._key(''))}/").strip("/")
+        name = parse_name(text, given)
         if name.timestamp is not None and name.version is not None:
             for folder in _folders_of(name.folder):
                 run = self._run(folder, name.version, name.timestamp)
@@ -133,29 +173,6 @@ class _Catalog:
                 if fits and self.store.find_bytes(run.layout.manifest) is not None:
                     return run
         raise self._not_found(given, name)
-
-    def _parse(self, given: str) -> _Name:
-        text = given.removeprefix(f"{self.store.uri(self._key(''))}/").strip("/")
-        if text.endswith(_LATEST):
-            text = text.removesuffix(_LATEST)
-            return _Name(text)
-        folder, at, version = text.rpartition("@")
-        if at:
-            check_path("RUN", folder)
-            try:
-                return _Name(folder, as_version(version))
-            except ValueError:
-                raise RunNotFoundError(
-                    f"{given!r} does not name a run: after '@' comes a version such as v1.2.0, or "
-                    "'latest'."
-                ) from None
-        check_path("RUN", text)
-        head, _, last = text.rpartition("/")
-        timestamp, version = _timestamp(last), _version(head.rpartition("/")[2])
-        if timestamp and version:
-            return _Name(head.rpartition("/")[0], version, timestamp)
-        version = _version(last)
-        return _Name(head, version) if version and head else _Name(text)
 
     def _key(self, folder: str) -> str:
         prefix = self._settings.BUCKET_PREFIX
@@ -189,7 +206,7 @@ class _Catalog:
         versioned = VersionedExperiment(base_experiment=base, version=version)
         return ExperimentRun(versioned_experiment=versioned, timestamp=timestamp)
 
-    def _not_found(self, given: str, name: _Name) -> RunNotFoundError:
+    def _not_found(self, given: str, name: RunName) -> RunNotFoundError:
         where = self.store.uri(self._key(""))
         known = self.runs()
         if not known:
