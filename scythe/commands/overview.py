@@ -105,7 +105,7 @@ def status(run: RunName = "@latest", json: Json = False) -> int:
             "leaves": describe(known) if known.state != "not_started" else "",
             "started": f"{started}, took {format_seconds(_seconds(known))}" if ended else started,
             "failed": "\n".join([*map(describe_failure, facts["failures"]), *more]),
-            "again": advice,
+            "retry": advice,
             "slowest": "\n".join(_slow(row) for row in facts["slowest"]),
             "workers": "\n".join(_serving(row) for row in facts["workers"]),
             "tables": ", ".join(facts["tables"]),
