@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NoReturn
 
 from scythe.environment import check_installation
 from scythe.errors import ScytheError
@@ -47,10 +50,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_stack(words: Sequence[str]) -> int:
     from scythe.stack import commands as stack_commands
 
-    parser = argparse.ArgumentParser(prog="scythe")
+    parser = _StackParser(prog="scythe")
     stack_commands.add_commands(parser.add_subparsers(metavar="COMMAND", required=True))
     options = parser.parse_args(words)
     return int(options.run(options))
+
+
+class _StackParser(argparse.ArgumentParser):
+    """Says of an unknown word what the other commands say of it."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        found = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if found:
+            near = get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            message = f"No such command {found[1]!r}.{hint}"
+        super().error(message)
 
 
 def _run(words: Sequence[str]) -> int:

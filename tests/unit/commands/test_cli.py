@@ -102,6 +102,8 @@ def test_the_local_stack_needs_no_library(tmp_path: Path) -> None:
     ("words", "code", "text"),
     [
         (["nothing"], 2, "No such command 'nothing'"),
+        (["dev", "stat"], 2, "No such command 'stat'. Did you mean 'status'?"),
+        (["dev", "fly"], 2, "No such command 'fly'."),
         (["rm"], 2, "Missing argument 'RUN'"),
         (["runs", "--limit", "0"], 2, "--limit"),
         (["runs", "--state", "over"], 2, "--state must be one of queued, running, paused, done, "),
