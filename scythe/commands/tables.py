@@ -9,10 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from scythe.catalog import open_run
+from scythe.catalog import Run, open_run
 from scythe.commands import show
 from scythe.commands.base import Json, RunName, add
+from scythe.errors import ResultNotFoundError
+from scythe.status import RunStatus
 from scythe.tables.formats import write_csv
+from scythe.tables.gather import REPORTS
 
 _MOST_ROWS = 20  # on a terminal
 
@@ -43,8 +46,44 @@ def results(
     """
     found = open_run(run)
     wanted = [name.strip() for name in columns.split(",") if name.strip()] if columns else None
+    try:
+        _give(found, table, to=to, columns=wanted, partial=partial, json=json)
+    except ResultNotFoundError:
+        status = found.status()
+        if partial or status.is_over:
+            raise
+        name = found.experiment_id
+        raise ResultNotFoundError(
+            f"Run {name} is {status.state}; its tables are written when it is over. Watch it: "
+            f"scythe watch {name}. --partial takes the leaves that are over."
+        ) from None
+    missing = "" if table in REPORTS else missing_note(found.last_status())
+    if missing:
+        sys.stdout.flush()
+        show.note(missing)
+
+
+def missing_note(status: RunStatus) -> str:
+    """Say how many leaves a table of results lacks, and why; empty if it has all."""
+    n_open = status.total - status.done - status.failed
+    reasons = [f"{n_open} are not over"] if n_open > 0 else []
+    if status.failed:
+        reasons.append(f"{status.failed} failed: see scythe errors {status.experiment_id}")
+    return f"{status.done} of {status.total} leaves; {', '.join(reasons)}" if reasons else ""
+
+
+def _give(
+    found: Run,
+    table: str,
+    *,
+    to: Path | None,
+    columns: list[str] | None,
+    partial: bool,
+    json: bool,
+) -> None:
+    """Print a table, or write it to a file."""
     if to is not None:
-        rows = found.export(to, table, columns=wanted, partial=partial)
+        rows = found.export(to, table, columns=columns, partial=partial)
         if json:
             show.line(
                 show.as_json(
@@ -54,7 +93,7 @@ def results(
         else:
             show.note(f"{rows} rows of {table} are in {to}.")
         return
-    with found.stream(table, columns=wanted, partial=partial) as reader:
+    with found.stream(table, columns=columns, partial=partial) as reader:
         if json:
             _print_json(reader)
         elif not show.is_terminal():

@@ -344,16 +344,17 @@ class RunReader:
         store = self.store()
         key = self.layout.final_table(name)
         table = read_table(store, key)
+        goes_on = False
         if table is None:  # to ask for the status ends a run whose root is gone
             goes_on = not self.status().is_over
             table = self._known_table(name) if partial and goes_on else None
         if table is None:
             table = read_table(store, key)
         if table is None:
-            known = ", ".join(sorted(self._final_files())) or "none yet"
+            known = ", ".join(self.table_names()) or "none yet"
+            advice = " wait() waits until a run is over." if goes_on else ""
             raise ResultNotFoundError(
-                f"Run {self.layout.experiment_id} has no table {name!r} (it has: {known}). "
-                "wait() waits until a run is over."
+                f"Run {self.layout.experiment_id} has no table {name!r} (it has: {known}).{advice}"
             )
         return table
 

@@ -247,7 +247,9 @@ def test_results_in_a_pipe_in_files_and_as_json(bed: Bed, here: Any, tmp_path: P
         2.0 * (1 + i) for i in range(10) if i not in BROKEN
     ]
     file = tmp_path / "hours.parquet"
-    assert here("results", run, "hours", "--to", str(file)).returncode == 0
+    exported = here("results", run, "hours", "--to", str(file))
+    assert exported.returncode == 0
+    assert f"7 of 10 leaves; 3 failed: see scythe errors {run}\n" in exported.stderr
     hours = pd.read_parquet(file)
     assert (len(hours), isinstance(hours.index, pd.RangeIndex)) == (14, True)
     some = tmp_path / "some.csv"
@@ -267,7 +269,9 @@ def test_results_in_a_pipe_in_files_and_as_json(bed: Bed, here: Any, tmp_path: P
 
 def test_partial_results(bed: Bed, here: Any) -> None:
     run = bed.going.experiment_id
-    assert here("results", run).returncode == 2
+    early = here("results", run)
+    assert (early.returncode, early.stdout) == (2, "")
+    assert f"scythe watch {run}. --partial takes the leaves that are over" in early.stderr
     piped = list(csv.DictReader(io.StringIO(command("results", run, "--partial").stdout)))
     assert [row["sort_index"] for row in piped] == ["0", "1"]
 
