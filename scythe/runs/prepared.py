@@ -35,7 +35,7 @@ class Prepared:
 
     @property
     def division(self) -> str:
-        """How many leaves run, and how many are taken from which run; empty if all run."""
+        """The numbers of leaves that run and that are taken from another run; empty if all run."""
         if self.reuse is None:
             return ""
         kept = f"{self.n_specs - self.n_to_run} of {self.reuse.sources[0]}"

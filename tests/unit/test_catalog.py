@@ -1,4 +1,4 @@
-"""What a user may call a run; a wrong name is shown as it was typed."""
+"""Names of runs; a wrong one is shown as it was typed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of leaves that a table of results lacks."""
+"""Leaves that a table of results lacks are counted."""
 
 from __future__ import annotations
 

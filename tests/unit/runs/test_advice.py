@@ -1,4 +1,4 @@
-"""What to do about failed leaves: the command that runs them again."""
+"""Advice about failed leaves: the command that runs them again."""
 
 from __future__ import annotations
 
