@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -16,8 +18,11 @@ from scythe.commands.base import ExitCode, Json, RunName, add
 from scythe.errors import EngineError, ResultNotFoundError
 from scythe.runs.advice import retry_advice
 from scythe.runs.leaves import LogLine, as_plain
+from scythe.tables.gather import error_schema
 
 _MOST_ROWS = 20  # on a terminal
+_LONGEST = 20  # characters of a field of a spec, in the list of errors on a terminal
+_MESSAGE = 24  # characters that the message keeps beside these fields
 _PAUSE = 2.0  # seconds between two looks for new lines
 
 RunOption = Annotated[str | None, typer.Option("--run", metavar="RUN", help="In place of RUN.")]
@@ -52,7 +57,9 @@ def errors(
         show.note(f"No leaf of {found.experiment_id} has failed.")
     else:
         shown = rows[:_MOST_ROWS] if show.is_terminal() else rows
-        show.table(shown, columns, whole=("leaf", "count"))
+        width = shutil.get_terminal_size().columns if show.is_terminal() else None
+        fields = [] if group else spec_columns(shown, width)
+        show.table(shown, [*columns, *fields], whole=("leaf", "count", *fields))
         if len(rows) > len(shown):
             show.note(f"{len(rows) - len(shown)} more: --group counts equal ones, a pipe has all.")
         if not group and show.is_terminal():
@@ -87,6 +94,30 @@ def logs(
         time.sleep(_PAUSE)
     if not seen:
         show.note("Nothing was printed, or Hatchet keeps it no more.")
+
+
+def spec_columns(rows: Sequence[Mapping[str, Any]], width: int | None) -> list[str]:
+    """Return the fields of the specs for which a list of errors has room.
+
+    Args:
+        rows: The errors, with the fields of their specs.
+        width: Columns of the terminal; None where nothing is shortened.
+    """
+    known = {"leaf", *error_schema().names, *_OWN_FIELDS}
+    names = [name for name in rows[0] if name not in known]
+    if width is None:
+        return names
+    widths = {
+        name: max(len(name), *(len(show.cell(row.get(name))) for row in rows))
+        for name in ("leaf", "kind", "type", "message", *names)
+    }
+    used = widths["leaf"] + widths["kind"] + widths["type"] + min(widths["message"], _MESSAGE) + 6
+    shown: list[str] = []
+    for name in names:
+        if widths[name] <= _LONGEST and used + 2 + widths[name] <= width:
+            used += 2 + widths[name]
+            shown.append(name)
+    return shown
 
 
 def _print(entry: LogLine, *, with_leaf: bool, json: bool) -> None:

@@ -56,7 +56,7 @@ def table(
         as_named: Whether the header has the names as they are.
     """
     cells = [[*columns] if as_named else [name.upper() for name in columns]]
-    cells += [[_cell(row.get(name)) for name in columns] for row in rows]
+    cells += [[cell(row.get(name)) for name in columns] for row in rows]
     if not is_terminal():
         for row in cells:
             line("\t".join(row))
@@ -73,6 +73,16 @@ def table(
     for row in cells:
         shown = [_cut(cell, width) for cell, width in zip(row, widths, strict=True)]
         line("  ".join(shown).rstrip())
+
+
+def cell(value: Any) -> str:
+    """Return a value as it is in a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        value = f"{value:.6g}"
+    text = " ".join(str(value).split())
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def pairs(items: Mapping[str, Any]) -> None:
@@ -111,15 +121,6 @@ def _second(widths: Sequence[int], widest: int) -> int:
 
 def _cut(cell: str, width: int) -> str:
     return cell.ljust(width) if len(cell) <= width else f"{cell[: width - 1]}…"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        value = f"{value:.6g}"
-    text = " ".join(str(value).split())
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _plain(value: Any) -> Any:

@@ -214,6 +214,8 @@ def test_errors_grouped_listed_and_whole(bed: Bed, here: Any) -> None:
     ]
     listed = lines(here("errors", run).stdout)
     assert [row[0] for row in listed[1:]] == ["1", "4", "7"]
+    assert listed[0] == ["LEAF", "KIND", "TYPE", "MESSAGE", "AREA", "MODE"]
+    assert listed[1][4:] == ["2", "break"]
     whole = command("errors", "--run", run, "--leaf", "4").stdout
     for text in (
         "kind      application_error",
