@@ -95,7 +95,9 @@ def _forget_the_dead(starter: Starter) -> None:
     if state.alive(POSTGRES) and not layout.socket.exists():
         report("the socket of postgres was removed; it is started again")
         gone.append(POSTGRES)
-    if state.alive(ENGINE) and (POSTGRES in gone or POSTGRES not in state.parts):
+    if state.ready and not state.keys.token:
+        gone = list(state.parts)  # what runs has keys that nobody knows any more
+    elif state.alive(ENGINE) and (POSTGRES in gone or POSTGRES not in state.parts):
         # It would go on with connections, and with messages in flight, of the server that is gone.
         gone.append(ENGINE)
     if gone:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from secrets import token_hex, token_urlsafe
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from scythe.errors import StackError
 from scythe.processes.identity import ProcessRecord
@@ -75,7 +75,10 @@ class State:
     parts: dict[str, PartRecord] = field(default_factory=dict[str, PartRecord])
     ready: bool = False
     schema: str | None = None
-    keys: Secrets = field(default_factory=Secrets)
+    # An earlier Scythe wrote null where it had none yet.
+    keys: Annotated[Secrets, BeforeValidator(lambda found: found or Secrets())] = field(
+        default_factory=Secrets
+    )
     format: Literal[1, 2] = 2
 
     def alive(self, part: str) -> bool:

@@ -222,6 +222,19 @@ class TestStateFile:
         assert all_gone(members)
         assert not other.exists()
 
+    @pytest.mark.parametrize("has_null", [True, False])
+    def test_keys_that_nobody_knows_any_more_are_new_ones(
+        self, home: Path, connection: StackConnection, has_null: bool
+    ) -> None:
+        file = layout_of(home).state_file
+        state = json.loads(file.read_text())
+        del state["keys"]
+        file.write_text(json.dumps(state | ({"keys": None} if has_null else {})))
+        assert running(home) is None
+        again = up(home, print)
+        assert again.env["AWS_SECRET_ACCESS_KEY"] != connection.env["AWS_SECRET_ACCESS_KEY"]
+        assert_works(again)
+
 
 QUEUED = """
     import sys
