@@ -32,6 +32,8 @@ class RunStatus(BaseModel):
         waits_for: Why the run gives no news, where that can be told: no worker serves it, say.
         code_mismatches: Leaves that ran with other code than `allocate` saw, as far as is known:
             they are counted when the scatter node above them ends.
+        reused: Leaves that are taken from another run. They are among those that are done or have
+            failed, but not in the rate.
         recent_rate: Leaves that ended in a second in the last minutes; 0 where that is not known.
     """
 
@@ -48,6 +50,7 @@ class RunStatus(BaseModel):
     warnings: list[str] = []
     waits_for: str = ""
     code_mismatches: int = 0
+    reused: int = 0
     recent_rate: float = 0.0
 
     @property
@@ -66,7 +69,8 @@ class RunStatus(BaseModel):
         if self.recent_rate:
             return self.recent_rate
         seconds = self.updated - self.started
-        return (self.done + self.failed) / seconds if self.started and seconds > 0 else 0.0
+        ended = max(0, self.done + self.failed - self.reused)
+        return ended / seconds if self.started and seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:

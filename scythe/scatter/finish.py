@@ -72,6 +72,7 @@ def _finish(run: RunPlace, stop: StopRequest, spare: str) -> RunStatus:
         message=stop.message,
         warnings=list(dict.fromkeys(leaves.warnings)),
         code_mismatches=run.write_codes(known_codes),
+        reused=written.rows[LEAVES] - leaves.n_leaves,
     )
     end_in_bucket(run, status)
     logger.info("%s", status)

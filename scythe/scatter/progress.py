@@ -239,4 +239,5 @@ class NodeProgress:
             running=self._counts.running,
             started=self._started,
             code_mismatches=self._counts.code_mismatches,
+            reused=self._reused.done + self._reused.failed,
         )

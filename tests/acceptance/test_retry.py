@@ -85,6 +85,7 @@ def test_failed_leaves_of_500_run_again(app: Any, tmp_path: Path) -> None:
     second = first.retry()
     status = second.wait(timeout=SECONDS)
     assert (status.state, status.total, status.done, status.failed) == ("done", 500, 500, 0)
+    assert status.reused == 400
     assert second.versioned_experiment.version == first.versioned_experiment.version
     assert second.experiment_id != first.experiment_id
     assert second.manifest().sources == [first.experiment_id]
@@ -171,6 +172,7 @@ def test_a_retry_that_is_cancelled_has_all_leaves_and_is_retried(app: Any, tmp_p
     assert partial.num_rows >= first.done  # those that are taken over are known at once
     cancelled = again.cancel()
     assert cancelled.total == cancelled.done + cancelled.failed == 40
+    assert cancelled.reused == first.done
     assert numbers(again) == list(range(40))
     gate.touch()
     last = again.retry(missing=True)

@@ -24,6 +24,12 @@ def test_what_a_status_says() -> None:
     assert str(waiting).endswith("of 10 leaves. No worker is connected.")
 
 
+def test_leaves_of_another_run_are_not_in_the_rate() -> None:
+    assert status(done=8, failed=1, reused=7).rate == 0.5
+    assert status(done=7, reused=7).rate == 0.0
+    assert status(done=7, reused=7).seconds_left is None
+
+
 def test_before_anything_is_known() -> None:
     queued = RunStatus(experiment_id="e")
     assert (queued.state, queued.rate, queued.seconds_left, queued.waiting) == (
