@@ -127,10 +127,7 @@ def _add_cut_batches(
 
 def _add_node_ends(leaves: KnownLeaves, before: RunStatus | None) -> None:
     """Add what cut scatter nodes knew; wait for it while the status has shown more ended leaves."""
-    shown = 0
-    if before is not None:
-        n_reused = before.total - leaves.n_leaves
-        shown = before.done + before.failed - n_reused
+    shown = before.done + before.failed - before.reused if before else 0
     deadline = time.monotonic() + _CUT_SECONDS
     while True:
         leaves.add_node_ends()

@@ -251,6 +251,22 @@ def test_cancel_while_leaves_run(served: None, tmp_path: Path) -> None:
     delete_all(case, retried(case, run), run)
 
 
+def test_pause_and_resume(served: None, tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    run = case.allocate()
+    wait_until(lambda: run.status().done == 2, "two leaves are done", SECONDS)
+    killed(command("pause", run.experiment_id), Moment("after", "PUT .*/pause.json"))
+    assert state_of(run.experiment_id) == "paused"
+    killed(command("resume", run.experiment_id), Moment("before", "DELETE .*/pause.json"))
+    assert state_of(run.experiment_id) == "paused"
+    killed(command("resume", run.experiment_id), Moment("after", "DELETE .*/pause.json"))
+    assert state_of(run.experiment_id) == "running"
+    case.gate.touch()
+    assert run.wait(timeout=SECONDS).done == 4
+    check_all_ended(run, 4)
+    delete_all(case, run)
+
+
 def test_rm(served: None, tmp_path: Path) -> None:
     def check(case: Case, run: Any, moment: Moment) -> None:
         case.gate.touch()
