@@ -29,7 +29,8 @@ class HangingProxy:
         self._flowing.set()
         self._stall_after: int | None = None
         self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def __enter__(self) -> Self:
         return self
@@ -40,10 +41,10 @@ class HangingProxy:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        for one in [self._server, *self._open]:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        _close(self._server)
+        self._accepting.join(60)
+        for one in self._open:
+            _close(one)
         self._flowing.set()
 
     @property
@@ -68,8 +69,9 @@ class HangingProxy:
         with suppress(OSError):
             while True:
                 here, _ = self._server.accept()
+                self._open.append(here)
                 there = socket.create_connection(("127.0.0.1", self._target))
-                self._open += [here, there]
+                self._open.append(there)
                 for ends in ((here, there), (there, here)):
                     is_answer = ends[0] is there
                     threading.Thread(
@@ -87,3 +89,9 @@ class HangingProxy:
                     data = data[self._stall_after :]
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
+
+
+def _close(one: socket.socket) -> None:
+    with suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+    one.close()
