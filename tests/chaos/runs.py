@@ -214,3 +214,11 @@ def _slots_in_use(node: Node) -> list[str]:
             if slots.available is not None and slots.available < slots.limit:
                 left.append(f"{slots.limit - slots.available} {kind} slot(s) of {row.name}")
     return left
+
+
+def check_failures(run: TracedRun, outcome: Outcome, bed: Bed, kind: str) -> None:
+    """Check that every leaf ended once, and that those which failed are of one kind."""
+    assert (outcome.lost, outcome.twice) == (0, 0)
+    errors = run.run.errors().to_pandas()
+    assert set(errors["kind"]) == {kind}, errors["message"].tolist()
+    wait_clean(bed)

@@ -1,4 +1,4 @@
-"""Runs that do not end by themselves: cancelled, out of time, or with a leaf that kills."""
+"""Runs that do not end by themselves: cancelled, or out of time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from tests.acceptance.running import wait_until
 from tests.chaos.bed import Bed
 from tests.chaos.nodes import Node
 from tests.chaos.report import Report
-from tests.chaos.runs import Outcome, TracedRun, wait_clean
+from tests.chaos.runs import TracedRun, check_failures
 
 SLOTS = 32
 WAITING = 2000
 LIMIT = 40  # seconds
 LONG = 300.0
-POISON = 9
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +36,6 @@ def bed(services: dict[str, str]) -> Generator[Bed]:
 def node(bed: Bed) -> Node:
     """The machine, on which leaves are served with Ray; scatter nodes are not served yet."""
     return bed.nodes["a"]
-
-
-def check(run: TracedRun, outcome: Outcome, bed: Bed, kind: str) -> None:
-    """Check that every leaf ended once, and that those which failed are of one kind."""
-    assert (outcome.lost, outcome.twice) == (0, 0)
-    errors = run.run.errors().to_pandas()
-    assert set(errors["kind"]) == {kind}, errors["message"].tolist()
-    wait_clean(bed)
 
 
 def by_python(run: TracedRun) -> None:
@@ -85,7 +76,7 @@ def test_a_cancelled_run(case: str, bed: Bed, node: Node, tmp_path: Path, report
     outcome = run.outcome(began, within=120, state="cancelled")
     report.add(case, outcome)
     assert outcome.failed == run.count - len(run.times("ended"))
-    check(run, outcome, bed, "cancelled")
+    check_failures(run, outcome, bed, "cancelled")
     fan.stop()
 
 
@@ -100,23 +91,5 @@ def test_a_run_that_reaches_its_limit(bed: Bed, node: Node, tmp_path: Path, repo
     outcome = run.outcome(time.time() + LIMIT, within=LIMIT + 120, state="failed")
     report.add(f"run limit of {LIMIT} s reached", outcome)
     assert outcome.failed < 1000
-    check(run, outcome, bed, "run_limit")
+    check_failures(run, outcome, bed, "run_limit")
     fan.stop()
-
-
-def test_a_leaf_that_kills_its_worker_process_each_time(
-    services: dict[str, str], tmp_path: Path, report: Report
-) -> None:
-    from tests.chaos.app.main import plain
-
-    with Bed(services) as bed:
-        node = bed.add("a")
-        worker = node.start_worker(CHAOS_EXECUTOR="local", SCYTHE_WORKER_SLOTS="2")
-        worker.wait_ready()
-        run = TracedRun(plain, tmp_path, 60, lambda n: {"is_poison": n == POISON}, batch_size=1)
-        run.wait_began(POISON)
-        outcome = run.outcome(time.time(), within=400)
-        report.add("a leaf kills its worker process each time", outcome)
-        check(run, outcome, bed, "worker_crash")
-        assert run.numbers("errors") == [POISON]
-        worker.stop()
